@@ -1,0 +1,81 @@
+"""Three routes to one gradient, with one signature.
+
+gradient(params, images, labels, network) -> Params
+"""
+
+from functools import partial
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnet import backprop as by_hand
+from jaxnet.array_types import Images, Labels
+from jaxnet.input_checks import check_batch
+from jaxnet.network import BOOK_NETWORK, Network, Params, mean_loss
+from jaxnet.network_differences import network_differences
+
+
+class Gradient(Protocol):
+    """What every route is, and what the verifier and the training step take."""
+
+    def __call__(
+        self, params: Params, images: Images, labels: Labels, network: Network = ...
+    ) -> Params:
+        """The gradient of the mean loss by `params`, in their form."""
+
+
+def backprop(
+    params: Params, images: Images, labels: Labels, network: Network = BOOK_NETWORK
+) -> Params:
+    """The gradient by the chain rule derived by hand, in the dtype of `params`."""
+    params, images, labels = check_batch(params, images, labels)
+    return _backprop(params, images, labels, network)
+
+
+def autodiff(
+    params: Params, images: Images, labels: Labels, network: Network = BOOK_NETWORK
+) -> Params:
+    """The gradient by `jax.grad`, in the dtype of `params`."""
+    params, images, labels = check_batch(params, images, labels)
+    return _autodiff(params, images, labels, network)
+
+
+def numerical(
+    params: Params,
+    images: Images,
+    labels: Labels,
+    network: Network = BOOK_NETWORK,
+    *,
+    dtype: Any = np.float64,
+) -> Params:
+    """The gradient by central differences of the loss, with h = ∛ε max(|w|, 1).
+
+    In float64 by default, with NumPy float64 leaves, whatever the dtype of `params`.
+    With dtype=jnp.float32 it computes in float32, returns JAX arrays and can be traced,
+    as training needs; its error is then some 1e-4 of the loss instead of 1e-10.
+    """
+    if dtype != np.float64:
+        params, images, labels = check_batch(params, images, labels)
+        return _numerical(_cast(params, dtype), images, labels, network)
+    with jax.enable_x64(True):
+        params, images, labels = check_batch(params, images, labels)
+        gradient = _numerical(_cast(params, np.float64), images, labels, network)
+        return jax.tree.map(np.asarray, gradient)
+
+
+def _cast(params: Params, dtype: Any) -> Params:
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
+
+
+_with_static_network = partial(jax.jit, static_argnames="network")
+_backprop = _with_static_network(by_hand.backprop)
+_autodiff = _with_static_network(jax.grad(mean_loss))
+_numerical = _with_static_network(network_differences)
+
+ROUTES: dict[str, Gradient] = {
+    "backprop": backprop,
+    "autodiff": autodiff,
+    "numerical": numerical,
+}

@@ -1,0 +1,161 @@
+"""Checks of arguments, made in NumPy before anything is traced.
+
+Every message says what, where, expected, got and the likely fix. A wrong dtype is a
+TypeError, a wrong shape or value a ValueError. Tracers have no values: under jit only
+shapes and dtypes are checked.
+"""
+
+import operator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def describe(value: Any) -> str:
+    """Dtype and shape of an array, type and text of anything else."""
+    if hasattr(value, "dtype") and hasattr(value, "shape"):
+        return f"{value.dtype} of shape {tuple(value.shape)}"
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '…'}"
+
+
+def complaint(name: str, expected: str, got: str, fix: str) -> str:
+    """The one form of every message."""
+    return f"`{name}`: expected {expected}, got {got}; {fix}"
+
+
+def check_labels(
+    labels: Any, num_examples: int, num_classes: int, name: str = "labels"
+) -> None:
+    """Class numbers: integers 0…num_classes - 1, one an example."""
+    expected = f"integers 0…{num_classes - 1} of shape ({num_examples},)"
+    fix = "pass class numbers, or use from_one_hot"
+    dtype = _dtype(labels, name, expected, fix)
+    if not jnp.issubdtype(dtype, np.integer):
+        raise TypeError(complaint(name, expected, describe(labels), fix))
+    if np.shape(labels) != (num_examples,):
+        raise ValueError(complaint(name, expected, describe(labels), fix))
+    _check_range(labels, num_classes, name, expected, fix)
+
+
+def check_batch(params: Any, images: Any, labels: Any = None) -> tuple[Any, Any, Any]:
+    """Images that the first layer takes, and labels that the last one can give.
+
+    Returns them as JAX arrays: jit must not meet one NumPy dtype both inside and
+    outside `jax.enable_x64`, where it stands for two.
+    """
+    weights = check_params(params)
+    expected = f"floats of shape (batch, {weights[0].shape[0]})"
+    fix = "flatten each image to a row, grey levels in [0, 1]"
+    if not jnp.issubdtype(_dtype(images, "images", expected, fix), np.floating):
+        raise TypeError(complaint("images", expected, describe(images), fix))
+    shape = np.shape(images)
+    if len(shape) != 2 or shape[1] != weights[0].shape[0] or shape[0] == 0:
+        raise ValueError(complaint("images", expected, describe(images), fix))
+    if labels is not None:
+        check_labels(labels, shape[0], weights[-1].shape[1])
+    return jax.tree.map(jnp.asarray, (params, images, labels))
+
+
+def check_params(params: Any) -> list[Any]:
+    """The weights of (weight, bias) layers that fit each other, first to last."""
+    fix = "use init_params"
+    layers = tuple(params) if isinstance(params, (tuple, list)) else ()
+    if not layers or not all(isinstance(p, tuple) and len(p) == 2 for p in layers):
+        raise TypeError(
+            complaint("params", "a tuple of Dense layers", describe(params), fix)
+        )
+    outputs = None
+    for number, (weight, bias) in enumerate(layers):
+        inputs = "inputs" if outputs is None else outputs
+        if np.ndim(weight) != 2 or (outputs and np.shape(weight)[0] != outputs):
+            expected = f"shape ({inputs}, outputs)"
+            got = describe(weight)
+            raise ValueError(complaint(f"params[{number}].weight", expected, got, fix))
+        outputs = np.shape(weight)[1]
+        if np.shape(bias) != (outputs,):
+            got = describe(bias)
+            raise ValueError(
+                complaint(f"params[{number}].bias", f"shape ({outputs},)", got, fix)
+            )
+    return [weight for weight, _ in layers]
+
+
+def check_targets(shape: tuple[int, ...], targets: Any) -> None:
+    """Targets of outputs of `shape`: one-hot of that shape, or class numbers."""
+    expected = f"one-hot of shape {shape} or integers of shape {shape[:-1]}"
+    fix = "pass class numbers as integers, one an example"
+    got = describe(targets)
+    if len(shape) not in (1, 2):
+        raise ValueError(
+            complaint("y", "shape (classes,) or (batch, classes)", str(shape), fix)
+        )
+    if np.shape(targets) == shape:
+        return
+    if np.shape(targets) != shape[:-1]:
+        raise ValueError(complaint("t", expected, got, fix))
+    if not jnp.issubdtype(_dtype(targets, "t", expected, fix), np.integer):
+        raise TypeError(complaint("t", expected, got, fix))
+    _check_range(targets, shape[-1], "t", f"integers 0…{shape[-1] - 1}", fix)
+
+
+def check_one_hot(name: str, targets: Any) -> None:
+    """Rows of one 1 and zeros."""
+    expected, fix = "rows of one 1 and zeros", "class numbers need no conversion"
+    if np.ndim(targets) == 0:
+        raise ValueError(complaint(name, expected, describe(targets), fix))
+    if isinstance(targets, jax.core.Tracer):
+        return
+    values = np.asarray(targets)
+    bad = np.argwhere(~(((values == 0) | (values == 1)).all(-1) & (values.sum(-1) == 1)))
+    if len(bad):
+        place = f"{name}[{', '.join(map(str, bad[0]))}]" if values.ndim > 1 else name
+        row = values[tuple(bad[0])]
+        raise ValueError(complaint(place, expected, str(row[:12]), fix))
+
+
+def check_count(name: str, value: Any, minimum: int = 1) -> None:
+    """A whole number, at least `minimum`."""
+    expected, fix = f"a whole number ≥ {minimum}", "pass a Python int"
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(complaint(name, expected, describe(value), fix)) from None
+    if isinstance(value, bool) or number < minimum:
+        raise ValueError(complaint(name, expected, describe(value), fix))
+
+
+def check_positive(name: str, value: Any) -> None:
+    """A finite number above 0."""
+    if not (np.ndim(value) == 0 and np.isfinite(value) and value > 0):
+        expected, fix = "a finite number above 0", "0.1 is the book's learning rate"
+        fix = fix if "rate" in name else "pass a positive float"
+        raise ValueError(complaint(name, expected, describe(value), fix))
+
+
+def check_choice(name: str, value: Any, choices: Any) -> None:
+    """One of the named choices."""
+    if value not in choices:
+        expected = "one of " + ", ".join(map(repr, choices))
+        raise ValueError(complaint(name, expected, repr(value), "mind the spelling"))
+
+
+def _dtype(value: Any, name: str, expected: str, fix: str) -> Any:
+    if not hasattr(value, "dtype"):
+        raise TypeError(complaint(name, expected + " as an array", describe(value), fix))
+    return value.dtype
+
+
+def _check_range(
+    labels: Any, num_classes: int, name: str, expected: str, fix: str
+) -> None:
+    if isinstance(labels, jax.core.Tracer):
+        return
+    values = np.asarray(labels)
+    outside = np.argwhere((values < 0) | (values >= num_classes))
+    if len(outside):
+        index = tuple(int(i) for i in outside[0])
+        place = f"{name}[{', '.join(map(str, index))}]" if index else name
+        raise ValueError(complaint(place, expected, str(values[index]), fix))

@@ -1,0 +1,175 @@
+"""Losses: the book's two on probabilities, and the network's four from logits.
+
+Each network loss stands beside its derivative by the logits, derived by hand.
+Source: *Deep Learning from Scratch*, sections 4.2 and 5.6.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Float, Integer
+
+from jaxnet.activations import d_sigmoid, sigmoid
+from jaxnet.array_types import (
+    Array,
+    Labels,
+    Logits,
+    Losses,
+    Probabilities,
+    Scalar,
+)
+from jaxnet.input_checks import check_one_hot, check_targets
+
+BOOK_EPSILON = 1e-7
+"""What the book adds to a probability before its logarithm."""
+
+
+def softmax(x: Float[Array, "*batch classes"]) -> Float[Array, "*batch classes"]:
+    """exp(xₖ) / Σⱼ exp(xⱼ) over the last axis, shifted by the maximum: no overflow."""
+    return jax.nn.softmax(jnp.asarray(x), axis=-1)
+
+
+def one_hot(
+    labels: Integer[Array, "*batch"], num_classes: int = 10
+) -> Float[Array, "*batch classes"]:
+    """Rows with a 1 at the label and 0 elsewhere, in float32."""
+    return jax.nn.one_hot(jnp.asarray(labels), num_classes, dtype=jnp.float32)
+
+
+def from_one_hot(
+    targets: Float[Array, "*batch classes"] | Integer[Array, "*batch classes"],
+) -> Integer[Array, "*batch"]:
+    """Class numbers of one-hot rows.
+
+    Raises:
+        ValueError: a row is not one-hot (checked outside jit).
+    """
+    check_one_hot("targets", targets)
+    return jnp.argmax(jnp.asarray(targets), axis=-1)
+
+
+def sum_squared_error(
+    y: Float[Array, "*batch classes"],
+    t: Float[Array, "*batch classes"]
+    | Integer[Array, "*batch classes"]
+    | Integer[Array, "*batch"],
+) -> Scalar:
+    """½ Σ (y - t)² over one example; the mean of that over a batch.
+
+    `t` is one-hot (shape of `y`) or class numbers (integers, shape of `y` less its
+    last axis). Source: section 4.2.1, which sees one example.
+    """
+    y, t = _book_arguments(y, t)
+    return jnp.mean(jnp.sum((y - t) ** 2, axis=-1) / 2)
+
+
+def cross_entropy_error(
+    y: Float[Array, "*batch classes"],
+    t: Float[Array, "*batch classes"]
+    | Integer[Array, "*batch classes"]
+    | Integer[Array, "*batch"],
+) -> Scalar:
+    """-Σₖ tₖ log(yₖ + 1e-7) in nats over one example; the mean over a batch.
+
+    `y` are probabilities. `t` is one-hot (shape of `y`) or class numbers (integers,
+    shape of `y` less its last axis), told apart by shape and dtype, never by size.
+
+    Raises:
+        TypeError: `t` has the shape of class numbers but is not of integers.
+        ValueError: `t` has another shape, or a class number is out of range.
+    Source: section 4.2.4.
+    """
+    y, t = _book_arguments(y, t)
+    return jnp.mean(-jnp.sum(t * jnp.log(y + BOOK_EPSILON), axis=-1))
+
+
+def _book_arguments(y: Array, t: Array) -> tuple[jax.Array, jax.Array]:
+    y = jnp.asarray(y)
+    check_targets(y.shape, t)
+    t = jnp.asarray(t)
+    if t.ndim < y.ndim:
+        return y, jax.nn.one_hot(t, y.shape[-1], dtype=y.dtype)
+    return y, t.astype(y.dtype)
+
+
+class OutputLoss(NamedTuple):
+    """An output layer with its loss, as three functions of the logits."""
+
+    probabilities: Callable[[Logits], Probabilities]
+    losses: Callable[[Logits, Labels], Losses]
+    """One loss an example."""
+    d_logits: Callable[[Logits, Labels], Logits]
+    """Derivative of each example's loss by its own logits."""
+
+
+def _targets(labels: Labels, like: Logits) -> Logits:
+    return jax.nn.one_hot(labels, like.shape[-1], dtype=like.dtype)
+
+
+def _of_label(values: Logits, labels: Labels) -> Losses:
+    return jnp.take_along_axis(values, labels[:, None], axis=-1)[:, 0]
+
+
+def softmax_cross_entropy(logits: Logits, labels: Labels) -> Losses:
+    """-log softmax(logits) of the label = log Σ exp(logits) - logits of the label."""
+    return jax.nn.logsumexp(logits, axis=-1) - _of_label(logits, labels)
+
+
+def d_softmax_cross_entropy(logits: Logits, labels: Labels) -> Logits:
+    """softmax(logits) - t: the exponentials' derivative cancels the logarithm's."""
+    return softmax(logits) - _targets(labels, logits)
+
+
+def sigmoid_cross_entropy(logits: Logits, labels: Labels) -> Losses:
+    """-log(σ(logit of the label) + 1e-7): the book's loss on sigmoid outputs."""
+    return -jnp.log(sigmoid(_of_label(logits, labels)) + BOOK_EPSILON)
+
+
+def d_sigmoid_cross_entropy(logits: Logits, labels: Labels) -> Logits:
+    """-t y (1 - y) / (y + 1e-7), where y = σ(logits); not y - t, which forgets 1e-7."""
+    y = sigmoid(logits)
+    return -_targets(labels, logits) * d_sigmoid(y) / (y + BOOK_EPSILON)
+
+
+def identity_squared_error(logits: Logits, labels: Labels) -> Losses:
+    """½ Σ (logits - t)²."""
+    return jnp.sum((logits - _targets(labels, logits)) ** 2, axis=-1) / 2
+
+
+def d_identity_squared_error(logits: Logits, labels: Labels) -> Logits:
+    """logits - t."""
+    return logits - _targets(labels, logits)
+
+
+def softmax_squared_error(logits: Logits, labels: Labels) -> Losses:
+    """½ Σ (softmax(logits) - t)²."""
+    return identity_squared_error(softmax(logits), labels)
+
+
+def d_softmax_squared_error(logits: Logits, labels: Labels) -> Logits:
+    """y (r - Σ y r), where y = softmax(logits), r = y - t."""
+    y = softmax(logits)
+    r = y - _targets(labels, logits)
+    return y * (r - jnp.sum(y * r, axis=-1, keepdims=True))
+
+
+def _identity(logits: Logits) -> Logits:
+    return logits
+
+
+OUTPUTS = {
+    "softmax_cross_entropy": OutputLoss(
+        softmax, softmax_cross_entropy, d_softmax_cross_entropy
+    ),
+    "sigmoid_cross_entropy": OutputLoss(
+        sigmoid, sigmoid_cross_entropy, d_sigmoid_cross_entropy
+    ),
+    "identity_squared_error": OutputLoss(
+        _identity, identity_squared_error, d_identity_squared_error
+    ),
+    "softmax_squared_error": OutputLoss(
+        softmax, softmax_squared_error, d_softmax_squared_error
+    ),
+}
