@@ -4,25 +4,22 @@ Source: *Deep Learning from Scratch*, sections 4.3 and 4.4.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Float, Integer
 
-from jaxnet.array_types import Array, PyTree, ScalarFunction
+from jaxnet.array_types import Array, PyTree, Scalar, ScalarFunction
 from jaxnet.input_checks import check_count, check_positive, complaint, describe
 
-UNTRACEABLE = (jax.errors.JAXTypeError, jax.errors.JAXIndexError)
-"""What JAX raises when a function wants the values of its argument."""
-
 MAX_BYTES = 2**28
-"""How much memory the nudged copies of the point may take at once."""
+"""How much memory a function's values beside the point may take at once."""
 
+REAL = (np.floating, np.integer)
 Vector = Float[Array, " coordinates"]
+VectorFunction = Callable[[Vector], Any]
 
 
 def relative_step(dtype: Any) -> float:
@@ -37,24 +34,26 @@ def numerical_gradient(
 
     `point` is an array, a number or any pytree of them; it is never written to, and
     integers are promoted. The result has its structure, in NumPy float64. Everything is
-    computed in float64 with h = `step` × max(|xᵢ|, 1), where `step` is ∛ε ≈ 6e-6 by
-    default. A function that JAX can trace is compiled once and called on many points at
-    once, within 256 MB; any other is called on NumPy arrays, one point after the other.
+    computed in float64 with h = `step` × max(|xᵢ|, 1), rounded up to a power of two,
+    where `step` is ∛ε ≈ 6e-6 by default. A function that JAX can trace is compiled,
+    anew in every call, and sees many points at once, within 256 MB; any other is called
+    on NumPy arrays, one point after the other.
 
     Raises:
         TypeError: `point` holds no numbers, or the result is not a real scalar.
         ValueError: the function is not finite beside the point.
     Source: section 4.3.1, with h = 1e-4 there.
+
+    >>> numerical_gradient(lambda x: x[0] ** 2 + x[1] ** 2, np.array([3, 4])).round(6)
+    array([6., 8.])
     """
     step = relative_step(np.float64) if step is None else step
     check_positive("step", step)
     flat, unravel = ravel_numpy(point)
-    try:
-        with jax.enable_x64(True):
-            slopes = _vectorised(function, _Structure.of(point), flat, step)
-    except UNTRACEABLE:
-        slopes = _one_by_one(lambda x: function(unravel(x)), flat, step)
-    slopes = np.asarray(slopes)
+    value = _value(function, unravel)
+    slopes = _traced_or_plain(
+        lambda x: _slopes(value, x, step), lambda x: _one_by_one(value, x, step), flat
+    )
     if not np.isfinite(slopes).all():
         index = int(np.argmin(np.isfinite(slopes)))
         fix = "pass a smaller `step`, or a point inside the function's domain"
@@ -74,84 +73,89 @@ def gradient_descent(
     Both have the structure of `init`, in NumPy float64; the leaves of the path have one
     more leading axis, of num_steps + 1 points from `init` to the result.
     Source: section 4.4.1.
+
+    >>> point, path = gradient_descent(lambda x: x**2, 1.0, 0.25, num_steps=2)
+    >>> print(point.round(6), path.round(6))
+    0.25 [1.   0.5  0.25]
     """
     check_positive("learning_rate", learning_rate)
     check_count("num_steps", num_steps, minimum=0)
     flat, unravel = ravel_numpy(init)
+    value = _value(function, unravel)
     step = relative_step(np.float64)
-    try:
-        with jax.enable_x64(True):
-            path = np.asarray(
-                _descend(
-                    function, _Structure.of(init), flat, step, learning_rate, num_steps
-                )
-            )
-    except UNTRACEABLE:
-        path = np.empty((num_steps + 1, flat.size))
-        path[0] = flat
-        for i in range(num_steps):
-            slopes = _one_by_one(lambda x: function(unravel(x)), path[i], step)
-            path[i + 1] = path[i] - learning_rate * slopes
-    points = [unravel(x) for x in (path if flat.size else [flat])]
+
+    def descend(x: Vector) -> Float[Array, "points coordinates"]:
+        def move(x: Vector, _: None) -> tuple[Vector, Vector]:
+            return (moved := x - learning_rate * _slopes(value, x, step)), moved
+
+        path = jax.lax.scan(move, x, length=num_steps)[1]
+        return jnp.concatenate([x[None, :], path])
+
+    def descend_plainly(x: Vector) -> Float[Array, "points coordinates"]:
+        path = [x]
+        for _ in range(num_steps):
+            path.append(path[-1] - learning_rate * _one_by_one(value, path[-1], step))
+        return np.stack(path)
+
+    points = [unravel(x) for x in _traced_or_plain(descend, descend_plainly, flat)]
     return points[-1], jax.tree.map(lambda *leaves: np.stack(leaves), *points)
 
 
-def ravel_numpy(point: PyTree) -> tuple[np.ndarray, Callable[[np.ndarray], PyTree]]:
+def ravel_numpy(point: PyTree) -> tuple[np.ndarray, VectorFunction]:
     """The point as one float64 vector (a copy), and the way back to its structure."""
     leaves, structure = jax.tree.flatten(point)
     arrays = [np.asarray(leaf) for leaf in leaves]
     for (path, _), array in zip(
         jax.tree_util.tree_leaves_with_path(point), arrays, strict=True
     ):
-        if array.dtype.kind not in "iuf" and not jnp.issubdtype(
-            array.dtype, np.floating
-        ):
+        if not any(jnp.issubdtype(array.dtype, kind) for kind in REAL):
             name = f"point{jax.tree_util.keystr(path)}"
             fix = "differentiate by real numbers only"
             raise TypeError(complaint(name, "real numbers", describe(array), fix))
     ends = np.cumsum([a.size for a in arrays], dtype=int)
     flat = np.concatenate([np.zeros(0), *(a.astype(float).ravel() for a in arrays)])
 
-    def unravel(vector: np.ndarray) -> PyTree:
-        pieces = np.split(np.array(vector), ends[:-1]) if arrays else []
-        return structure.unflatten(
-            p.reshape(a.shape) for p, a in zip(pieces, arrays, strict=True)
-        )
+    def unravel(vector: Vector) -> PyTree:
+        pieces = [
+            vector[end - a.size : end].reshape(a.shape)
+            for end, a in zip(ends, arrays, strict=True)
+        ]
+        return jax.tree.unflatten(structure, pieces)
 
     return flat, unravel
 
 
-class _Structure:
-    """Hashable shape of a pytree: how a traced flat vector becomes it again."""
+def _traced_or_plain(
+    traced: VectorFunction, plain: VectorFunction, x: np.ndarray
+) -> np.ndarray:
+    """traced(x), compiled; plain(x) where JAX cannot trace it. Both in float64.
 
-    def __init__(self, structure: Any, shapes: tuple[tuple[int, ...], ...]) -> None:
-        self.key = (structure, shapes)
-
-    @classmethod
-    def of(cls, point: PyTree) -> "_Structure":
-        leaves, structure = jax.tree.flatten(point)
-        return cls(structure, tuple(np.shape(leaf) for leaf in leaves))
-
-    def unravel(self, vector: Vector) -> PyTree:
-        structure, shapes = self.key
-        example = structure.unflatten([jnp.zeros(s, vector.dtype) for s in shapes])
-        return ravel_pytree(example)[1](vector)
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Structure) and self.key == other.key
+    Compiled anew each time: what a function closes over may have changed since.
+    """
+    with jax.enable_x64(True):
+        jitted = jax.jit(traced)
+        try:
+            jitted.eval_shape(x)
+            traceable = True
+        except Exception:  # what NumPy code says to a tracer has many types
+            traceable = False
+        return np.asarray(jitted(x) if traceable else plain(x))
 
 
-def _scalar(value: Any) -> jax.Array:
-    if np.shape(value) != () or not jnp.issubdtype(
-        jnp.result_type(value), np.floating
-    ):
-        fix = "return one real number"
-        got = describe(value)
-        raise TypeError(complaint("function(point)", "a real scalar", got, fix))
-    return jnp.asarray(value)
+def _value(function: ScalarFunction, unravel: VectorFunction) -> VectorFunction:
+    """The function of the flat vector; its result is checked to be a real scalar."""
+
+    def value(x: Vector) -> Any:
+        y = function(unravel(x))
+        plain = isinstance(y, (int, float))
+        real = plain or jnp.issubdtype(getattr(y, "dtype", object), np.floating)
+        if not real or np.shape(y) != ():
+            fix = "return one real number"
+            got = describe(y)
+            raise TypeError(complaint("function(point)", "a real scalar", got, fix))
+        return y
+
+    return value
 
 
 def _steps(x: Any, step: Any) -> Any:
@@ -161,77 +165,40 @@ def _steps(x: Any, step: Any) -> Any:
     return xp.exp2(xp.ceil(xp.log2(magnitude)))
 
 
-def _slopes(
-    function: ScalarFunction, structure: _Structure, x: Vector, step: Any, chunk: int
-) -> Vector:
-    """Central differences by every coordinate of x, `chunk` coordinates at a time."""
+def _slopes(value: VectorFunction, x: Vector, step: Any) -> Vector:
+    """Central differences by every coordinate of x, traceable, a chunk at a time."""
     h = _steps(x, step)
     coordinates = jnp.arange(x.size)
 
-    def value(moved: Vector) -> jax.Array:
-        return _scalar(function(structure.unravel(moved)))
+    def slope(i: Integer[Array, ""]) -> Scalar:
+        forth = jnp.asarray(value(jnp.where(coordinates == i, x + h, x)), x.dtype)
+        back = jnp.asarray(value(jnp.where(coordinates == i, x - h, x)), x.dtype)
+        return (forth - back) / (2 * h[i])
 
-    def slope(i: Integer[Array, ""]) -> jax.Array:
-        forth = value(jnp.where(coordinates == i, x + h, x))
-        back = value(jnp.where(coordinates == i, x - h, x))
-        return (forth - back).astype(x.dtype) / (2 * h[i])
-
-    return jax.lax.map(slope, coordinates, batch_size=chunk)
-
-
-@partial(jax.jit, static_argnums=(0, 1, 4))
-def _all_slopes(
-    function: ScalarFunction, structure: _Structure, x: Vector, step: Any, chunk: int
-) -> Vector:
-    return _slopes(function, structure, x, step, chunk)
+    if x.size == 0:
+        return x
+    return jax.lax.map(slope, coordinates, batch_size=_chunk(value, x))
 
 
-def _vectorised(
-    function: ScalarFunction, structure: _Structure, flat: np.ndarray, step: float
-) -> np.ndarray:
-    return _all_slopes(function, structure, flat, step, _chunk(flat.size))
+def _chunk(value: VectorFunction, x: Vector) -> int:
+    """How many coordinates may be nudged at once within MAX_BYTES, forth and back."""
+    each = 2 * (8 * x.size + _bytes(jax.make_jaxpr(value)(x)))
+    return int(np.clip(MAX_BYTES // max(each, 1), 1, x.size))
 
 
-@partial(jax.jit, static_argnums=(0, 1, 5))
-def _descend(
-    function: ScalarFunction,
-    structure: _Structure,
-    init: Vector,
-    step: Any,
-    learning_rate: Any,
-    num_steps: int,
-) -> Float[Array, "points coordinates"]:
-    def move(x: Vector, _: None) -> tuple[Vector, Vector]:
-        slopes = _slopes(function, structure, x, step, _chunk(init.size))
-        moved = x - learning_rate * slopes
-        return moved, moved
-
-    _, path = jax.lax.scan(move, init, length=num_steps)
-    return jnp.concatenate([init[None, :], path])
+def _bytes(jaxpr: Any) -> int:
+    """All that a traced function computes on its way, in float64: an upper bound."""
+    own = sum(getattr(v.aval, "size", 1) for e in jaxpr.eqns for v in e.outvars)
+    parts = [p for e in jaxpr.eqns for p in jax.tree.leaves(e.params)]
+    return 8 * own + sum(_bytes(p) for p in parts if hasattr(p, "eqns"))
 
 
-def _chunk(size: int) -> int:
-    """How many coordinates may be nudged at once, two float64 copies of x each."""
-    return int(np.clip(MAX_BYTES // (16 * max(size, 1)), 1, max(size, 1)))
-
-
-def _one_by_one(
-    function: Callable[[np.ndarray], Any], x: np.ndarray, step: float
-) -> np.ndarray:
+def _one_by_one(value: VectorFunction, x: Vector, step: float) -> Vector:
+    """Central differences by every coordinate of x, by plain calls."""
     slopes = np.empty_like(x)
     for i, h in enumerate(_steps(x, step)):
-        moved = [x.copy(), x.copy()]
-        moved[0][i] += h
-        moved[1][i] -= h
-        forth, back = (float(_plain_scalar(function(m))) for m in moved)
-        slopes[i] = (forth - back) / (2 * h)
+        forth, back = np.array(x), np.array(x)
+        forth[i] += h
+        back[i] -= h
+        slopes[i] = (float(value(forth)) - float(value(back))) / (2 * h)
     return slopes
-
-
-def _plain_scalar(value: Any) -> np.ndarray:
-    array = np.asarray(value)
-    if array.shape != () or array.dtype.kind not in "fiu":
-        fix = "return one real number"
-        got = describe(value)
-        raise TypeError(complaint("function(point)", "a real scalar", got, fix))
-    return array

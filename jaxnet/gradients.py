@@ -56,7 +56,7 @@ def numerical(
     With dtype=jnp.float32 it computes in float32, returns JAX arrays and can be traced,
     as training needs; its error is then some 1e-4 of the loss instead of 1e-10.
     """
-    if dtype != np.float64:
+    if np.dtype(dtype) != np.float64:
         params, images, labels = check_batch(params, images, labels)
         return _numerical(_cast(params, dtype), images, labels, network)
     with jax.enable_x64(True):

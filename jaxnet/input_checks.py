@@ -17,7 +17,7 @@ def describe(value: Any) -> str:
     """Dtype and shape of an array, type and text of anything else."""
     if hasattr(value, "dtype") and hasattr(value, "shape"):
         return f"{value.dtype} of shape {tuple(value.shape)}"
-    text = repr(value)
+    text = " ".join(repr(value).split())
     return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '…'}"
 
 
@@ -43,8 +43,8 @@ def check_labels(
 def check_batch(params: Any, images: Any, labels: Any = None) -> tuple[Any, Any, Any]:
     """Images that the first layer takes, and labels that the last one can give.
 
-    Returns them as JAX arrays: jit must not meet one NumPy dtype both inside and
-    outside `jax.enable_x64`, where it stands for two.
+    Returns them as JAX arrays, labels in int32: jit must not meet one NumPy dtype
+    inside and outside `jax.enable_x64`, where it stands for two.
     """
     weights = check_params(params)
     expected = f"floats of shape (batch, {weights[0].shape[0]})"
@@ -56,6 +56,7 @@ def check_batch(params: Any, images: Any, labels: Any = None) -> tuple[Any, Any,
         raise ValueError(complaint("images", expected, describe(images), fix))
     if labels is not None:
         check_labels(labels, shape[0], weights[-1].shape[1])
+        labels = jnp.asarray(labels, jnp.int32)
     return jax.tree.map(jnp.asarray, (params, images, labels))
 
 
@@ -63,7 +64,8 @@ def check_params(params: Any) -> list[Any]:
     """The weights of (weight, bias) layers that fit each other, first to last."""
     fix = "use init_params"
     layers = tuple(params) if isinstance(params, (tuple, list)) else ()
-    if not layers or not all(isinstance(p, tuple) and len(p) == 2 for p in layers):
+    fields = [getattr(p, "_fields", ()) for p in layers]
+    if not layers or any(f != ("weight", "bias") for f in fields):
         raise TypeError(
             complaint("params", "a tuple of Dense layers", describe(params), fix)
         )
@@ -80,7 +82,15 @@ def check_params(params: Any) -> list[Any]:
             raise ValueError(
                 complaint(f"params[{number}].bias", f"shape ({outputs},)", got, fix)
             )
+        check_floats(f"params[{number}].weight", weight, fix)
+        check_floats(f"params[{number}].bias", bias, fix)
     return [weight for weight, _ in layers]
+
+
+def check_floats(name: str, value: Any, fix: str) -> None:
+    """An array of floats, of any precision."""
+    if not jnp.issubdtype(_dtype(value, name, "floats", fix), np.floating):
+        raise TypeError(complaint(name, "floats", describe(value), fix))
 
 
 def check_targets(shape: tuple[int, ...], targets: Any) -> None:
@@ -109,11 +119,14 @@ def check_one_hot(name: str, targets: Any) -> None:
     if isinstance(targets, jax.core.Tracer):
         return
     values = np.asarray(targets)
-    bad = np.argwhere(~(((values == 0) | (values == 1)).all(-1) & (values.sum(-1) == 1)))
+    bad = np.argwhere(
+        ~(((values == 0) | (values == 1)).all(-1) & (values.sum(-1) == 1))
+    )
     if len(bad):
         place = f"{name}[{', '.join(map(str, bad[0]))}]" if values.ndim > 1 else name
         row = values[tuple(bad[0])]
-        raise ValueError(complaint(place, expected, str(row[:12]), fix))
+        got = " ".join(str(row[:12]).split())
+        raise ValueError(complaint(place, expected, got, fix))
 
 
 def check_count(name: str, value: Any, minimum: int = 1) -> None:
@@ -127,24 +140,38 @@ def check_count(name: str, value: Any, minimum: int = 1) -> None:
         raise ValueError(complaint(name, expected, describe(value), fix))
 
 
+def check_layer_sizes(sizes: Any) -> None:
+    """Two or more whole numbers above 0."""
+    if not isinstance(sizes, (tuple, list)) or len(sizes) < 2:
+        expected = "a tuple of two or more sizes"
+        fix = "pass (inputs, …, outputs), as (784, 50, 10)"
+        raise ValueError(complaint("layer_sizes", expected, describe(sizes), fix))
+    for position, size in enumerate(sizes):
+        check_count(f"layer_sizes[{position}]", size)
+
+
 def check_positive(name: str, value: Any) -> None:
     """A finite number above 0."""
+    expected, fix = "a finite number above 0", "0.1 is the book's learning rate"
+    fix = fix if "rate" in name else "pass a positive float"
+    if np.asarray(value).dtype.kind not in "fiu":
+        raise TypeError(complaint(name, expected, describe(value), fix))
     if not (np.ndim(value) == 0 and np.isfinite(value) and value > 0):
-        expected, fix = "a finite number above 0", "0.1 is the book's learning rate"
-        fix = fix if "rate" in name else "pass a positive float"
         raise ValueError(complaint(name, expected, describe(value), fix))
 
 
 def check_choice(name: str, value: Any, choices: Any) -> None:
     """One of the named choices."""
-    if value not in choices:
+    if value not in list(choices):
         expected = "one of " + ", ".join(map(repr, choices))
         raise ValueError(complaint(name, expected, repr(value), "mind the spelling"))
 
 
 def _dtype(value: Any, name: str, expected: str, fix: str) -> Any:
     if not hasattr(value, "dtype"):
-        raise TypeError(complaint(name, expected + " as an array", describe(value), fix))
+        raise TypeError(
+            complaint(name, expected + " as an array", describe(value), fix)
+        )
     return value.dtype
 
 

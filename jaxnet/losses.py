@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Float, Integer
 
 from jaxnet.activations import d_sigmoid, sigmoid
@@ -20,7 +21,7 @@ from jaxnet.array_types import (
     Probabilities,
     Scalar,
 )
-from jaxnet.input_checks import check_one_hot, check_targets
+from jaxnet.input_checks import check_floats, check_one_hot, check_targets
 
 BOOK_EPSILON = 1e-7
 """What the book adds to a probability before its logarithm."""
@@ -54,7 +55,9 @@ def sum_squared_error(
     y: Float[Array, "*batch classes"],
     t: Float[Array, "*batch classes"]
     | Integer[Array, "*batch classes"]
-    | Integer[Array, "*batch"],
+    | Integer[Array, "*batch"]
+    | int
+    | np.integer,
 ) -> Scalar:
     """½ Σ (y - t)² over one example; the mean of that over a batch.
 
@@ -69,7 +72,9 @@ def cross_entropy_error(
     y: Float[Array, "*batch classes"],
     t: Float[Array, "*batch classes"]
     | Integer[Array, "*batch classes"]
-    | Integer[Array, "*batch"],
+    | Integer[Array, "*batch"]
+    | int
+    | np.integer,
 ) -> Scalar:
     """-Σₖ tₖ log(yₖ + 1e-7) in nats over one example; the mean over a batch.
 
@@ -85,8 +90,11 @@ def cross_entropy_error(
     return jnp.mean(-jnp.sum(t * jnp.log(y + BOOK_EPSILON), axis=-1))
 
 
-def _book_arguments(y: Array, t: Array) -> tuple[jax.Array, jax.Array]:
-    y = jnp.asarray(y)
+def _book_arguments(
+    y: Array, t: Array | int | np.integer
+) -> tuple[jax.Array, jax.Array]:
+    y, t = jnp.asarray(y), np.asarray(t) if isinstance(t, (int, np.integer)) else t
+    check_floats("y", y, "pass probabilities")
     check_targets(y.shape, t)
     t = jnp.asarray(t)
     if t.ndim < y.ndim:

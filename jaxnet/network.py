@@ -24,7 +24,12 @@ from jaxnet.array_types import (
     RandomKey,
     Scalar,
 )
-from jaxnet.input_checks import check_batch, check_choice, check_count, check_positive
+from jaxnet.input_checks import (
+    check_batch,
+    check_choice,
+    check_layer_sizes,
+    check_positive,
+)
 from jaxnet.losses import OUTPUTS, OutputLoss
 
 
@@ -78,9 +83,7 @@ def init_params(
     `key` is consumed: split it first if you need it again. One layer for each pair of
     neighbouring sizes.
     """
-    for position, size in enumerate(layer_sizes):
-        check_count(f"layer_sizes[{position}]", size)
-    check_count("len(layer_sizes)", len(layer_sizes), minimum=2)
+    check_layer_sizes(layer_sizes)
     check_positive("scale", scale)
     keys = jax.random.split(key, len(layer_sizes) - 1)
     return tuple(
@@ -101,7 +104,7 @@ def forward(
 
     Images are cast to the dtype of the parameters.
     """
-    inputs = [jnp.asarray(images, params[0].weight.dtype)]
+    inputs: list[Array] = [jnp.asarray(images, params[0].weight.dtype)]
     for layer in params[:-1]:
         inputs.append(network.activation.value(affine(inputs[-1], layer)))
     return inputs, affine(inputs[-1], params[-1])
@@ -126,9 +129,7 @@ def mean_loss(
     return jnp.mean(example_losses(params, images, labels, network))
 
 
-def logits(
-    params: Params, images: Images, network: Network = BOOK_NETWORK
-) -> Logits:
+def logits(params: Params, images: Images, network: Network = BOOK_NETWORK) -> Logits:
     """The last layer's values before its output function."""
     params, images, _ = check_batch(params, images)
     return _logits(params, images, network)

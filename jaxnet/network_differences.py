@@ -59,7 +59,8 @@ def _layer_slopes(site: _Site, labels: Labels, network: Network) -> Matrix:
     The sum over examples runs in chunks over the (example, input) pairs that are not
     zero; how many there are is known only at run time.
     """
-    batch, rows = site.x.shape
+    x = jnp.asarray(site.x)
+    batch, rows = x.shape
     width = site.weight.shape[1]
     next_width = site.above[0].weight.shape[1] if site.above else width
     chunk = max(1, min(CHUNK_ENTRIES // (width * next_width), batch * rows))
@@ -72,10 +73,10 @@ def _layer_slopes(site: _Site, labels: Labels, network: Network) -> Matrix:
         n = jax.lax.dynamic_slice_in_dim(example, number * chunk, chunk)
         i = jax.lax.dynamic_slice_in_dim(row, number * chunk, chunk)
         n, h = jnp.minimum(n, batch - 1), steps.at[i].get(mode="clip")
-        nudge = h * site.x.at[n, i].get(mode="clip")[:, None]
+        nudge = h * x.at[n, i].get(mode="clip")[:, None]
         forth = _nudged_losses(site, outputs[n], nudge, labels[n], network)
         back = _nudged_losses(site, outputs[n], -nudge, labels[n], network)
-        return slopes.at[i].add((forth - back) / (2 * h), mode="drop")
+        return jnp.asarray(slopes).at[i].add((forth - back) / (2 * h), mode="drop")
 
     slopes = jax.lax.fori_loop(
         0, (count + chunk - 1) // chunk, add_chunk, jnp.zeros_like(site.weight)
@@ -86,7 +87,7 @@ def _layer_slopes(site: _Site, labels: Labels, network: Network) -> Matrix:
 def _nudged_losses(
     site: _Site, outputs: Nudges, nudge: Nudges, labels: Labels, network: Network
 ) -> Nudges:
-    """The loss of each pair's example with output j moved by nudge[:, j], for each j."""
+    """The loss of each pair's example with output j moved by nudge[:, j], for all j."""
     pairs, width = outputs.shape
     if site.above:
         activate = network.activation.value
@@ -94,9 +95,15 @@ def _nudged_losses(
         unmoved = affine(activate(outputs), site.above[0])
         moved = unmoved[:, None, :] + change[:, :, None] * site.above[0].weight[None]
     else:
-        moved = outputs[:, None, :] + nudge[:, :, None] * jnp.eye(width)[None]
+        moved = (
+            outputs[:, None, :]
+            + nudge[:, :, None] * jnp.eye(width, dtype=nudge.dtype)[None]
+        )
     losses = _losses_from(
-        moved.reshape(pairs * width, -1), site.above[1:], jnp.repeat(labels, width), network
+        moved.reshape(pairs * width, -1),
+        site.above[1:],
+        jnp.repeat(labels, width),
+        network,
     )
     return losses.reshape(pairs, width)
 

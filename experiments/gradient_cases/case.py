@@ -20,7 +20,7 @@ UNRESOLVED = ("UNRESOLVED",)
 UNINFORMATIVE = ("UNINFORMATIVE",)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """A question for a gradient checker, with its answer.
 
@@ -77,7 +77,7 @@ def altered(loss: Loss, change: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def altered_leaf(
-    loss: Loss, name: str, change: Callable[[jax.Array], jax.Array]
+    loss: Loss, name: str, change: Callable[[Any], Any]
 ) -> Callable[[Any], Any]:
     """The gradient of a loss of a dict, with one leaf passed through `change`."""
     return altered(loss, lambda d: {**d, name: change(d[name])})

@@ -165,7 +165,7 @@ def public_mlp_cases() -> list[Case]:
             lambda q: decayed_backprop(q, 2.0, "W1", "W2"),
             keys("W1", "W2"),
         ),
-        wrong("book_log_eps_typical", book_loss, mlp_params(3), backprop, EVERY_LEAF),
+        wrong("book_log_eps_typical", book_loss, p, backprop, EVERY_LEAF),
         wrong(
             "book_log_eps_saturated", book_loss, mlp_params(12), backprop, EVERY_LEAF
         ),

@@ -65,7 +65,7 @@ def _convolution() -> list[Case]:
 
 
 def _normalised_loss(axis: int, detach: bool) -> Callable[[Params], jax.Array]:
-    """Σ c tanh(γ ẑ + β), ẑ normalised along `axis`: 0 for batchnorm, 1 for layernorm."""
+    """Σ c tanh(γ ẑ + β); ẑ is normalised along axis 0 (batchnorm) or 1 (layernorm)."""
     inputs, weights = normal(83, BATCH, INPUTS), normal(84, BATCH, UNITS)
 
     def loss(params: Params) -> jax.Array:

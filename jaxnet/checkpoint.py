@@ -1,0 +1,275 @@
+"""Checkpoints: one safetensors file each, written whole or not at all.
+
+A file holds a State, its History and the run's configuration as JSON, with a SHA-256 of
+them all. It gets its name only once it is on the disk, so that a process may be killed
+at any moment. Nothing in a file is run: there is no pickle.
+"""
+
+import hashlib
+import json
+import os
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.tree_util import keystr, tree_flatten_with_path
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from jaxnet.array_types import PyTree
+from jaxnet.input_checks import check_count, check_params
+from jaxnet.network import Dense, Params
+from jaxnet.training import History, State
+
+MAX_BYTES = 2**32
+"""The largest file that is read."""
+
+_NAME = re.compile(r"step-(\d{8,18})\.safetensors")
+_AGAIN = "delete it, or train again"
+_AS_BEFORE = "pass what the run began with, or start another in another folder"
+
+Config = Mapping[str, Any]
+Tensors = dict[str, np.ndarray]
+
+
+class Checkpoint(NamedTuple):
+    """What a file holds, and which file it was."""
+
+    state: State
+    history: History
+    config: Config
+    path: Path
+
+
+def save_checkpoint(
+    folder: str | Path, state: State, history: History, config: Config, keep: int = 3
+) -> Path:
+    """The path of the new file; only the `keep` newest in the folder are left.
+
+    `config` is what makes the run, in JSON's types: the network, the data, the
+    optimiser. It is compared when the run is resumed.
+
+    Raises:
+        OSError: the file cannot be written; the older ones are all there still.
+    """
+    check_count("keep", keep)
+    tree = {**_plain(state), "history": history}
+    tensors = {n: np.array(x, order="C") for n, x in _named(tree).items()}
+    text = json.dumps(dict(config), sort_keys=True)
+    metadata = {"config": text, "sha256": _digest(tensors, text)}
+    path = Path(folder) / f"step-{int(state.step):08d}.safetensors"
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for remains in path.parent.glob(".step-*.safetensors.tmp"):
+            remains.unlink()
+        _write(temporary, save(tensors, metadata))
+        temporary.replace(path)
+        _sync_folder(path.parent)
+        for old in _newest_first(path.parent)[keep:]:
+            old.unlink()
+    except OSError as error:
+        _discard(temporary)
+        reason = error.strerror or str(error)
+        fix = "older checkpoints are kept; free the disk or name another folder"
+        raise OSError(f"{path}: cannot be written ({reason}); {fix}") from None
+    return path
+
+
+def load_checkpoint(
+    path: str | Path, like: State, config: Config | None = None
+) -> Checkpoint:
+    """The checkpoint at `path`, or the newest whole one if that is a folder.
+
+    `like` is a state of the expected form, such as that of `init_state`. A damaged
+    file in a folder is warned of, and the one before it taken.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: the file is damaged; its leaves are not those of `like` (missing,
+            extra and wrong ones are listed); or its run was not that of `config`
+            (the differences are listed).
+    """
+    path, tensors, saved = _first_whole(Path(path))
+    if config is not None:
+        _check_config(path, saved, json.loads(json.dumps(dict(config))))
+    _check_leaves(path, tensors, like)
+    fields = (tensors[f"history.{name}"] for name in History._fields)
+    steps_per_epoch, *arrays = fields
+    history = History(int(steps_per_epoch), *arrays)
+    return Checkpoint(_restored(like, tensors), history, saved, path)
+
+
+def load_params(path: str | Path) -> tuple[Params, Config, Path]:
+    """The parameters of the checkpoint, whatever they are, with its config and file.
+
+    Raises: as `load_checkpoint`.
+    """
+    path, tensors, config = _first_whole(Path(path))
+    layers: list[Dense] = []
+    while (name := f"params.{len(layers)}.weight") in tensors:
+        bias = tensors.get(name.replace("weight", "bias"))
+        layers.append(Dense(tensors[name], bias))  # type: ignore[arg-type]
+    try:
+        check_params(tuple(layers))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
+    return tuple(layers), config, path
+
+
+def _first_whole(path: Path) -> tuple[Path, Tensors, Config]:
+    """The file and what it holds; in a folder, the newest that is not damaged."""
+    files = _newest_first(path) if path.is_dir() else [path] if path.is_file() else []
+    if not files:
+        fix = "make one by `python experiments/train_mnist.py`"
+        raise FileNotFoundError(f"{path}: no checkpoint here; {fix}")
+    for file in files[:-1]:
+        try:
+            return (file, *_read(file))
+        except ValueError as error:
+            warnings.warn(f"{error}; taking the one before it", stacklevel=3)
+    return (files[-1], *_read(files[-1]))
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    """By the time of writing: a run begun anew has lower steps but newer files."""
+    files = [f for f in folder.iterdir() if _NAME.fullmatch(f.name) and f.is_file()]
+    return sorted(files, key=lambda f: (f.stat().st_mtime_ns, f.name), reverse=True)
+
+
+def _read(path: Path) -> tuple[Tensors, Config]:
+    """The arrays and the configuration, whole: their checksum is right."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(f"more than {MAX_BYTES} bytes")
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        text = metadata["config"]
+        if metadata["sha256"] != _digest(tensors, text):
+            raise ValueError("wrong checksum")
+        config = json.loads(text)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise ValueError(f"{path}: damaged checkpoint ({reason}); {_AGAIN}") from None
+    except RecursionError:
+        raise ValueError(f"{path}: damaged checkpoint (config); {_AGAIN}") from None
+    if not isinstance(config, dict):
+        raise ValueError(f"{path}: damaged checkpoint (config); {_AGAIN}")
+    return tensors, config
+
+
+def _named(tree: PyTree) -> dict[str, Any]:
+    """The leaves by their names, such as `params.0.weight`."""
+    leaves, _ = tree_flatten_with_path(tree)
+    return {keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def _plain(state: State) -> dict[str, Any]:
+    """The state with its key as words, which files can hold."""
+    return {**state._asdict(), "key": jax.random.key_data(state.key)}
+
+
+def _restored(like: State, tensors: Tensors) -> State:
+    """The state of the form of `like`, with the values of the file."""
+    plain = _plain(like)
+    leaves = [tensors[name] for name in _named(plain)]
+    values = jax.tree.unflatten(jax.tree.structure(plain), leaves)
+    impl = jax.random.key_impl(like.key)
+    values["key"] = jax.random.wrap_key_data(values["key"], impl=impl)
+    return State(**jax.tree.map(jnp.asarray, values))
+
+
+def _form(like: State, tensors: Tensors) -> dict[str, tuple[Any, ...]]:
+    """The expected dtype and shape of every leaf.
+
+    The lengths of the history's are the file's own, as long as they fit its step.
+    """
+    form = {n: (str(x.dtype), *np.shape(x)) for n, x in _named(_plain(like)).items()}
+    step = tensors.get("step", np.zeros(()))
+    num_steps = int(step) if step.shape == () else 0
+    num_rows = np.size(tensors.get("history.steps", 0))
+    runs = like.key.shape
+    form["history.steps_per_epoch"] = ("int64",)
+    form["history.steps"] = ("int64", num_rows)
+    form["history.train_accuracy"] = ("float32", *runs, num_rows)
+    form["history.test_accuracy"] = ("float32", *runs, num_rows)
+    form["history.losses"] = ("float32", *runs, num_steps)
+    return form
+
+
+def _check_leaves(path: Path, tensors: Tensors, like: State) -> None:
+    form = _form(like, tensors)
+    found = {name: (str(x.dtype), *x.shape) for name, x in tensors.items()}
+    differences = [
+        *(f"missing {name}" for name in form if name not in found),
+        *(f"extra {name}" for name in found if name not in form),
+        *(
+            f"{name} {_text(found[name])} instead of {_text(form[name])}"
+            for name in form
+            if name in found and found[name] != form[name]
+        ),
+    ]
+    if differences:
+        raise ValueError(f"{path}: {_listed(differences)}; {_AS_BEFORE}")
+
+
+def _check_config(path: Path, saved: Config, config: Config) -> None:
+    differences = [
+        f"{name} was {saved.get(name)!r:.80}, is {config.get(name)!r:.80}"
+        for name in sorted({*saved, *config})
+        if saved.get(name) != config.get(name)
+    ]
+    if differences:
+        raise ValueError(f"{path}: {_listed(differences)}; {_AS_BEFORE}")
+
+
+def _text(form: tuple[Any, ...]) -> str:
+    return f"{form[0]}{list(form[1:])}"
+
+
+def _listed(differences: list[str], most: int = 8) -> str:
+    """The differences in one line of bounded length."""
+    shown = ", ".join(" ".join(d.split())[:200] for d in differences[:most])
+    more = len(differences) - most
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def _digest(tensors: Tensors, config: str) -> str:
+    """SHA-256 of the configuration, and of the name, form and bytes of every array."""
+    digest = hashlib.sha256(config.encode())
+    for name in sorted(tensors):
+        array = tensors[name]
+        digest.update(f"{name} {array.dtype} {array.shape} ".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _write(path: Path, data: bytes) -> None:
+    """A file that is on the disk when this returns."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename outlast a power cut."""
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _discard(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return

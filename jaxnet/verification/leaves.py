@@ -1,0 +1,110 @@
+"""The parameters as a verifier sees them: leaves that move, and leaves that are held.
+
+A complex leaf is seen as pairs of reals on one more trailing axis; its gradient, by
+JAX's convention the conjugate of the textbook's, becomes the derivatives by each part.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnet.array_types import PyTree
+from jaxnet.input_checks import complaint, describe
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One leaf that moves: where it is, and its values as real numbers."""
+
+    path: str
+    position: int
+    values: np.ndarray
+    dtype: Any
+    is_complex: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape as the caller knows it."""
+        return self.values.shape[:-1] if self.is_complex else self.values.shape
+
+    def index(self, flat: int) -> tuple[int, ...]:
+        """The caller's index of one coordinate."""
+        index = tuple(int(i) for i in np.unravel_index(flat, self.values.shape))
+        return index[:-1] if self.is_complex else index
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """The moving leaves of a pytree, and how to put a pytree together from them."""
+
+    leaves: tuple[Leaf, ...]
+    held: tuple[str, ...]
+    everything: tuple[Any, ...]
+    structure: Any
+
+    @classmethod
+    def of(cls, params: PyTree) -> "Parameters":
+        """Split `params`.
+
+        Raises:
+            ValueError: no leaf is real or complex, or one is not finite.
+        """
+        flat, structure = jax.tree_util.tree_flatten_with_path(params)
+        moving, held = [], []
+        for position, (path, value) in enumerate(flat):
+            name = jax.tree_util.keystr(path)
+            if is_inexact(value):
+                moving.append(_leaf(name, position, value))
+            else:
+                held.append(name)
+        if not moving:
+            fix = "differentiate by at least one array of floats"
+            got = f"{len(flat)} leaves, none of them floating"
+            raise ValueError(complaint("params", "a floating leaf", got, fix))
+        everything = tuple(value for _, value in flat)
+        return cls(tuple(moving), tuple(held), everything, structure)
+
+    def rebuild(self, values: list[Any], own_dtype: bool = False) -> PyTree:
+        """The pytree with the moving leaves' values replaced, held ones as they were.
+
+        own_dtype: cast each leaf back to the dtype in which it was given.
+        """
+        everything = list(self.everything)
+        for leaf, value in zip(self.leaves, values, strict=True):
+            if leaf.is_complex:
+                value = value[..., 0] + 1j * value[..., 1]
+            everything[leaf.position] = value.astype(leaf.dtype) if own_dtype else value
+        return self.structure.unflatten(everything)
+
+
+def is_inexact(value: Any) -> bool:
+    """Whether a leaf can be differentiated by: real or complex floating numbers."""
+    if isinstance(value, (float, complex)):
+        return True
+    dtype = getattr(value, "dtype", None)
+    return dtype is not None and jnp.issubdtype(dtype, np.inexact)
+
+
+def real_view(value: Any) -> np.ndarray:
+    """An array of reals; complex numbers as (real, imaginary) on one more axis.
+
+    Real arrays keep their dtype: a large float32 leaf is not copied to float64.
+    """
+    array = np.asarray(value)
+    if np.iscomplexobj(array):
+        return np.stack([array.real, array.imag], axis=-1).astype(np.float64)
+    return array
+
+
+def _leaf(name: str, position: int, value: Any) -> Leaf:
+    values = real_view(value)
+    finite = np.isfinite(np.asarray(values, np.float32) if values.itemsize < 4 else values)
+    if not finite.all():
+        where = f"params{name}"
+        got = f"{values[~finite].flat[0]} among {describe(value)}"
+        raise ValueError(complaint(where, "finite numbers", got, "move the point"))
+    dtype = np.asarray(value).dtype
+    return Leaf(name, position, values, dtype, bool(jnp.issubdtype(dtype, np.complexfloating)))

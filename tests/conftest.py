@@ -1,0 +1,13 @@
+"""Strict promotion for every test, and a random key."""
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def key() -> jax.Array:
+    """A random key, the same in every test; float64 is not enabled here."""
+    return jax.random.key(0)
