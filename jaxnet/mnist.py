@@ -130,6 +130,7 @@ class _Source:
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path, self.file = path, file
+        self.size = path.stat().st_size
         self.inflater = None
         if path.suffix == ".gz":
             if (start := file.read(2)) != _GZIP_MAGIC:
@@ -141,9 +142,10 @@ class _Source:
     def read(self, size: int) -> bytes:
         """`size` bytes, or as many as there are."""
         if self.inflater is None:
-            return self.file.read(size)
+            return self.file.read(min(size, self.size))
         # Deflate's worst case is 5 bytes a block; the rest is header and checksum.
-        packed = self.waiting + self.file.read(size + size // 1000 + 2**16)
+        most = min(size + size // 1000 + 2**16, self.size)
+        packed = self.waiting + self.file.read(most)
         try:
             body = self.inflater.decompress(packed, size)
         except zlib.error as error:

@@ -82,6 +82,9 @@ def init_params(
 
     `key` is consumed: split it first if you need it again. One layer for each pair of
     neighbouring sizes.
+
+    >>> [layer.weight.shape for layer in init_params(jax.random.key(0))]
+    [(784, 50), (50, 10)]
     """
     check_layer_sizes(layer_sizes)
     check_positive("scale", scale)
@@ -138,7 +141,12 @@ def logits(params: Params, images: Images, network: Network = BOOK_NETWORK) -> L
 def predict(
     params: Params, images: Images, network: Network = BOOK_NETWORK
 ) -> Probabilities:
-    """Class probabilities (the plain outputs, where the output is the identity)."""
+    """Class probabilities (the plain outputs, where the output is the identity).
+
+    >>> params = init_params(jax.random.key(0))
+    >>> predict(params, jnp.zeros((3, 784))).shape
+    (3, 10)
+    """
     params, images, _ = check_batch(params, images)
     return _predict(params, images, network)
 
@@ -151,6 +159,10 @@ def loss(
     Raises:
         TypeError, ValueError: `images` or `labels` do not fit the network; the range
             of labels is checked outside jit only.
+
+    >>> params = init_params(jax.random.key(0))
+    >>> print(f"{loss(params, jnp.zeros((3, 784)), jnp.array([0, 1, 2])):.1f} = log 10")
+    2.3 = log 10
     """
     params, images, labels = check_batch(params, images, labels)
     return _loss(params, images, labels, network)

@@ -133,8 +133,8 @@ def with_learning_rate(state: State, learning_rate: Any) -> State:
         got = type(state.optimizer_state).__name__
         fix = "make the optimiser by optax.inject_hyperparams"
         raise ValueError(complaint("state.optimizer_state", expected, got, fix))
-    rates = jnp.asarray(learning_rate, old["learning_rate"].dtype)
-    new = dict(old, learning_rate=jnp.broadcast_to(rates, state.key.shape))
+    rates = np.asarray(learning_rate, old["learning_rate"].dtype)
+    new = dict(old, learning_rate=np.broadcast_to(rates, state.key.shape))
     changed = state.optimizer_state._replace(hyperparams=new)
     return state._replace(optimizer_state=changed)
 
@@ -266,8 +266,21 @@ def _check_data(data: Mnist, state: State) -> None:
 
 
 def place(tree: PyTree, mesh: Mesh | None) -> PyTree:
-    """The arrays on the device, or whole on every device of the mesh."""
-    return jax.device_put(tree, _replicated(mesh))
+    """The arrays on the device, or whole on every device of the mesh.
+
+    Every process of the mesh passes the same arrays.
+    """
+    if mesh is None:
+        return jax.device_put(tree)
+
+    def put(leaf: Any) -> jax.Array:
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            words = put(jax.random.key_data(leaf))
+            return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
+        local = np.asarray(leaf)
+        return jax.make_array_from_process_local_data(_replicated(mesh), local)
+
+    return jax.tree.map(put, tree)
 
 
 def _replicated(mesh: Mesh | None) -> NamedSharding | None:

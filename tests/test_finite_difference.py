@@ -259,7 +259,7 @@ def test_a_poor_step_is_seen():
             lambda p: p["a"].sum() + jnp.log(p["b"]),
             {"a": np.ones(2), "b": 0.0},
             ValueError,
-            "`function`: expected finite values beside point, got nan at coordinate 2; "
+            "`function`: expected finite values beside point, got nan at coordinate 0; "
             "pass a smaller `step`, or a point inside the function's domain",
         ),
     ],

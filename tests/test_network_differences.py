@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from problems import SIZES, every_network, name, problem
+from problems import every_network, name, problem
 from tolerances import close
 
 from jaxnet import network_differences as module
@@ -25,8 +25,7 @@ def _differences(arguments, network):
 @pytest.mark.parametrize("network", every_network(), ids=name)
 def test_they_are_the_generic_ones(network):
     """numerical_gradient of the same loss, one parameter after the other."""
-    num_layers = 3 if network in smooth else 2
-    params, images, labels = problem(num_layers)
+    params, images, labels = problem(2)
     want = numerical_gradient(
         lambda params: mean_loss(params, images, jnp.asarray(labels), network), params
     )
@@ -34,8 +33,8 @@ def test_they_are_the_generic_ones(network):
     assert close(_differences((params, images, labels), network), want, "float64", kind)
 
 
-@pytest.mark.parametrize("num_layers", SIZES)
-@pytest.mark.parametrize("entries", [1, 60, 2**18])
+@pytest.mark.parametrize("num_layers", [1, 3])
+@pytest.mark.parametrize("entries", [1, 60])
 def test_chunks_of_every_size_agree(num_layers, entries, monkeypatch):
     """Pairs that do not fill the last chunk are neither lost nor counted twice."""
     want = _differences(problem(num_layers), Network("tanh"))

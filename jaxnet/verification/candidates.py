@@ -175,13 +175,17 @@ class Conditioning:
             return 0.0
         difference = np.abs(single[number] - double[number])
         largest = float(np.max(difference, initial=0.0))
-        return largest / float(np.finfo(np.float32).eps) if np.isfinite(largest) else 0.0
+        return (
+            largest / float(np.finfo(np.float32).eps) if np.isfinite(largest) else 0.0
+        )
 
     def _compute(self, dtype: Any) -> list[np.ndarray] | None:
         parameters = self.function.parameters
         try:
-            with in_float64():
-                params = parameters.rebuild([jnp.asarray(x.values) for x in parameters.leaves])
+            with in_float64(), np.errstate(all="ignore"):
+                params = parameters.rebuild(
+                    [jnp.asarray(x.values) for x in parameters.leaves]
+                )
                 tree = jax.tree.map(np.asarray, self.autodiff(params, dtype))
         except Exception:
             return None
@@ -189,7 +193,9 @@ class Conditioning:
         return None if fitted.faults else fitted.gradient  # type: ignore[return-value]
 
 
-def _called(source: Callable[..., Any], parameters: Parameters, function: Function) -> Any:
+def _called(
+    source: Callable[..., Any], parameters: Parameters, function: Function
+) -> Any:
     try:
         return call_in_float64(source, parameters, function.own_dtype)
     except Exception:
@@ -199,7 +205,9 @@ def _called(source: Callable[..., Any], parameters: Parameters, function: Functi
 
 
 def _digest(tree: PyTree) -> list[int]:
-    return [crc32(np.ascontiguousarray(leaf).tobytes()) for leaf in jax.tree.leaves(tree)]
+    return [
+        crc32(np.ascontiguousarray(leaf).tobytes()) for leaf in jax.tree.leaves(tree)
+    ]
 
 
 def _reals(leaf: Leaf, value: Any) -> np.ndarray:
@@ -235,5 +243,11 @@ def _malformed(
     index: tuple[int, ...] | None = None,
 ) -> LeafReport:
     return LeafReport(
-        path, name, tuple(shape), Verdict.MALFORMED, False, worst_index=index, cause=cause
+        path,
+        name,
+        tuple(shape),
+        Verdict.MALFORMED,
+        False,
+        worst_index=index,
+        cause=cause,
     )

@@ -9,12 +9,14 @@ import numpy as np
 from jaxnet.array_types import PyTree, ScalarFunction
 from jaxnet.input_checks import check_positive, complaint
 from jaxnet.verification.candidates import Candidate, Conditioning, named
-from jaxnet.verification.directions import power_below, size_floor
+from jaxnet.verification.directions import power_below
 from jaxnet.verification.evaluation import Function
 from jaxnet.verification.leaf_check import LeafCheck
 from jaxnet.verification.leaves import Parameters
 from jaxnet.verification.looks import Looker
+from jaxnet.verification.explanation import Explanation
 from jaxnet.verification.report import GradientReport, LeafReport
+from jaxnet.verification.survivors import survivors
 from jaxnet.verification.verdict import Verdict
 
 
@@ -56,16 +58,23 @@ def check_gradients(
     parameters = Parameters.of(params)
     function = Function(loss, parameters)
     seed = _seed(key)
+    looker = Looker(function, seed)
     sources = named(candidates, function)
-    broken = _value_fault(function, Looker(function, seed))
+    broken = _value_fault(function, looker)
     fitted = [Candidate.of(name, source, function) for name, source in sources.items()]
     if broken:
-        leaves = [_unrepeatable(c.name, x, broken) for c in fitted for x in parameters.leaves]
+        leaves = [
+            _unrepeatable(c.name, x, broken) for c in fitted for x in parameters.leaves
+        ]
         leaves += [fault for c in fitted for fault in c.faults]
+        checks = []
     else:
-        leaves = _examined(function, seed, fitted, safety, every_coordinate)
+        examination = _Examination(looker, fitted, safety, every_coordinate)
+        leaves, checks = examination.reports(), examination.checks
+    good = [c for c in fitted if all(x.passed for x in leaves if x.candidate == c.name)]
     return GradientReport(
         leaves=tuple(leaves),
+        survivors=survivors(checks, good[0], function.program) if good else (),
         held=parameters.held,
         notes=_notes(function),
         odd_one_out=odd_one_out(fitted, leaves),
@@ -74,31 +83,59 @@ def check_gradients(
     )
 
 
-def _examined(
-    function: Function,
-    seed: tuple[int, ...],
-    candidates: list[Candidate],
-    safety: float,
-    every_coordinate: bool | None,
-) -> list[LeafReport]:
-    looker, conditioning = Looker(function, seed), Conditioning(function)
-    looker.start(0)
-    nearby = _Nearby(function, seed, conditioning, safety)
-    reports = []
-    for number, leaf in enumerate(function.parameters.leaves):
-        before = function.evaluations
-        wanted = [c for c in candidates if c.gradient[number] is not None]
-        if not wanted:
-            continue
-        if not all(c.repeats for c in wanted):
-            cause = "the candidate gives two values for one input"
-            reports += [_unrepeatable(c.name, leaf, cause) for c in wanted if not c.repeats]
-            wanted = [c for c in wanted if c.repeats]
-        check = LeafCheck.of(looker, conditioning, number, safety, every_coordinate)
-        found = [nearby.settle(check.report(c), c, number) for c in wanted]
-        spent = function.evaluations - before
-        reports += [replace(report, evaluations=spent) for report in found]
-    return reports + [fault for c in candidates for fault in c.faults]
+class _Examination:
+    """Every leaf looked at, and every candidate held against it."""
+
+    def __init__(
+        self,
+        looker: Looker,
+        candidates: list[Candidate],
+        safety: float,
+        every_coordinate: bool | None,
+    ) -> None:
+        self.looker, self.candidates = looker, candidates
+        self.safety, self.every_coordinate = safety, every_coordinate
+        self.function = looker.function
+        self.conditioning = Conditioning(self.function)
+        self.nearby = _Nearby(self.function, looker.seed, self.conditioning, safety)
+        self.explanation = Explanation(self.function, self.conditioning)
+        self.checks: list[LeafCheck] = []
+
+    def reports(self) -> list[LeafReport]:
+        """A record for each leaf and candidate, and one for each malformed place."""
+        self.looker.start(0)
+        found = [
+            report
+            for number in range(len(self.function.parameters.leaves))
+            for report in self._of_leaf(number)
+        ]
+        return found + [fault for c in self.candidates for fault in c.faults]
+
+    def _of_leaf(self, number: int) -> list[LeafReport]:
+        before = self.function.evaluations
+        leaf = self.function.parameters.leaves[number]
+        fitting = [c for c in self.candidates if c.gradient[number] is not None]
+        cause = "the candidate gives two values for one input"
+        found = [_unrepeatable(c.name, leaf, cause) for c in fitting if not c.repeats]
+        repeating = [c for c in fitting if c.repeats]
+        if repeating:
+            check = LeafCheck.of(
+                self.looker,
+                self.conditioning,
+                number,
+                self.safety,
+                self.every_coordinate,
+            )
+            self.checks.append(check)
+            found += [self._of_candidate(check, c) for c in repeating]
+        spent = self.function.evaluations - before
+        return [replace(report, evaluations=spent) for report in found]
+
+    def _of_candidate(self, check: LeafCheck, candidate: Candidate) -> LeafReport:
+        report = check.report(candidate)
+        if report.verdict is Verdict.UNINFORMATIVE:
+            return self.nearby.settle(report, candidate, check.number)
+        return self.explanation.of(report, check, candidate)
 
 
 class _Nearby:
@@ -123,13 +160,15 @@ class _Nearby:
             leaves = []
             for leaf in self.function.parameters.leaves:
                 x = leaf.values.astype(np.float64)
-                size = power_below(np.maximum(np.abs(x), size_floor(leaf)))
+                size = power_below(np.maximum(np.abs(x), leaf.floor))
                 moved = x + 0.5 * size * random.standard_normal(x.shape)
                 leaves.append(replace(leaf, values=moved))
             self._parameters = replace(self.function.parameters, leaves=tuple(leaves))
         return self._parameters
 
-    def settle(self, report: LeafReport, candidate: Candidate, number: int) -> LeafReport:
+    def settle(
+        self, report: LeafReport, candidate: Candidate, number: int
+    ) -> LeafReport:
         """An UNINFORMATIVE report, with what the nearby point says."""
         if report.verdict is not Verdict.UNINFORMATIVE:
             return report
@@ -140,7 +179,9 @@ class _Nearby:
         silent = not any(look.slope.central.value for look in check.looks)
         if there is None:
             if silent:
-                return replace(report, passed=True, cause=f"{zero}, and at a nearby point")
+                return replace(
+                    report, passed=True, cause=f"{zero}, and at a nearby point"
+                )
             cause = f"{zero}; not at a nearby point: pass a callable to have it checked there"
             return replace(report, cause=cause)
         if there.gradient[number] is None:
@@ -158,7 +199,9 @@ class _Nearby:
         cause = f"{zero}; at a random nearby point: {nearby.cause or 'it differs'}"
         if nearby.verdict is Verdict.DISAGREE:
             return replace(nearby, cause=cause)
-        return replace(report, cause=f"{zero}; {nearby.verdict.value} at a nearby point")
+        return replace(
+            report, cause=f"{zero}; {nearby.verdict.value} at a nearby point"
+        )
 
 
 def odd_one_out(candidates: list[Candidate], leaves: list[LeafReport]) -> str | None:
@@ -240,4 +283,3 @@ def _notes(function: Function) -> tuple[str, ...]:
     if function.program and function.program.coarsest() is not None:
         notes.append(function.program.describe_coarsest())
     return tuple(notes)
-

@@ -11,13 +11,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float, Int8
 
-from jaxnet.verification.leaves import Leaf
+from jaxnet.verification.leaves import CHUNK, Leaf
 
 ONE = 64
 """The multiplier that stands for 1."""
-
-CHUNK = 2**20
-"""How many coordinates a sum takes in float64 at once."""
 
 EXPONENT_BITS = np.uint64(0x7FF0000000000000)
 
@@ -86,25 +83,12 @@ class Chosen:
         return self.given
 
 
+AnyDirection = Direction | Coordinate | Chosen
+
+
 def power_below(size: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
     """The power of two just below each positive number."""
     return (size.astype(np.float64).view(np.uint64) & EXPONENT_BITS).view(np.float64)
-
-
-def size_floor(leaf: Leaf) -> float:
-    """The size that a smaller coordinate is taken to have: a quarter of the leaf's rms.
-
-    A leaf of zeros says nothing of its size, which is then taken as 1.
-    """
-    total, values = 0.0, leaf.values.reshape(-1)
-    largest = float(np.max(np.abs(values), initial=0.0))
-    if not largest:
-        return 1.0
-    for i in range(0, values.size, CHUNK):
-        part = values[i : i + CHUNK].astype(np.float64) / largest
-        total += float(part @ part)
-    floor = largest * (total / values.size) ** 0.5 / 4
-    return max(floor, float(np.finfo(np.float64).tiny))
 
 
 def along(gradient: np.ndarray, multipliers: Multipliers, leaf: Leaf) -> float:
@@ -120,10 +104,10 @@ def norm_along(gradient: np.ndarray, multipliers: Multipliers, leaf: Leaf) -> fl
 def _weighted(
     gradient: np.ndarray, multipliers: Multipliers, leaf: Leaf, squared: bool
 ) -> float:
-    floor, total = size_floor(leaf), 0.0
+    total = 0.0
     flat = [a.reshape(-1) for a in (gradient, multipliers, leaf.values)]
     for i in range(0, leaf.values.size, CHUNK):
         g, m, x = (a[i : i + CHUNK].astype(np.float64) for a in flat)
-        terms = g * (m / ONE) * power_below(np.maximum(np.abs(x), floor))
+        terms = g * (m / ONE) * power_below(np.maximum(np.abs(x), leaf.floor))
         total += float(terms @ terms) if squared else float(np.sum(terms))
     return total

@@ -20,7 +20,6 @@ from jaxnet.verification.directions import (
     ONE,
     Multipliers,
     power_below,
-    size_floor,
 )
 from jaxnet.verification.leaves import Parameters
 from jaxnet.verification.program import Program
@@ -29,6 +28,8 @@ BATCH_BYTES = 2**26
 """How much memory the moved copies of the parameters may take at once."""
 
 WIDEST_BATCH = 32
+
+DOUBLE = float(np.finfo(np.float64).eps)
 
 UNTRACEABLE = (jax.errors.JAXTypeError, jax.errors.JAXIndexError)
 """What JAX raises when a function wants the values of its argument."""
@@ -67,7 +68,7 @@ class Function:
         self.own_dtype = False
         self.program: Program | None = None
         self._batched = True
-        self._floors = [size_floor(leaf) for leaf in parameters.leaves]
+        self._plain_precision = float(np.finfo(np.float32).eps)
         self._zeros: dict[int, jax.Array] = {}
         self._trace()
 
@@ -78,8 +79,11 @@ class Function:
 
     @property
     def precision(self) -> float:
-        """ε of the coarsest floating type on the way from parameters to result."""
-        return self.program.precision if self.program else float(np.finfo(float).eps)
+        """ε of the coarsest floating type on the way from parameters to result.
+
+        Of a function that is not traced: float32's, until a value needs float64.
+        """
+        return self.program.precision if self.program else self._plain_precision
 
     def value(self) -> float:
         """The loss at the point, computed without jit."""
@@ -110,7 +114,8 @@ class Function:
                 jnp.asarray(multipliers) if i == number else self._zero(i)
                 for i in range(len(parameters.leaves))
             ]
-            return np.asarray(self._run(self._base(parameters), moves, times))
+            floors = [leaf.floor for leaf in parameters.leaves]
+            return np.asarray(self._run(self._base(parameters), moves, floors, times))
 
     def _trace(self) -> None:
         """Find a way to call the loss: traced in float64, in its own dtype, or plain."""
@@ -156,13 +161,13 @@ class Function:
             self._zeros[number] = jnp.zeros(shape, jnp.int8)
         return self._zeros[number]
 
-    def _run(self, base: list[Any], moves: list[Any], times: np.ndarray) -> Any:
+    def _run(self, *line: Any) -> Any:
         if self._batched:
             try:
-                return self._line(base, moves, times, batch=self._batch())
+                return self._line(*line, batch=self._batch())
             except NotImplementedError:
                 self._batched = False
-        return self._line(base, moves, times, batch=1)
+        return self._line(*line, batch=1)
 
     def _batch(self) -> int:
         size = sum(leaf.values.size for leaf in self.parameters.leaves)
@@ -170,12 +175,17 @@ class Function:
         return min(WIDEST_BATCH, 2 ** int(np.log2(fitting)))
 
     def _along(
-        self, base: list[Any], moves: list[Any], times: jax.Array, batch: int
+        self,
+        base: list[Any],
+        moves: list[Any],
+        floors: list[Any],
+        times: jax.Array,
+        batch: int,
     ) -> jax.Array:
         def phi(t: jax.Array) -> jax.Array:
             moved = [
                 _move(x, m, t, floor)
-                for x, m, floor in zip(base, moves, self._floors, strict=True)
+                for x, m, floor in zip(base, moves, floors, strict=True)
             ]
             return jnp.asarray(self._of(moved), np.float64)
 
@@ -188,7 +198,7 @@ class Function:
     ) -> np.ndarray:
         values = [np.array(leaf.values, np.float64) for leaf in parameters.leaves]
         x = values[number]
-        size = power_below(np.maximum(np.abs(x), self._floors[number]))
+        size = power_below(np.maximum(np.abs(x), parameters.leaves[number].floor))
         results = []
         for t in times:
             values[number] = x + t * (multipliers / ONE) * size
@@ -199,10 +209,12 @@ class Function:
         copies = [np.array(v, np.float64)[()] for v in values]
         result = self.loss(self.parameters.rebuild(copies))
         _check_scalar(result)
+        if float(np.float32(result)) != float(result):
+            self._plain_precision = DOUBLE
         return float(result)
 
 
-def _move(x: Any, multipliers: Any, t: Any, floor: float) -> jax.Array:
+def _move(x: Any, multipliers: Any, t: Any, floor: Any) -> jax.Array:
     """x + t v in float64, as `directions` defines v."""
     x = jnp.asarray(x, np.float64)
     size = jnp.maximum(jnp.abs(x), floor)

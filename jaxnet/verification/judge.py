@@ -20,6 +20,12 @@ class Finding(NamedTuple):
     error: float
     bound: float
     reason: str = ""
+    sides: tuple[float, ...] = ()
+    """Left and right slope at a kink, or the height of a jump."""
+
+    def explained(self, unit: float) -> str:
+        """The reason, with its slopes by the coordinate instead of by its unit."""
+        return self.reason.format(*(side / unit for side in self.sides))
 
     @property
     def excess(self) -> float:
@@ -32,25 +38,31 @@ def judge(slope: Slope, candidate: float, rounding: float, safety: float) -> Fin
     reference = slope.central.value
     bound = safety * slope.central.bound + rounding
 
-    def found(verdict: Verdict, passed: bool, reason: str = "") -> Finding:
+    def found(
+        verdict: Verdict, passed: bool, reason: str = "", *sides: float
+    ) -> Finding:
         error = abs(candidate - reference)
-        return Finding(verdict, passed, candidate, reference, error, bound, reason)
+        return Finding(
+            verdict, passed, candidate, reference, error, bound, reason, sides
+        )
 
     if slope.jump:
-        reason = f"the function jumps by {slope.jump:.3g} at this point"
+        reason = f"a jump: the function changes by {slope.jump:.3g} at this point"
         return found(Verdict.NONDIFFERENTIABLE, False, reason)
     if not slope.central.settled:
-        return found(Verdict.UNRESOLVED, False, "the difference quotients do not settle")
+        return found(
+            Verdict.UNRESOLVED, False, "the difference quotients do not settle"
+        )
     if slope.has_kink:
         bound += safety * slope.gap.bound / 2
         half = abs(slope.gap.value) / 2
         low, high = reference - half, reference + half
         outside = max(low - candidate, candidate - high)
-        reason = f"slopes {low:.6g} and {high:.6g} on the two sides"
+        reason = "a kink, slopes {:.6g} and {:.6g} on the two sides"
         if outside <= bound:
-            return found(Verdict.NONDIFFERENTIABLE, True, f"a kink: {reason}")
+            return found(Verdict.NONDIFFERENTIABLE, True, reason, low, high)
         reference = low if candidate < low else high
-        return found(Verdict.DISAGREE, False, f"outside a kink's {reason}")
+        return found(Verdict.DISAGREE, False, f"outside {reason}", low, high)
     if abs(candidate - reference) <= bound:
         return found(Verdict.AGREE, True)
     return found(Verdict.DISAGREE, False)

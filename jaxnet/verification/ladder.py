@@ -28,7 +28,7 @@ SMALLEST = float(np.finfo(np.float64).tiny)
 SETTLED = 16.0
 """How much larger than rounding the truncation may be at the chosen step."""
 
-RESOLVED = 0.05
+RESOLVED = 1e-3
 """…or how large, relative to the derivative."""
 
 
@@ -99,7 +99,9 @@ def _limit(
     best = int(np.argmin(bound))
     if not np.isfinite(bound[best]):
         return Estimate(float("nan"), float("inf"), False)
-    settled = truncation[best] <= max(SETTLED * error[best], RESOLVED * abs(value[best]))
+    settled = truncation[best] <= max(
+        SETTLED * error[best], RESOLVED * abs(value[best])
+    )
     return Estimate(float(value[best]), float(bound[best]), bool(settled))
 
 
@@ -126,7 +128,9 @@ def _jump(
     last = slice(-4, None)
     if not finite[last].all():
         return 0.0
-    sides = np.stack([forth[last] - start, start - back[last], forth[last] - back[last]])
+    sides = np.stack(
+        [forth[last] - start, start - back[last], forth[last] - back[last]]
+    )
     middle = np.median(sides, axis=1)
     floor = 16 * np.max(rounding[last])
     stays = np.max(np.abs(sides - middle[:, None]), axis=1) < np.abs(middle) / 8

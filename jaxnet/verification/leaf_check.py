@@ -13,7 +13,6 @@ from jaxnet.verification.directions import (
     along,
     norm_along,
     power_below,
-    size_floor,
 )
 from jaxnet.verification.judge import Finding, judge
 from jaxnet.verification.leaves import Leaf
@@ -103,7 +102,7 @@ class LeafCheck:
         worst: Finding,
     ) -> LeafReport:
         resolution = self._resolution(candidate, findings)
-        verdict, cause = worst.verdict, worst.reason
+        verdict, cause = worst.verdict, worst.explained(self._unit(look))
         if verdict is Verdict.AGREE and not resolution <= COARSEST:
             if self._is_zero_but_for_rounding(candidate):
                 cause = "zero but for rounding"
@@ -131,20 +130,61 @@ class LeafCheck:
         """Size of a coordinate's step, so that derivatives are by the coordinate."""
         if not isinstance(look.direction, Coordinate):
             return 1.0
-        value = self.leaf.values.reshape(-1)[look.direction.flat]
-        size = np.array([max(abs(float(value)), size_floor(self.leaf))])
-        return float(power_below(size)[0])
+        return look.direction.leaf.size(look.direction.flat)
 
-    def _finding(self, look: Look, candidate: Candidate) -> Finding:
-        gradient = candidate.gradient[self.number]
+    def flat_index(self, index: tuple[int, ...]) -> int:
+        """The coordinate of the caller's index (of a complex entry, the real part)."""
+        shape = self.leaf.shape
+        flat = int(np.ravel_multi_index(index, shape)) if shape else 0
+        return 2 * flat if self.leaf.is_complex else flat
+
+    def findings(self, candidate: Candidate, gradient: np.ndarray) -> list[Finding]:
+        """What the looks say of another gradient, computed as the candidate's was."""
+        return [self._finding(look, candidate, gradient) for look in self.looks]
+
+    def reference_array(
+        self, candidate: Candidate
+    ) -> tuple[np.ndarray, np.ndarray] | None:
+        """The leaf's gradient entry by entry, and how exact; None if it is not known.
+
+        A small leaf's are the differences themselves; a large leaf's are autodiff's, if
+        they pass every look.
+        """
+        if self.small:
+            shape, looks = self.leaf.values.shape, self.looks
+            units = np.array([self._unit(look) for look in looks])
+            values = np.array([look.slope.central.value for look in looks]) / units
+            bounds = np.array([look.slope.central.bound for look in looks]) / units
+            if not np.isfinite(values + bounds).all():
+                return None
+            largest = float(np.max(np.abs(values)))
+            bounds = (
+                self.safety * bounds + OWN_ROUNDING * self._eps(candidate) * largest
+            )
+            return values.reshape(shape), bounds.reshape(shape)
+        other = self.conditioning.gradient()
+        if other is None or candidate.name == "autodiff":
+            return None
+        array = other[self.number]
+        if any(not f.passed for f in self.findings(candidate, array)):
+            return None
+        largest = float(np.max(np.abs(array)))
+        exact = 32 * self._eps(candidate) * (largest + self._terms()) + 1e-10 * largest
+        return array, np.full(array.shape, exact)
+
+    def _finding(
+        self, look: Look, candidate: Candidate, gradient: np.ndarray | None = None
+    ) -> Finding:
+        if gradient is None:
+            gradient = candidate.gradient[self.number]
         assert gradient is not None
         multipliers = look.direction.multipliers()
-        value = along(gradient, multipliers, self.leaf)
-        length = norm_along(np.ones_like(gradient), multipliers, self.leaf)
+        value = along(gradient, multipliers, look.direction.leaf)
+        length = norm_along(np.ones_like(gradient), multipliers, look.direction.leaf)
         rounding = OWN_ROUNDING * self._eps(candidate) * float(np.max(np.abs(gradient)))
         finding = judge(look.slope, value, rounding * length, self.safety)
         if finding.verdict is Verdict.DISAGREE:
-            terms = self.conditioning.terms(self.number)
+            terms = self._terms()
             rounding += TERMS_ROUNDING * self._eps(candidate) * terms
             finding = judge(look.slope, value, rounding * length, self.safety)
         if len(self.kinks) == MANY_KINKS and look.slope.has_kink:
@@ -168,8 +208,16 @@ class LeafCheck:
     def _is_zero_but_for_rounding(self, candidate: Candidate) -> bool:
         gradient = candidate.gradient[self.number]
         largest = float(np.max(np.abs(gradient)))
+        return largest <= 16 * self._eps(candidate) * self._terms()
+
+    def _terms(self) -> float:
+        """The size of what the gradient is summed from, if it is worth the name.
+
+        Where float32 gives no sense at all, terms seem larger than the loss can hold.
+        """
         terms = self.conditioning.terms(self.number)
-        return largest <= 16 * self._eps(candidate) * terms
+        largest = max(look.slope.size for look in self.looks) / self.leaf.floor
+        return terms if terms <= 1e3 * largest else 0.0
 
     def _directed(
         self, candidate: Candidate, findings: list[tuple[Look, Finding]]
@@ -215,7 +263,7 @@ class LeafCheck:
         gradient = candidate.gradient[self.number]
         if other is None or candidate.name == "autodiff":
             return None
-        size = power_below(np.maximum(np.abs(self.leaf.values), size_floor(self.leaf)))
+        size = power_below(np.maximum(np.abs(self.leaf.values), self.leaf.floor))
         difference = np.abs(gradient - other[self.number]) * size
         return int(np.argmax(difference)) if difference.any() else None
 
@@ -227,7 +275,9 @@ def _breaks(look: Look) -> bool:
 def _is_silent(looks: list[Look]) -> bool:
     """Whether the function does not change at all along any direction."""
     return all(
-        look.slope.central.value == 0 and not _breaks(look) and look.slope.gap.value == 0
+        look.slope.central.value == 0
+        and not _breaks(look)
+        and look.slope.gap.value == 0
         for look in looks
     )
 

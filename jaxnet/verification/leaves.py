@@ -4,7 +4,7 @@ A complex leaf is seen as pairs of reals on one more trailing axis; its gradient
 JAX's convention the conjugate of the textbook's, becomes the derivatives by each part.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -14,8 +14,11 @@ import numpy as np
 from jaxnet.array_types import PyTree
 from jaxnet.input_checks import complaint, describe
 
+CHUNK = 2**20
+"""How many coordinates a sum takes in float64 at once."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class Leaf:
     """One leaf that moves: where it is, and its values as real numbers."""
 
@@ -24,11 +27,23 @@ class Leaf:
     values: np.ndarray
     dtype: Any
     is_complex: bool
+    floor: float
+    """The size, in its own unit, that a smaller coordinate is taken to have."""
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape as the caller knows it."""
         return self.values.shape[:-1] if self.is_complex else self.values.shape
+
+    def finely(self) -> "Leaf":
+        """The leaf with the floor at its smallest coordinate: sizes are relative only."""
+        sizes = np.abs(self.values[self.values != 0])
+        return replace(self, floor=float(np.min(sizes, initial=self.floor)))
+
+    def size(self, flat: int) -> float:
+        """The unit in which a coordinate moves: the power of two below its size."""
+        value = abs(float(self.values.reshape(-1)[flat]))
+        return float(2.0 ** np.floor(np.log2(max(value, self.floor))))
 
     def index(self, flat: int) -> tuple[int, ...]:
         """The caller's index of one coordinate."""
@@ -101,10 +116,26 @@ def real_view(value: Any) -> np.ndarray:
 
 def _leaf(name: str, position: int, value: Any) -> Leaf:
     values = real_view(value)
-    finite = np.isfinite(np.asarray(values, np.float32) if values.itemsize < 4 else values)
+    finite = np.isfinite(
+        np.asarray(values, np.float32) if values.itemsize < 4 else values
+    )
     if not finite.all():
         where = f"params{name}"
         got = f"{values[~finite].flat[0]} among {describe(value)}"
         raise ValueError(complaint(where, "finite numbers", got, "move the point"))
     dtype = np.asarray(value).dtype
-    return Leaf(name, position, values, dtype, bool(jnp.issubdtype(dtype, np.complexfloating)))
+    is_complex = bool(jnp.issubdtype(dtype, np.complexfloating))
+    return Leaf(name, position, values, dtype, is_complex, size_floor(values))
+
+
+def size_floor(values: np.ndarray) -> float:
+    """A quarter of the root of the mean square; 1 for zeros, which have no size."""
+    largest = float(np.max(np.abs(values), initial=0.0))
+    if not largest:
+        return 1.0
+    total, flat = 0.0, values.reshape(-1)
+    for i in range(0, flat.size, CHUNK):
+        part = flat[i : i + CHUNK].astype(np.float64) / largest
+        total += float(part @ part)
+    floor = largest * (total / flat.size) ** 0.5 / 4
+    return max(floor, float(np.finfo(np.float64).tiny))

@@ -1,11 +1,12 @@
 """Looking at a leaf: which directions, and where in it something is wrong."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
-from jaxnet.verification.directions import Chosen, Coordinate, Direction
+from jaxnet.verification.directions import AnyDirection, Coordinate, Direction
 from jaxnet.verification.evaluation import Function
 from jaxnet.verification.ladder import TIMES, Estimate, Slope, slope
 from jaxnet.verification.leaves import Leaf, Parameters
@@ -24,7 +25,7 @@ NOISY = 0.01
 class Look(NamedTuple):
     """One direction, and the derivative along it."""
 
-    direction: Direction | Coordinate | Chosen
+    direction: AnyDirection
     slope: Slope
 
 
@@ -32,7 +33,10 @@ class Looker:
     """Looks along directions in the leaves of one point; noise is measured once a leaf."""
 
     def __init__(
-        self, function: Function, seed: tuple[int, ...], parameters: Parameters | None = None
+        self,
+        function: Function,
+        seed: tuple[int, ...],
+        parameters: Parameters | None = None,
     ) -> None:
         self.function = function
         self.seed = seed
@@ -44,7 +48,9 @@ class Looker:
     def probes(self, number: int, left_out: tuple[int, ...] = ()) -> list[Look]:
         """Looks along random directions through a whole leaf."""
         leaf = self.parameters.leaves[number]
-        directions = [Direction(leaf, self.seed, i, 0, None, left_out) for i in range(PROBES)]
+        directions = [
+            Direction(leaf, self.seed, i, 0, None, left_out) for i in range(PROBES)
+        ]
         return [self.look(number, direction) for direction in directions]
 
     def coordinates(self, number: int, flat: list[int] | range) -> list[Look]:
@@ -52,13 +58,32 @@ class Looker:
         leaf = self.parameters.leaves[number]
         return [self.look(number, Coordinate(leaf, i)) for i in flat]
 
-    def look(self, number: int, direction: Direction | Coordinate | Chosen) -> Look:
-        """The derivative along one direction."""
+    def look(self, number: int, direction: AnyDirection) -> Look:
+        """The derivative along one direction.
+
+        Where it does not settle, coordinates much smaller than their leaf may have been
+        moved too far: it is looked at again with each moved by its own size.
+        """
+        look = self._look(number, direction)
+        finely = direction.leaf.finely()
+        if look.slope.central.settled or look.slope.jump or self._noisy(number, look):
+            return look
+        if finely.floor == direction.leaf.floor:
+            return look
+        return self._look(number, replace(direction, leaf=finely))
+
+    def _noisy(self, number: int, look: Look) -> bool:
+        return self.noise(number) > NOISY * look.slope.size
+
+    def _look(self, number: int, direction: AnyDirection) -> Look:
         multipliers = direction.multipliers()
         noise = self.noise(number)
-        values = self.function.line(number, multipliers, TIMES, self.parameters)
+        leaves = list(self.parameters.leaves)
+        leaves[number] = direction.leaf
+        point = replace(self.parameters, leaves=tuple(leaves))
+        values = self.function.line(number, multipliers, TIMES, point)
         found = slope(values, noise)
-        if noise > NOISY * found.size:
+        if self._noisy(number, Look(direction, found)):
             nothing = Estimate(found.central.value, np.inf, False)
             found = found._replace(central=nothing, gap=nothing, jump=0.0)
         return Look(direction, found)
@@ -72,7 +97,7 @@ class Looker:
         while parts and len(found) < limit:
             start, stop = parts.pop()
             if stop - start == 1:
-                part: Direction | Coordinate | Chosen = Coordinate(leaf, start)
+                part: AnyDirection = Coordinate(leaf, start)
             else:
                 part = Direction(leaf, self.seed, PROBES, start, stop)
             if not suspicious(self.look(number, part)):

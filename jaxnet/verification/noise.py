@@ -35,11 +35,17 @@ def noise_level(start: float, values: np.ndarray, precision: float) -> float:
 
     The fine spacing is believed if phi is smooth and sloped there; a flat or jagged
     one says nothing of a staircase, and the coarse spacing is taken. The quieter side
-    of 0 counts: a kink beside 0 disturbs one side only.
+    of 0 counts: a kink beside 0 disturbs one side only. A function that rounds to less
+    than float64 has the noise of its own rounding at least, however flat it looks.
     """
+    if precision > np.finfo(np.float64).eps:
+        return max(_noise(start, values, False), precision * abs(start) / 8)
+    return _noise(start, values, True)
+
+
+def _noise(start: float, values: np.ndarray, in_double: bool) -> float:
     tables = [np.concatenate([[start], side]) for side in values.reshape(4, POINTS)]
     coarse, fine = tables[:2], tables[2:]
-    in_double = precision <= np.finfo(np.float64).eps
     smooth = [t for t in fine if in_double and _is_smooth(t)]
     for group in (smooth, coarse, fine):
         levels = [level for level in map(_more_wild, group) if math.isfinite(level)]

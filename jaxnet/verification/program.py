@@ -43,8 +43,7 @@ class Program:
 
 def described(equation: Any) -> str:
     """The primitive's name and the source line that called it."""
-    line = source_info_util.summarize(equation.source_info)
-    return f"`{equation.primitive.name}` at {line}"
+    return f"`{equation.primitive.name}` at {source_line(equation)}"
 
 
 _DOUBLE = float(np.finfo(np.float64).eps)
@@ -82,3 +81,127 @@ def _eps(equation: Any) -> float:
     dtypes = [getattr(v.aval, "dtype", None) for v in equation.outvars]
     floats = [d for d in dtypes if d is not None and jnp.issubdtype(d, np.inexact)]
     return max((float(jnp.finfo(d).eps) for d in floats), default=_DOUBLE)
+
+
+_SUSPECTS = {
+    "stop_gradient": "stop_gradient",
+    "custom_vjp_call": "a custom_vjp rule",
+    "custom_vjp_call_jaxpr": "a custom_vjp rule",
+    "custom_jvp_call": "a custom_jvp rule",
+    "round": "rounding",
+    "floor": "rounding",
+    "ceil": "rounding",
+    "sign": "sign",
+    "argmax": "argmax",
+    "argmin": "argmin",
+    "pure_callback": "a callback",
+    "io_callback": "a callback",
+}
+_OWN_RULES = "jax/_src/"
+
+
+def suspects(program: Program) -> list[str]:
+    """What on the way from the parameters may break a derivative, with source lines."""
+    found = []
+    for equation in program.equations:
+        name = equation.primitive.name
+        if name in _SUSPECTS and not _is_jax_own(equation):
+            found.append(
+                f"{_SUSPECTS[name]}{_rule(equation)} at {source_line(equation)}"
+            )
+        elif name == "convert_element_type" and _casts_down(equation):
+            dtype = equation.params["new_dtype"]
+            found.append(f"a cast to {dtype} at {source_line(equation)}")
+    return list(dict.fromkeys(found))
+
+
+def source_line(equation: Any) -> str:
+    """File, line and function that made an equation."""
+    return source_info_util.summarize(equation.source_info)
+
+
+def _is_jax_own(equation: Any) -> bool:
+    """Whether a custom rule is one of JAX's own, such as that of jax.nn.relu."""
+    return any(_OWN_RULES in _made_at(inner) for inner in sub_jaxprs(equation))
+
+
+def _rule(equation: Any) -> str:
+    names = [_made_at(inner).split(" at ")[0] for inner in sub_jaxprs(equation)]
+    return f" `{names[0]}`" if names and names[0] else ""
+
+
+def _made_at(jaxpr: Any) -> str:
+    return str(getattr(getattr(jaxpr, "debug_info", None), "func_src_info", ""))
+
+
+def _casts_down(equation: Any) -> bool:
+    old = getattr(equation.invars[0].aval, "dtype", None)
+    new = equation.params["new_dtype"]
+    if old is None or not jnp.issubdtype(old, np.floating):
+        return False
+    if not jnp.issubdtype(new, np.floating):
+        return not jnp.issubdtype(new, np.complexfloating)
+    return float(jnp.finfo(new).eps) > float(jnp.finfo(old).eps)
+
+
+def axis_sizes(program: Program) -> dict[int, str]:
+    """Axis sizes of the arrays that the function closes over."""
+    sizes: dict[int, str] = {}
+    for constant in program.closed.consts:
+        shape = tuple(np.shape(constant))
+        for axis, size in enumerate(shape):
+            text = "×".join(map(str, shape))
+            sizes.setdefault(size, f"axis {axis} of the {text} data")
+    return sizes
+
+
+def without_small_constants(program: Program, values: list[Any]) -> Any:
+    """The function with each constant that guards a logarithm or division set to 0.
+
+    Such a constant is a literal of at most 1e-4 added to something. Returns the value.
+    """
+    return _without(program.closed.jaxpr, program.closed.consts, values)[0]
+
+
+GUARD = 1e-4
+
+
+def guards(program: Program) -> list[Any]:
+    """The additions of a small constant."""
+    return [e for e in program.equations if _guards(e) is not None]
+
+
+def _guards(equation: Any) -> int | None:
+    if equation.primitive.name != "add":
+        return None
+    for position, variable in enumerate(equation.invars):
+        if _is_literal(variable) and np.ndim(variable.val) == 0:
+            if 0 < abs(float(variable.val)) <= GUARD:
+                return 1 - position
+    return None
+
+
+def _without(jaxpr: Any, consts: Any, values: Any) -> list[Any]:
+    known = dict(
+        zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *values], strict=True)
+    )
+
+    def read(variable: Any) -> Any:
+        return variable.val if _is_literal(variable) else known[variable]
+
+    for equation in jaxpr.eqns:
+        inputs = [read(v) for v in equation.invars]
+        kept = _guards(equation)
+        inner = (
+            equation.params.get("jaxpr") if equation.primitive.name == "jit" else None
+        )
+        if kept is not None:
+            outputs = [inputs[kept]]
+        elif inner is not None:
+            outputs = _without(inner.jaxpr, inner.consts, inputs)
+        else:
+            functions, params = equation.primitive.get_bind_params(equation.params)
+            result = equation.primitive.bind(*functions, *inputs, **params)
+            outputs = result if equation.primitive.multiple_results else [result]
+        known.update(zip(equation.outvars, outputs, strict=True))
+    return [read(v) for v in jaxpr.outvars]

@@ -43,7 +43,9 @@ class LeafReport:
     @property
     def place(self) -> str:
         """The path, with the index of the worst coordinate where there is one."""
-        index = "" if not self.worst_index else f"[{', '.join(map(str, self.worst_index))}]"
+        index = (
+            "" if not self.worst_index else f"[{', '.join(map(str, self.worst_index))}]"
+        )
         return (self.path or "params") + index
 
     @property

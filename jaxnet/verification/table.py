@@ -16,7 +16,8 @@ def headline(report: GradientReport) -> str:
     worst = report.worst
     if report.passed:
         resolution = max(
-            (x.resolution for x in report.leaves if math.isfinite(x.resolution)), default=0.0
+            (x.resolution for x in report.leaves if math.isfinite(x.resolution)),
+            default=0.0,
         )
         seen = f"errors above {resolution:.1g} of a leaf would have shown"
         count = len({leaf.path for leaf in report.leaves})
@@ -81,7 +82,8 @@ def _row(leaf: LeafReport) -> tuple[str, ...]:
         leaf.path or "params",
         leaf.candidate,
         "×".join(map(str, leaf.shape)) or "scalar",
-        leaf.verdict.value + ("" if leaf.passed or leaf.verdict.value != "AGREE" else ""),
+        leaf.verdict.value
+        + ("" if leaf.passed or leaf.verdict.value != "AGREE" else ""),
         _number(leaf.error),
         _number(leaf.bound),
         _number(leaf.resolution),
@@ -94,9 +96,13 @@ def _details(leaf: LeafReport) -> list[str]:
     where = f"at {leaf.place}: " if leaf.worst_index else ""
     values = ""
     if leaf.verdict is Verdict.DISAGREE:
-        values = f"{leaf.candidate_value:.9g}, differences say {leaf.reference_value:.9g}"
+        values = (
+            f"{leaf.candidate_value:.9g}, differences say {leaf.reference_value:.9g}"
+        )
     parts = [part for part in (values, leaf.cause) if part]
-    return _wrapped("    " + where + "; ".join(parts), "      ") if parts or where else []
+    return (
+        _wrapped("    " + where + "; ".join(parts), "      ") if parts or where else []
+    )
 
 
 def _number(value: float) -> str:

@@ -1,0 +1,190 @@
+"""Why a gradient is wrong: simple mistakes that, undone, agree with the differences.
+
+A cause is named only if the numbers confirm it: the corrected gradient passes every
+look at the leaf that the given one failed.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from jaxnet.verification.candidates import Candidate
+from jaxnet.verification.leaf_check import LeafCheck
+from jaxnet.verification.verdict import Verdict
+
+NICE = 1e-3
+"""How near a ratio must be to a whole number (or its inverse) to be called that."""
+
+MOST_ROLLS = 64
+"""How many shifts along each axis are tried."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """One leaf of one wrong candidate, with what other arrays may explain it."""
+
+    check: LeafCheck
+    candidate: Candidate
+    sizes: dict[int, str]
+    """Axis sizes of the parameters and the data, and where they are."""
+
+    @property
+    def gradient(self) -> np.ndarray:
+        """The wrong gradient by this leaf, in float64."""
+        gradient = self.candidate.gradient[self.check.number]
+        assert gradient is not None
+        return gradient.astype(np.float64)
+
+    def cause(self) -> str:
+        """The first mistake that the numbers confirm; empty for none."""
+        return next(self._causes(), "")
+
+    def _causes(self) -> Iterator[str]:
+        if not self.gradient.any():
+            yield "all zero"
+            return
+        yield from self._by_ratio()
+        yield from self._by_rearrangement()
+        yield from self._by_other_leaf()
+        reference = self.check.reference_array(self.candidate)
+        if reference is not None:
+            yield from self._by_part(*reference)
+            yield from self._by_offset(*reference)
+
+    def explains(self, corrected: np.ndarray) -> bool:
+        """Whether every look agrees with the corrected gradient."""
+        verdicts = [f.verdict for f in self.check.findings(self.candidate, corrected)]
+        kind = (Verdict.AGREE, Verdict.NONDIFFERENTIABLE)
+        return all(v in kind for v in verdicts) and Verdict.AGREE in verdicts
+
+    def _by_ratio(self) -> Iterator[str]:
+        findings = self.check.findings(self.candidate, self.gradient)
+        best = max(findings, key=lambda f: abs(f.reference) / max(f.bound, 1e-300))
+        if not best.reference or not np.isfinite(best.reference):
+            return
+        ratio = best.candidate / best.reference
+        if not ratio or not np.isfinite(ratio):
+            return
+        nice = _nice(ratio)
+        for value in [float(nice)] if nice else [ratio]:
+            if self.explains(self.gradient / value):
+                yield self._ratio_text(ratio, nice)
+
+    def _ratio_text(self, ratio: float, nice: Fraction | None) -> str:
+        if nice is None:
+            return f"×{ratio:.6g} on every entry"
+        if nice == -1:
+            return "sign flipped, ×-1"
+        sign = "-" if nice < 0 else ""
+        whole = max(abs(nice.numerator), nice.denominator)
+        inverse = nice.denominator > 1
+        text = f"×{sign}½" if inverse and whole == 2 else f"×{sign}{abs(nice)}"
+        where = self.sizes.get(whole)
+        mean = "a mean taken twice" if inverse else "a mean not taken"
+        return text + (f"; {whole} is {where}: {mean}?" if where else "")
+
+    def _by_rearrangement(self) -> Iterator[str]:
+        g = self.gradient
+        for name, corrected in rearranged(g):
+            if corrected.shape == g.shape and self.explains(corrected):
+                yield name
+        if self.check.leaf.is_complex:
+            conjugate = g * np.array([1.0, -1.0])
+            if self.explains(conjugate):
+                yield "conjugated: JAX's gradient of a real loss is ∂/∂x - i ∂/∂y"
+
+    def _by_other_leaf(self) -> Iterator[str]:
+        for number, leaf in enumerate(self.check.looker.parameters.leaves):
+            other = self.candidate.gradient[number]
+            if number == self.check.number or other is None:
+                continue
+            if other.shape == self.gradient.shape and self.explains(other):
+                yield f"swapped: this is the gradient that candidate gives {leaf.path}, or nearly"
+
+    def _by_part(self, reference: np.ndarray, tolerance: np.ndarray) -> Iterator[str]:
+        wrong = np.abs(self.gradient - reference) > tolerance
+        if not wrong.any():
+            return
+        where = [np.unique(i) for i in np.nonzero(wrong)]
+        count = int(wrong.sum())
+        if count == 1 and wrong.size > 1:
+            yield f"this coordinate alone{self._factor(reference, wrong)}"
+        for axis, name in _axis_names(wrong.ndim):
+            if wrong.ndim > 1 and len(where[axis]) == 1 and count > 1:
+                index = int(where[axis][0])
+                yield f"{name} {index} alone{self._factor(reference, wrong)}"
+        if wrong.ndim > 1:
+            yield from self._by_factor_along(reference)
+        if 1 < count <= wrong.size // 2:
+            yield f"{count} of {wrong.size} entries"
+
+    def _by_factor_along(self, reference: np.ndarray) -> Iterator[str]:
+        for axis, name in _axis_names(reference.ndim):
+            others = tuple(i for i in range(reference.ndim) if i != axis)
+            weight = np.sum(reference**2, axis=others, keepdims=True)
+            factor = np.sum(self.gradient * reference, axis=others, keepdims=True)
+            factor = np.divide(
+                factor, weight, out=np.ones_like(weight), where=weight > 0
+            )
+            if (factor != 0).all() and self.explains(self.gradient / factor):
+                low, high = float(np.min(factor)), float(np.max(factor))
+                yield f"one factor per {name}, {low:.3g} to {high:.3g}"
+
+    def _factor(self, reference: np.ndarray, wrong: np.ndarray) -> str:
+        given, true = self.gradient[wrong], reference[wrong]
+        if not given.any():
+            return ": it is zero"
+        usable = np.abs(true) > 0
+        ratios = given[usable] / true[usable]
+        if usable.all() and np.ptp(ratios) <= NICE * abs(ratios[0]):
+            nice = _nice(float(ratios[0]))
+            return f": ×{nice}" if nice else f": ×{ratios[0]:.6g}"
+        return ""
+
+    def _by_offset(self, reference: np.ndarray, tolerance: np.ndarray) -> Iterator[str]:
+        if self.gradient.size < 3:
+            return
+        difference = self.gradient - reference
+        offset = float(np.median(difference))
+        if offset and self.explains(self.gradient - offset):
+            yield f"offset: {offset:+.4g} on every entry"
+
+
+def rearranged(g: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Each way in which an array may have been rearranged, undone."""
+    if g.ndim >= 2 and g.shape[-1] == g.shape[-2]:
+        yield "transposed", np.swapaxes(g, -1, -2)
+    if g.ndim == 2 and g.shape[0] != g.shape[1]:
+        yield "transposed before a reshape", g.reshape(g.shape[::-1]).T
+    for axis in range(g.ndim):
+        if g.shape[axis] > 1:
+            yield f"reversed along axis {axis}", np.flip(g, axis)
+    if g.ndim > 1:
+        yield "reversed along every axis", np.flip(g)
+        yield "reversed along the first two axes", np.flip(g, (0, 1))
+    for axis in range(g.ndim):
+        size = g.shape[axis]
+        for shift in range(1, min(size, MOST_ROLLS)):
+            for way in {shift, -shift} if shift <= size // 2 else set():
+                yield f"rolled by {way} along axis {axis}", np.roll(g, -way, axis)
+
+
+def _nice(ratio: float) -> Fraction | None:
+    """The whole number, or inverse of one, next to a ratio; None if neither is near."""
+    if not ratio or abs(ratio - 1) < NICE:
+        return None
+    whole = round(abs(ratio)) if abs(ratio) > 0.75 else round(1 / abs(ratio))
+    value = Fraction(whole) if abs(ratio) > 0.75 else Fraction(1, whole)
+    near = abs(abs(ratio) / float(value) - 1) < NICE
+    return (value if ratio > 0 else -value) if near else None
+
+
+def _axis_names(ndim: int) -> list[tuple[int, str]]:
+    if ndim == 2:
+        return [(0, "row"), (1, "column")]
+    return [(axis, f"index of axis {axis}") for axis in range(ndim)]
+
+
+Explain = Callable[[LeafCheck, Candidate], str]
