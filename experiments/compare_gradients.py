@@ -118,7 +118,7 @@ def print_table(title: str, rows: list[dict[str, Any]]) -> None:
 
 def draw(routes: dict[str, Params], flags: Flags, path: Path) -> Path:
     """W1's gradient of the hidden units with the largest gradients, by each route."""
-    first = {name: gradient[0].weight.T for name, gradient in routes.items()}
+    first = {name: np.asarray(g[0].weight).T for name, g in routes.items()}
     order = np.argsort(-np.abs(first["autodiff"]).max(axis=1))
     units = sorted(order[: flags.units].tolist())
     chosen = {name: gradient[units] for name, gradient in first.items()}

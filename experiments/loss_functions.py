@@ -87,6 +87,7 @@ def run(flags: Flags) -> None:
         numbers = (f"{row['printed']:>20}", f"{row['float64']:>22}")
         print(f"{row['name']:<34}{''.join(numbers)}{row['float32']:>14.7f}")
     print("A loss of 16.118 is -log(1e-7): what the book adds to a probability of 0.")
+    print("The last digit of float64 depends on the order of the sums.")
     flags.out.mkdir(parents=True, exist_ok=True)
     path = flags.out / "loss_functions.json"
     path.write_text(json.dumps(rows, indent=1))

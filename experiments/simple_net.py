@@ -70,7 +70,7 @@ def run(flags: Flags) -> None:
 
 def notebook_params() -> Params:
     """The notebook's weights, those of np.random.seed(42), and no bias."""
-    weight = np.random.RandomState(42).randn(2, 3)  # noqa: NPY002 as the notebook does
+    weight = np.random.RandomState(42).randn(2, 3)
     return (Dense(weight, np.zeros(3)),)
 
 

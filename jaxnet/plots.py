@@ -110,6 +110,7 @@ def gradient_images(
         bar = figure.colorbar(image, ax=grid[:, column], location="bottom", shrink=0.9)
         bar.set_ticks([-scale, 0, scale], labels=[f"{-scale:.0e}", "0", f"{scale:.0e}"])
         bar.ax.tick_params(labelsize=8)
+    figure.supxlabel("slope of the loss by the weight of each pixel", fontsize=10)
     return _save(figure, path)
 
 
@@ -126,7 +127,7 @@ def error_against_step(
         axes.loglog(steps, values, marker=".", label=name)
     for number, (name, step) in enumerate(marks.items()):
         axes.axvline(step, color="gray", linestyle=(0, (1 + 2 * number, 2)), label=name)
-    axes.axhline(1, color="silver", linewidth=0.8)
+    axes.axhline(1, color="silver", linewidth=0.8, label="error as large as the slope")
     axes.set(xlabel="step h", ylabel="largest error / largest slope")
     axes.legend(fontsize=9)
     return _save(figure, path)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnet.verification.program import described, sub_jaxprs
+from jaxnet.verification.program import described, run_equation, source_line, sub_jaxprs
 
 MOST_ROUNDS = 1000
 """How many rounds of a loop are followed."""
@@ -24,6 +24,11 @@ class Decision(NamedTuple):
 
     equation: Any
     outcome: np.ndarray
+    caller: Any = None
+
+    def __str__(self) -> str:
+        """The primitive, at its own source line or at that of the rule it is in."""
+        return described(self.equation, self.caller)
 
 
 def _larger(a: Any, b: Any) -> Any:
@@ -64,7 +69,7 @@ def switches(closed: Any, below: list[Any], above: list[Any]) -> list[str]:
         if one.equation is not other.equation:
             break
         if not np.array_equal(one.outcome, other.outcome):
-            found.append(described(one.equation))
+            found.append(str(one))
     return list(dict.fromkeys(found))
 
 
@@ -73,7 +78,7 @@ def decisions(closed: Any, values: list[Any]) -> Iterator[Decision]:
     yield from _run(closed.jaxpr, closed.consts, values)
 
 
-def _run(jaxpr: Any, consts: Any, values: Any) -> Any:
+def _run(jaxpr: Any, consts: Any, values: Any, caller: Any = None) -> Any:
     """A generator of decisions that returns the outputs."""
     known = dict(
         zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *values], strict=True)
@@ -88,11 +93,11 @@ def _run(jaxpr: Any, consts: Any, values: Any) -> Any:
         if name in _OUTCOMES:
             outcome = _outcome(name, inputs)
             if outcome is not None:
-                yield Decision(equation, outcome)
+                yield Decision(equation, outcome, caller)
         if name in _INSIDE:
             outputs = yield from _INSIDE[name](equation, inputs)
         else:
-            outputs = yield from _plain(equation, inputs)
+            outputs = yield from _plain(equation, inputs, caller)
         known.update(zip(equation.outvars, outputs, strict=True))
     return [read(v) for v in jaxpr.outvars]
 
@@ -104,7 +109,7 @@ def _outcome(name: str, inputs: list[Any]) -> np.ndarray | None:
         return None
 
 
-def _plain(equation: Any, inputs: list[Any]) -> Any:
+def _plain(equation: Any, inputs: list[Any], caller: Any) -> Any:
     """An equation without a program in it, or one that is called as a whole."""
     inner = list(sub_jaxprs(equation))
     same = len(inner) == 1 and len(inner[0].invars) == len(inputs)
@@ -114,10 +119,9 @@ def _plain(equation: Any, inputs: list[Any]) -> Any:
         and not inner[0].constvars
     ):
         consts = _consts(equation)
-        return (yield from _run(inner[0], consts, inputs))
-    functions, params = equation.primitive.get_bind_params(equation.params)
-    outputs = equation.primitive.bind(*functions, *inputs, **params)
-    return outputs if equation.primitive.multiple_results else [outputs]
+        own = equation if source_line(equation) else caller
+        return (yield from _run(inner[0], consts, inputs, own))
+    return run_equation(equation, inputs)
 
 
 def _consts(equation: Any) -> Any:
@@ -148,8 +152,9 @@ def _while(equation: Any, inputs: list[Any]) -> Any:
 
 
 def _scan(equation: Any, inputs: list[Any]) -> Any:
-    params = equation.params
-    body, n, c = params["jaxpr"], params["num_consts"], params["num_carry"]
+    params, body = equation.params, equation.params["jaxpr"]
+    c = _same_rank(equation.outvars, body.jaxpr.outvars)
+    n = _same_rank(equation.invars, body.jaxpr.invars) - c
     consts, carry, rows = inputs[:n], inputs[n : n + c], inputs[n + c :]
     length = params["length"]
     order = range(length - 1, -1, -1) if params["reverse"] else range(length)
@@ -163,6 +168,12 @@ def _scan(equation: Any, inputs: list[Any]) -> Any:
         for r in zip(*(results[i] for i in range(length)), strict=True)
     ]
     return [*carry, *stacked]
+
+
+def _same_rank(outside: list[Any], inside: list[Any]) -> int:
+    """How many variables the loop takes whole; the rest it takes or gives by rows."""
+    pairs = zip(outside, inside, strict=True)
+    return sum(len(a.aval.shape) == len(b.aval.shape) for a, b in pairs)
 
 
 _INSIDE: dict[str, Callable[[Any, list[Any]], Any]] = {

@@ -109,6 +109,8 @@ class LeafCheck:
             else:
                 verdict = Verdict.UNRESOLVED
                 cause = f"only errors above {resolution:.1g} of the leaf would show"
+        if verdict is Verdict.NONDIFFERENTIABLE:
+            cause += self._other_breaks(look)
         passed = worst.passed and verdict is not Verdict.UNRESOLVED
         index = None
         if isinstance(look.direction, Coordinate):
@@ -125,6 +127,16 @@ class LeafCheck:
             resolution=resolution,
             cause=cause,
         )
+
+    def _other_breaks(self, worst: Look) -> str:
+        """Where else the leaf is not differentiable."""
+        places = [
+            str(list(self.leaf.index(look.direction.flat)))
+            for look in self.looks
+            if isinstance(look.direction, Coordinate) and _breaks(look) and look is not worst
+        ]
+        more = f" and {len(places) - 3} more" if len(places) > 3 else ""
+        return f"; also at {', '.join(places[:3])}{more}" if places else ""
 
     def _unit(self, look: Look) -> float:
         """Size of a coordinate's step, so that derivatives are by the coordinate."""

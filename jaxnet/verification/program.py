@@ -41,9 +41,10 @@ class Program:
         return f"computes in {dtype}: {described(equation)}"
 
 
-def described(equation: Any) -> str:
-    """The primitive's name and the source line that called it."""
-    return f"`{equation.primitive.name}` at {source_line(equation)}"
+def described(equation: Any, caller: Any = None) -> str:
+    """The primitive's name and its source line, or that of the equation it is in."""
+    line = _at(equation) or (_at(caller) if caller is not None else "")
+    return f"`{equation.primitive.name}`{line}"
 
 
 _DOUBLE = float(np.finfo(np.float64).eps)
@@ -97,7 +98,7 @@ _SUSPECTS = {
     "pure_callback": "a callback",
     "io_callback": "a callback",
 }
-_OWN_RULES = "jax/_src/"
+_LIBRARY = ("/jax/_src/nn/", "/jax/_src/ops/", "/jax/_src/scipy/", "/optax/")
 
 
 def suspects(program: Program) -> list[str]:
@@ -105,14 +106,23 @@ def suspects(program: Program) -> list[str]:
     found = []
     for equation in program.equations:
         name = equation.primitive.name
-        if name in _SUSPECTS and not _is_jax_own(equation):
-            found.append(
-                f"{_SUSPECTS[name]}{_rule(equation)} at {source_line(equation)}"
-            )
+        if name in _SUSPECTS and not _is_library_own(equation):
+            found.append(_SUSPECTS[name] + _rule(equation) + _at(equation))
         elif name == "convert_element_type" and _casts_down(equation):
-            dtype = equation.params["new_dtype"]
-            found.append(f"a cast to {dtype} at {source_line(equation)}")
+            found.append(f"a cast to {equation.params['new_dtype']}{_at(equation)}")
     return list(dict.fromkeys(found))
+
+
+def _at(equation: Any) -> str:
+    line = source_line(equation)
+    return f" at {line}" if line else ""
+
+
+def run_equation(equation: Any, inputs: list[Any]) -> list[Any]:
+    """The outputs of one equation."""
+    params = equation.primitive.get_bind_params(equation.params)
+    outputs = equation.primitive.bind(*inputs, **params)
+    return list(outputs) if equation.primitive.multiple_results else [outputs]
 
 
 def source_line(equation: Any) -> str:
@@ -120,9 +130,12 @@ def source_line(equation: Any) -> str:
     return source_info_util.summarize(equation.source_info)
 
 
-def _is_jax_own(equation: Any) -> bool:
-    """Whether a custom rule is one of JAX's own, such as that of jax.nn.relu."""
-    return any(_OWN_RULES in _made_at(inner) for inner in sub_jaxprs(equation))
+def _is_library_own(equation: Any) -> bool:
+    """Whether a rule or stop_gradient is JAX's own, as in jax.nn.relu and softmax."""
+    if any("jax/_src/" in _made_at(inner) for inner in sub_jaxprs(equation)):
+        return True
+    frames = getattr(equation.source_info.traceback, "frames", ())
+    return any(part in frame.file_name for frame in frames for part in _LIBRARY)
 
 
 def _rule(equation: Any) -> str:
@@ -200,8 +213,6 @@ def _without(jaxpr: Any, consts: Any, values: Any) -> list[Any]:
         elif inner is not None:
             outputs = _without(inner.jaxpr, inner.consts, inputs)
         else:
-            functions, params = equation.primitive.get_bind_params(equation.params)
-            result = equation.primitive.bind(*functions, *inputs, **params)
-            outputs = result if equation.primitive.multiple_results else [result]
+            outputs = run_equation(equation, inputs)
         known.update(zip(equation.outvars, outputs, strict=True))
     return [read(v) for v in jaxpr.outvars]

@@ -1,0 +1,155 @@
+"""Each experiment runs in its quick mode, and prints and writes what it says."""
+
+import importlib
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tolerances import close
+
+EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+PNG = b"\x89PNG\r\n\x1a\n"
+NAMES = [
+    "loss_functions",
+    "gradient_descent",
+    "simple_net",
+    "compare_gradients",
+    "finite_difference_step",
+]
+
+
+class Outcome:
+    """What one experiment printed and wrote."""
+
+    def __init__(self, text: str, folder: Path) -> None:
+        self.text, self.folder = text, folder
+
+    def json(self, name: str):
+        return json.loads((self.folder / name).read_text())
+
+    def figures(self) -> set[str]:
+        """The names of the figures, each of which is a PNG file of some size."""
+        paths = list(self.folder.glob("*.png"))
+        assert all(path.read_bytes().startswith(PNG) for path in paths)
+        assert all(path.stat().st_size > 5000 for path in paths)
+        return {path.name for path in paths}
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Run the main of an experiment by its command line; it keeps to 100 columns."""
+
+    def run(name: str) -> Outcome:
+        flags = ["--quick", "--out", str(tmp_path / "new" / "folder")]
+        monkeypatch.setattr(sys, "argv", [name, *flags])
+        importlib.import_module(f"experiments.{name}").main()
+        text = capsys.readouterr().out
+        lines = [x for x in text.splitlines() if not x.startswith("written")]
+        assert max(map(len, lines)) <= 100
+        return Outcome(text, tmp_path / "new" / "folder")
+
+    return run
+
+
+def test_loss_functions(run):
+    """The printed numbers stand beside ours, and agree within rounding."""
+    outcome = run("loss_functions")
+    printed = ("0.0975", "0.5975", "0.510825457099338", "2.3025840929945454")
+    for number in (*printed, "16.118095650958317", "8.059047775479161"):
+        assert number in outcome.text
+    for row in outcome.json("loss_functions.json"):
+        assert close(row["float64"], row["printed"], "float64")
+        assert close(row["float32"], row["printed"], "float32")
+
+
+def test_gradient_descent(run):
+    """The gradient at (3, 4), the end of the descent, and two figures."""
+    outcome = run("gradient_descent")
+    assert "(6, 8)    (6.000000000000, 8.000000000000)" in outcome.text
+    assert len(re.findall(r"\(-5\.0489e-09, 6\.7319e-09\)", outcome.text)) == 2
+    assert outcome.figures() == {"descent.png", "gradient_field.png"}
+    path = np.array(outcome.json("gradient_descent.json")["path"])
+    assert path.shape == (1001, 2)
+    assert path[0].tolist() == [-3, 4]
+
+
+def test_simple_net(run):
+    """The notebook's loss, and three gradients that agree."""
+    outcome = run("simple_net")
+    assert "notebook:                 1.802525526" in outcome.text
+    assert "the book's + 1e-7:  1.802525526" in outcome.text
+    assert "from the logits:         1.802526132" in outcome.text
+    routes = {
+        k: np.array(v) for k, v in outcome.json("simple_net.json")["d_weight"].items()
+    }
+    assert close(routes["backprop"], routes["autodiff"], "float64")
+    assert close(routes["numerical"], routes["autodiff"], "float64", "difference")
+
+
+def test_compare_gradients(run):
+    """All leaves of both output layers agree on MNIST, pair by pair."""
+    outcome = run("compare_gradients")
+    assert outcome.figures() == {
+        "gradients_softmax_cross_entropy.png",
+        "gradients_sigmoid_cross_entropy.png",
+    }
+    kinds = {
+        "backprop": ("float64", "rounding"),
+        "numerical": ("float64", "difference"),
+        "backprop32": ("float32", "rounding"),
+    }
+    results = outcome.json("compare_gradients.json")
+    assert set(results) == {"softmax_cross_entropy", "sigmoid_cross_entropy"}
+    for rows in results.values():
+        assert {row["leaf"] for row in rows} == {"W1", "b1", "W2", "b2"}
+        assert {row["pair"][0] for row in rows} == set(kinds)
+        for row in rows:
+            assert close(row["largest"], 0.0, *kinds[row["pair"][0]])
+            if not row["pair"][0].startswith("numerical"):
+                assert close(row["relative"], 0.0, *kinds[row["pair"][0]])
+    assert "W1    784×50      numerical - autodiff" in outcome.text
+
+
+def test_finite_difference_step(run):
+    """The book's step drowns the slope in float32, and is fine in float64."""
+    outcome = run("finite_difference_step")
+    assert outcome.figures() == {"error_against_step.png"}
+    result = outcome.json("finite_difference_step.json")
+    book = int(np.argmin(np.abs(np.array(result["steps"]) - 1e-4)))
+    assert result["float32"][book] > 1
+    assert close(1 + result["float64"][book], 1.0, "float64", "difference")
+    best = result["steps"][int(np.argmin(result["float32"]))]
+    assert best > 1e-3
+    assert "the book's step" in outcome.text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_opens_with_its_question(name):
+    """The docstring asks a question, gives the command, and nothing runs at import."""
+    module = importlib.import_module(f"experiments.{name}")
+    question, _, command, *_ = module.__doc__.splitlines()
+    assert question.endswith("?")
+    assert command.strip() == f"python experiments/{name}.py"
+    assert "Takes" in module.__doc__
+    assert max(len(line) for line in module.__doc__.splitlines()) <= 88
+
+
+def test_the_command_runs_from_any_folder(tmp_path):
+    """As a plain script, without a display, it writes to the folder it is given."""
+    command = [
+        sys.executable,
+        EXPERIMENTS / "gradient_descent.py",
+        "--quick",
+        "--out",
+        "o",
+    ]
+    environment = {"PATH": "", "HOME": str(tmp_path), "MPLCONFIGDIR": str(tmp_path)}
+    result = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert result.stderr == ""
+    assert (tmp_path / "o" / "descent.png").is_file()
