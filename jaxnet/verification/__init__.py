@@ -2,6 +2,7 @@
 
 from jaxnet.verification.check import check_gradients
 from jaxnet.verification.report import GradientMismatch, GradientReport, LeafReport
+from jaxnet.verification.rules import check_jvp, check_vjp
 from jaxnet.verification.verdict import Verdict
 
 __all__ = [
@@ -10,4 +11,6 @@ __all__ = [
     "LeafReport",
     "Verdict",
     "check_gradients",
+    "check_jvp",
+    "check_vjp",
 ]

@@ -1,9 +1,8 @@
-"""check_gradients: any gradients of any loss, against differences with derived bounds."""
+"""check_gradients: gradients of any loss, against differences with derived bounds."""
 
 from dataclasses import replace
 from typing import Any
 
-import jax
 import numpy as np
 
 from jaxnet.array_types import PyTree, ScalarFunction
@@ -11,11 +10,12 @@ from jaxnet.input_checks import check_positive, complaint
 from jaxnet.verification.candidates import Candidate, Conditioning, named
 from jaxnet.verification.directions import power_below
 from jaxnet.verification.evaluation import Function
+from jaxnet.verification.explanation import Explanation
 from jaxnet.verification.leaf_check import LeafCheck
 from jaxnet.verification.leaves import Parameters
 from jaxnet.verification.looks import Looker
-from jaxnet.verification.explanation import Explanation
 from jaxnet.verification.report import GradientReport, LeafReport
+from jaxnet.verification.seeds import seed_of
 from jaxnet.verification.survivors import survivors
 from jaxnet.verification.verdict import Verdict
 
@@ -57,7 +57,7 @@ def check_gradients(
     check_positive("safety", safety)
     parameters = Parameters.of(params)
     function = Function(loss, parameters)
-    seed = _seed(key)
+    seed = seed_of(key)
     looker = Looker(function, seed)
     sources = named(candidates, function)
     broken = _value_fault(function, looker)
@@ -182,7 +182,7 @@ class _Nearby:
                 return replace(
                     report, passed=True, cause=f"{zero}, and at a nearby point"
                 )
-            cause = f"{zero}; not at a nearby point: pass a callable to have it checked there"
+            cause = f"{zero}; not at a nearby point: pass a callable to check it there"
             return replace(report, cause=cause)
         if there.gradient[number] is None:
             return replace(report, cause=f"{zero}; malformed at a nearby point")
@@ -231,19 +231,6 @@ def _same(one: Candidate, other: Candidate) -> bool:
     return True
 
 
-def _seed(key: Any) -> tuple[int, ...]:
-    """The words of a key: of `jax.random.key`, `PRNGKey` or an integer."""
-    if key is None:
-        return (0,)
-    if hasattr(key, "dtype") and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
-        key = jax.random.key_data(key)
-    words = np.asarray(key)
-    if words.dtype.kind not in "iu" or (words < 0).any():
-        fix = "pass jax.random.key(0)"
-        raise TypeError(complaint("key", "a JAX key or an integer ≥ 0", repr(key), fix))
-    return tuple(int(word) for word in words.reshape(-1))
-
-
 def _value_fault(function: Function, looker: Looker) -> str:
     """Why the function's values cannot be differenced; empty if they can.
 
@@ -280,6 +267,6 @@ def _notes(function: Function) -> tuple[str, ...]:
         notes.append("JAX cannot trace the loss: it was called point by point")
     if function.own_dtype:
         notes.append("the loss takes the parameters in their own dtype only")
-    if function.program and function.program.coarsest() is not None:
+    elif function.program and function.program.coarsest() is not None:
         notes.append(function.program.describe_coarsest())
     return tuple(notes)

@@ -101,7 +101,7 @@ class Diagnosis:
             if number == self.check.number or other is None:
                 continue
             if other.shape == self.gradient.shape and self.explains(other):
-                yield f"swapped: this is the gradient that candidate gives {leaf.path}, or nearly"
+                yield f"swapped: it is what the candidate gives {leaf.path}"
 
     def _by_part(self, reference: np.ndarray, tolerance: np.ndarray) -> Iterator[str]:
         wrong = np.abs(self.gradient - reference) > tolerance

@@ -36,7 +36,7 @@ UNTRACEABLE = (jax.errors.JAXTypeError, jax.errors.JAXIndexError)
 
 
 class in_float64:
-    """float64 for the time of a `with`, under the promotion that users of JAX expect."""
+    """float64 for the time of a `with`, under the promotion that JAX users expect."""
 
     def __enter__(self) -> None:
         self.contexts = (
@@ -118,8 +118,8 @@ class Function:
             return np.asarray(self._run(self._base(parameters), moves, floors, times))
 
     def _trace(self) -> None:
-        """Find a way to call the loss: traced in float64, in its own dtype, or plain."""
-        errors = []
+        """Find how to call the loss: traced in float64, in its own dtype, or plain."""
+        errors: list[Exception] = []
         with in_float64():
             for self.own_dtype in (False, True):
                 shapes = [

@@ -1,4 +1,4 @@
-"""The sentence behind a verdict: what the numbers confirm, then what the program shows."""
+"""The words behind a verdict: what the numbers confirm, then what the program shows."""
 
 from dataclasses import dataclass, field, replace
 
@@ -61,7 +61,7 @@ class Explanation:
         return {size: where for size, where in sizes.items() if size > 1}
 
     def _forgotten_guard(self, diagnosis: Diagnosis) -> str:
-        """Whether the candidate is the gradient of the loss without its small constants."""
+        """Whether the candidate forgets the small constants of the loss."""
         gradient = self._without_guards()
         if gradient is None or self.function.program is None:
             return ""
@@ -75,8 +75,8 @@ class Explanation:
         equation = guards(self.function.program)[0]
         constant = next(float(v.val) for v in equation.invars if hasattr(v, "val"))
         return (
-            f"the loss adds {constant:.3g} ({source_line(equation)}) and the candidate is "
-            f"the gradient without it, error ~{constant:.0e}/p"
+            f"the loss adds {constant:.3g} ({source_line(equation)}) and the candidate "
+            f"is the gradient without it, error ~{constant:.0e}/p"
         )
 
     def _without_guards(self) -> list[np.ndarray] | None:

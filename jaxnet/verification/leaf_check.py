@@ -133,7 +133,9 @@ class LeafCheck:
         places = [
             str(list(self.leaf.index(look.direction.flat)))
             for look in self.looks
-            if isinstance(look.direction, Coordinate) and _breaks(look) and look is not worst
+            if isinstance(look.direction, Coordinate)
+            and _breaks(look)
+            and look is not worst
         ]
         more = f" and {len(places) - 3} more" if len(places) > 3 else ""
         return f"; also at {', '.join(places[:3])}{more}" if places else ""
@@ -219,6 +221,7 @@ class LeafCheck:
 
     def _is_zero_but_for_rounding(self, candidate: Candidate) -> bool:
         gradient = candidate.gradient[self.number]
+        assert gradient is not None
         largest = float(np.max(np.abs(gradient)))
         return largest <= 16 * self._eps(candidate) * self._terms()
 

@@ -36,7 +36,7 @@ class Leaf:
         return self.values.shape[:-1] if self.is_complex else self.values.shape
 
     def finely(self) -> "Leaf":
-        """The leaf with the floor at its smallest coordinate: sizes are relative only."""
+        """The leaf with its smallest coordinate as floor: every size is relative."""
         sizes = np.abs(self.values[self.values != 0])
         return replace(self, floor=float(np.min(sizes, initial=self.floor)))
 
@@ -101,6 +101,23 @@ def is_inexact(value: Any) -> bool:
         return True
     dtype = getattr(value, "dtype", None)
     return dtype is not None and jnp.issubdtype(dtype, np.inexact)
+
+
+def floating_leaves(tree: PyTree) -> list[Any]:
+    """The leaves that can be differentiated by, or be a cotangent of."""
+    return [leaf for leaf in jax.tree.leaves(tree) if is_inexact(leaf)]
+
+
+def with_floating(tree: PyTree, values: list[Any]) -> PyTree:
+    """The pytree with its floating leaves replaced, others as they are."""
+    rest = iter(values)
+    return jax.tree.map(lambda leaf: next(rest) if is_inexact(leaf) else leaf, tree)
+
+
+def only_floating(tree: PyTree, values: list[Any]) -> PyTree:
+    """The pytree with its floating leaves replaced, None for others."""
+    rest = iter(values)
+    return jax.tree.map(lambda leaf: next(rest) if is_inexact(leaf) else None, tree)
 
 
 def real_view(value: Any) -> np.ndarray:

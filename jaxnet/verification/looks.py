@@ -30,7 +30,7 @@ class Look(NamedTuple):
 
 
 class Looker:
-    """Looks along directions in the leaves of one point; noise is measured once a leaf."""
+    """Looks along directions in the leaves of one point; measures noise once a leaf."""
 
     def __init__(
         self,
@@ -91,9 +91,9 @@ class Looker:
     def search(
         self, number: int, suspicious: Callable[[Look], bool], limit: int
     ) -> list[int]:
-        """Coordinates at which `suspicious` looks end, by halving; O(log n) looks each."""
+        """Coordinates where `suspicious` looks end: O(log n) looks each, by halving."""
         leaf = self.parameters.leaves[number]
-        parts, found = [(0, leaf.values.size)], []
+        parts, found = [(0, leaf.values.size)], list[int]()
         while parts and len(found) < limit:
             start, stop = parts.pop()
             if stop - start == 1:

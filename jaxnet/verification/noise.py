@@ -15,7 +15,7 @@ COARSE_SPACING = 2.0**-22
 
 
 def noise_times(precision: float) -> np.ndarray:
-    """Where phi is evaluated: each side of 0 by itself, so that a kink at 0 is no noise.
+    """Where phi is evaluated: each side of 0 alone, so that a kink at 0 is no noise.
 
     precision: ε of the coarsest floating type the function computes in. A function that
     rounds to it is a staircase, seen as noise only by steps wider than a tread.

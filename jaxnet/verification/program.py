@@ -1,4 +1,4 @@
-"""What a traced function computes: read from its jaxpr, never a ground for a verdict."""
+"""What a traced function computes, read from its jaxpr; no ground for a verdict."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,6 +37,7 @@ class Program:
     def describe_coarsest(self) -> str:
         """Where the function leaves float64, with the source line."""
         equation = self.coarsest()
+        assert equation is not None
         dtype = next(v.aval.dtype for v in equation.outvars if _eps(equation))
         return f"computes in {dtype}: {described(equation)}"
 
@@ -188,9 +189,9 @@ def _guards(equation: Any) -> int | None:
     if equation.primitive.name != "add":
         return None
     for position, variable in enumerate(equation.invars):
-        if _is_literal(variable) and np.ndim(variable.val) == 0:
-            if 0 < abs(float(variable.val)) <= GUARD:
-                return 1 - position
+        scalar = _is_literal(variable) and np.ndim(variable.val) == 0
+        if scalar and 0 < abs(float(variable.val)) <= GUARD:
+            return 1 - position
     return None
 
 

@@ -124,8 +124,7 @@ class GradientReport:
             return replace(cls(leaves), **{**fields, **lists})
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             raise ValueError(
-                f"`text`: expected what GradientReport.to_json wrote, got {text[:40]!r}; "
-                f"{error}"
+                f"`text`: expected GradientReport.to_json's, got {text[:40]!r}; {error}"
             ) from None
 
 

@@ -1,4 +1,4 @@
-"""What a point cannot show: mistakes that the bounds already computed would let pass."""
+"""What a point cannot show: mistakes that the computed bounds would let pass."""
 
 from collections.abc import Iterator
 

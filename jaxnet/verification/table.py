@@ -20,7 +20,7 @@ def headline(report: GradientReport) -> str:
             default=0.0,
         )
         seen = f"errors above {resolution:.1g} of a leaf would have shown"
-        count = len({leaf.path for leaf in report.leaves})
+        count = len({leaf.path for leaf in report.leaves if leaf.evaluations})
         what = "kinks aside, " if report.verdict is Verdict.NONDIFFERENTIABLE else ""
         leaves = f"{count} leaf" if count == 1 else f"{count} leaves"
         return f"PASSED: {what}{_listed(names)} right on {leaves}; {seen}."
@@ -28,7 +28,8 @@ def headline(report: GradientReport) -> str:
     more = f"; {failed - 1} more below" if failed > 1 else ""
     alone = f" {report.odd_one_out} stands alone." if report.odd_one_out else ""
     reason = f": {worst.cause}" if worst.cause else ""
-    return f"FAILED: {worst.candidate} is {_said(worst)} at {worst.place}{reason}{more}.{alone}"
+    what = f"{worst.candidate} is {_said(worst)} at {worst.place}"
+    return f"FAILED: {what}{reason}{more}.{alone}"
 
 
 def rows(report: GradientReport) -> list[tuple[str, ...]]:
@@ -82,8 +83,7 @@ def _row(leaf: LeafReport) -> tuple[str, ...]:
         leaf.path or "params",
         leaf.candidate,
         "×".join(map(str, leaf.shape)) or "scalar",
-        leaf.verdict.value
-        + ("" if leaf.passed or leaf.verdict.value != "AGREE" else ""),
+        leaf.verdict.value,
         _number(leaf.error),
         _number(leaf.bound),
         _number(leaf.resolution),
