@@ -26,6 +26,15 @@ from jaxnet.network import (
     predict,
 )
 from jaxnet.training import History, State, train
+from jaxnet.verification import (
+    GradientMismatch,
+    GradientReport,
+    LeafReport,
+    Verdict,
+    check_gradients,
+    check_jvp,
+    check_vjp,
+)
 
 __all__ = [  # noqa: RUF022 in the order in which data flows
     "Mnist",
@@ -49,6 +58,13 @@ __all__ = [  # noqa: RUF022 in the order in which data flows
     "numerical_gradient",
     "gradient_descent",
     "gradients",
+    "check_gradients",
+    "check_vjp",
+    "check_jvp",
+    "GradientReport",
+    "LeafReport",
+    "Verdict",
+    "GradientMismatch",
     "train",
     "State",
     "History",
