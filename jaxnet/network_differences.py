@@ -68,15 +68,15 @@ def _layer_slopes(site: _Site, labels: Labels, network: Network) -> Matrix:
     steps = relative_step(site.weight.dtype) * jnp.maximum(jnp.abs(site.weight), 1)
     count = jnp.count_nonzero(site.x)
     example, row = jnp.nonzero(site.x, size=batch * rows + chunk, fill_value=rows)
+    nudged = _Nudged.of(site, outputs, labels, network)
 
     def add_chunk(number: Integer[Array, ""], slopes: Matrix) -> Matrix:
         n = jax.lax.dynamic_slice_in_dim(example, number * chunk, chunk)
         i = jax.lax.dynamic_slice_in_dim(row, number * chunk, chunk)
         n, h = jnp.minimum(n, batch - 1), steps.at[i].get(mode="clip")
         nudge = h * x.at[n, i].get(mode="clip")[:, None]
-        forth = _nudged_losses(site, outputs[n], nudge, labels[n], network)
-        back = _nudged_losses(site, outputs[n], -nudge, labels[n], network)
-        return jnp.asarray(slopes).at[i].add((forth - back) / (2 * h), mode="drop")
+        difference = nudged.losses(n, nudge) - nudged.losses(n, -nudge)
+        return jnp.asarray(slopes).at[i].add(difference / (2 * h), mode="drop")
 
     slopes = jax.lax.fori_loop(
         0, (count + chunk - 1) // chunk, add_chunk, jnp.zeros_like(site.weight)
@@ -84,34 +84,46 @@ def _layer_slopes(site: _Site, labels: Labels, network: Network) -> Matrix:
     return slopes / batch
 
 
-def _nudged_losses(
-    site: _Site, outputs: Nudges, nudge: Nudges, labels: Labels, network: Network
-) -> Nudges:
-    """The loss of each pair's example with output j moved by nudge[:, j], for all j."""
-    pairs, width = outputs.shape
-    if site.above:
-        activate = network.activation.value
-        change = activate(outputs + nudge) - activate(outputs)
-        unmoved = affine(activate(outputs), site.above[0])
-        moved = unmoved[:, None, :] + change[:, :, None] * site.above[0].weight[None]
-    else:
-        moved = (
-            outputs[:, None, :]
-            + nudge[:, :, None] * jnp.eye(width, dtype=nudge.dtype)[None]
-        )
-    losses = _losses_from(
-        moved.reshape(pairs * width, -1),
-        site.above[1:],
-        jnp.repeat(labels, width),
-        network,
-    )
-    return losses.reshape(pairs, width)
+class _Nudged(NamedTuple):
+    """The network from one layer's output on, for one output at a time nudged.
 
+    """
 
-def _losses_from(
-    outputs: Matrix, above: Params, labels: Labels, network: Network
-) -> Losses:
-    """Run the network on from one layer's outputs."""
-    for layer in above:
-        outputs = affine(network.activation.value(outputs), layer)
-    return network.output_loss.losses(outputs, labels)
+    outputs: Nudges
+    above: Float[Array, "batch next_outputs"]
+    weight: Matrix
+    labels: Labels
+    rest: Params
+    network: Network
+    is_last: bool
+
+    @classmethod
+    def of(
+        cls, site: _Site, outputs: Nudges, labels: Labels, network: Network
+    ) -> "_Nudged":
+        """From the outputs of the layer, unmoved."""
+        if not site.above:
+            eye = jnp.eye(outputs.shape[1], dtype=outputs.dtype)
+            return cls(outputs, outputs, eye, labels, (), network, True)
+        above = affine(network.activation.value(outputs), site.above[0])
+        weight, rest = site.above[0].weight, site.above[1:]
+        return cls(outputs, above, weight, labels, rest, network, False)
+
+    def losses(self, example: Integer[Array, " pairs"], nudge: Nudges) -> Nudges:
+        """The loss of each pair's example with output j moved by nudge[:, j], each j.
+
+        The change of one unit goes on as a rank-one update of the next layer's outputs.
+        """
+        pairs, width = nudge.shape
+        change = nudge
+        if not self.is_last:
+            activate = self.network.activation.value
+            outputs = jnp.asarray(self.outputs)[example]
+            change = activate(outputs + nudge) - activate(outputs)
+        above = jnp.asarray(self.above)[example]
+        moved = above[:, None, :] + change[:, :, None] * self.weight[None, :, :]
+        rows = moved.reshape(pairs * width, -1)
+        for layer in self.rest:
+            rows = affine(self.network.activation.value(rows), layer)
+        labels = jnp.repeat(jnp.asarray(self.labels)[example], width)
+        return self.network.output_loss.losses(rows, labels).reshape(pairs, width)

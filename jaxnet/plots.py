@@ -129,7 +129,7 @@ def error_against_step(
         axes.axvline(step, color="gray", linestyle=(0, (1 + 2 * number, 2)), label=name)
     axes.axhline(1, color="silver", linewidth=0.8, label="error as large as the slope")
     axes.set(xlabel="step h", ylabel="largest error / largest slope")
-    axes.legend(fontsize=9)
+    axes.legend(fontsize=8, loc="lower left")
     return _save(figure, path)
 
 

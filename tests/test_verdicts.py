@@ -50,12 +50,15 @@ def is_named(leaf: LeafReport, index: tuple[int, ...] | None) -> bool:
     "case", [c for c in CASES if c.name not in REFUSED], ids=lambda c: c.name
 )
 def test_a_case_gets_its_answer(case: Case) -> None:
-    """Verdict, place and cause; a wrong candidate never passes, a right one does."""
+    """Verdict, place and cause; a wrong candidate never passes.
+
+    A right one does, unless the function is random or the point says nothing.
+    """
     report = report_of(case.name)
     assert report.verdict.value in case.answers, str(report)
     if not case.right or case in RANDOM:
         assert not report.passed, str(report)
-    elif report.verdict is not Verdict.UNRESOLVED:
+    elif report.verdict not in (Verdict.UNRESOLVED, Verdict.UNINFORMATIVE):
         assert report.passed, str(report)
     places_are_named(case, report)
     said = [leaf.cause for leaf in report.leaves] + list(report.notes)

@@ -1,0 +1,384 @@
+"""Training is what the slow loop does, compiled once, and goes on as if never stopped."""
+
+import subprocess
+import sys
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxnet import gradients, training
+from jaxnet.minibatches import epoch_indices
+from jaxnet.mnist import Mnist
+from jaxnet.network import Network, accuracy, loss
+from jaxnet.training import History, Recipe, State, init_state, train
+from tests.tolerances import close
+
+SIZES = (12, 7, 10)
+BATCH, EPOCH = 20, 25
+
+
+@pytest.fixture
+def data() -> Mnist:
+    """500 + 100 images of 12 pixels, the label told by the brightest of ten."""
+    return made(np.random.default_rng(0))
+
+
+def made(draws: np.random.Generator) -> Mnist:
+    """Images and their labels."""
+    arrays = []
+    for count in (500, 100):
+        images = draws.random((count, SIZES[0]), np.float32)
+        arrays += [images, images[:, :10].argmax(1).astype(np.int32)]
+    return Mnist(*arrays)
+
+
+small_train = partial(train, batch_size=BATCH)
+
+
+def slow_train(
+    data: Mnist, state: State, num_steps: int, learning_rate: float = 0.1
+) -> tuple[Any, list[float]]:
+    """SGD by a Python loop: parameters after the last step, loss before each."""
+    params, losses = state.params, []
+    for step in range(num_steps):
+        epoch, place = divmod(step, EPOCH)
+        batch = np.asarray(epoch_indices(state.key, epoch, 500, BATCH))[place]
+        images, labels = data.train_images[batch], data.train_labels[batch]
+        losses.append(float(loss(params, images, labels)))
+        slopes = gradients.backprop(params, images, labels)
+        rate = np.float32(learning_rate)
+        params = jax.tree.map(lambda p, d, r=rate: p - r * d, params, slopes)
+    return params, losses
+
+
+def identical(one: Any, other: Any) -> bool:
+    """Whether two trees are equal in every bit."""
+    words = jax.random.key_data
+    plain = [
+        [
+            np.asarray(words(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
+            for x in map(jnp.asarray, jax.tree.leaves(tree))
+        ]
+        for tree in (one, other)
+    ]
+    return jax.tree.structure(one) == jax.tree.structure(other) and all(
+        a.dtype == b.dtype and np.array_equal(a, b) for a, b in zip(*plain, strict=True)
+    )
+
+
+def test_train_is_the_slow_loop(data: Mnist, key: jax.Array) -> None:
+    """Parameters and losses are those of a Python loop over batches.
+
+    A learning rate that is off by 1 % would be seen.
+    """
+    start = init_state(key, SIZES)
+    state, history = small_train(data, start, num_steps=35)
+    params, losses = slow_train(data, start, 35)
+    assert close(state.params, params, "float32")
+    assert close(history.losses, losses, "float32")
+    wrong, wrong_losses = slow_train(data, start, 35, learning_rate=0.101)
+    assert not close(state.params, wrong, "float32")
+    assert not close(history.losses, wrong_losses, "float32")
+    assert int(state.step) == 35
+
+
+def test_rows_are_at_epoch_starts_and_the_end(data: Mnist, key: jax.Array) -> None:
+    """Accuracies are those of all images, before each epoch and after the last step."""
+    seen: list[tuple[State, History]] = []
+    start = init_state(key, SIZES)
+    _, history = small_train(
+        data, start, num_steps=60, callback=lambda *now: seen.append(now)
+    )
+    assert history.steps.tolist() == [0, 25, 50, 60]
+    assert history.losses.shape == (60,)
+    assert history.steps_per_epoch == EPOCH
+    for row, (state, so_far) in enumerate(seen):
+        assert int(state.step) == so_far.steps[-1] == history.steps[row]
+        right = accuracy(state.params, data.train_images, data.train_labels)
+        assert close(history.train_accuracy[row], right, "float32")
+        right = accuracy(state.params, data.test_images, data.test_labels)
+        assert close(history.test_accuracy[row], right, "float32")
+        assert not close(history.train_accuracy[row] + 1 / 500, right, "float32")
+
+
+@pytest.mark.parametrize("replacement", [True, False])
+@pytest.mark.parametrize(
+    "optimizer", [training.SGD, optax.adam(1e-2)], ids=["sgd", "adam"]
+)
+@pytest.mark.parametrize("stop", [50, 60, 1], ids=["epoch", "within", "first"])
+def test_resumed_is_uninterrupted(
+    data: Mnist,
+    key: jax.Array,
+    optimizer: optax.GradientTransformation,
+    replacement: bool,
+    stop: int,
+) -> None:
+    """A run in two parts equals a run in one, bit for bit, state and history.
+
+    So would not one whose second part began with another key.
+    """
+    go = partial(small_train, data, optimizer=optimizer, replacement=replacement)
+    start = init_state(key, SIZES, optimizer)
+    whole = go(start, num_steps=100)
+    part = go(start, num_steps=stop)
+    assert identical(go(*part, num_steps=100), whole)
+    other = part[0]._replace(key=jax.random.key(7))
+    assert not identical(go(other, part[1], num_steps=100), whole)
+
+
+def test_calls_may_be_of_any_length(data: Mnist, key: jax.Array) -> None:
+    """Where the calls of the compiled program end leaves no trace."""
+    start = init_state(key, SIZES)
+    whole = small_train(data, start, num_steps=60)
+    steps: list[int] = []
+    pieces = small_train(
+        data,
+        start,
+        num_steps=60,
+        steps_per_call=7,
+        callback=lambda state, _: steps.append(int(state.step)),
+    )
+    assert identical(pieces, whole)
+    assert steps == [0, 7, 14, 21, 25, 32, 39, 46, 50, 57, 60]
+
+
+class Counted:
+    """A gradient that counts how often it is traced."""
+
+    def __init__(self) -> None:
+        self.traces = 0
+
+    def __call__(self, *arguments: Any, **names: Any) -> Any:
+        self.traces += 1
+        return gradients.backprop(*arguments, **names)
+
+
+def test_compiled_once(data: Mnist, key: jax.Array) -> None:
+    """A run with a shorter last epoch, its resumption, another seed and another
+
+    learning rate share one program; another batch size, as is seen, does not.
+    """
+    counted = Counted()
+    before = training._compile.cache_info().misses
+    go = partial(train, data, gradient=counted)
+    start = init_state(key, SIZES)
+    part = go(start, num_steps=60, batch_size=BATCH)
+    go(*part, num_steps=70, batch_size=BATCH)
+    other = training.with_learning_rate(init_state(jax.random.key(1), SIZES), 0.2)
+    go(other, num_steps=30, batch_size=BATCH)
+    assert counted.traces == 1
+    assert training._compile.cache_info().misses == before + 1
+    go(start, num_steps=1, batch_size=10)
+    assert counted.traces == 2
+
+
+def test_many_runs_are_as_many_single_ones(data: Mnist, key: jax.Array) -> None:
+    """A batch of keys and learning rates: each run is the one trained alone.
+
+    One program, in which the loop's bound stays one number for all runs.
+    """
+    keys, rates = jax.random.split(key, 3), np.array([0.01, 0.1, 1.0], np.float32)
+    counted = Counted()
+    many = training.with_learning_rate(init_state(keys, SIZES), rates)
+    state, history = small_train(data, many, num_steps=30, gradient=counted)
+    assert counted.traces == 1
+    assert history.train_accuracy.shape == (3, 3)
+    for run in range(3):
+        alone = init_state(keys[run], SIZES)
+        alone = training.with_learning_rate(alone, rates[run])
+        one, one_history = small_train(data, alone, num_steps=30)
+        params = jax.tree.map(lambda leaf, run=run: leaf[run], state.params)
+        assert close(params, one.params, "float32")
+        assert close(history.losses[run], one_history.losses, "float32")
+        assert close(history.test_accuracy[run], one_history.test_accuracy, "float32")
+    assert not close(history.losses[0], history.losses[1], "float32")
+
+
+def test_runs_go_on_bit_for_bit(data: Mnist, key: jax.Array) -> None:
+    """A batch of runs is resumed as one run is."""
+    start = init_state(jax.random.split(key, 2), SIZES)
+    whole = small_train(data, start, num_steps=40)
+    part = small_train(data, start, num_steps=30)
+    assert identical(small_train(data, *part, num_steps=40), whole)
+
+
+def test_bounds_are_not_batched(data: Mnist, key: jax.Array) -> None:
+    """In the program of many runs no condition is reduced over the runs.
+
+    A bound of each run's own would be: that is what the check looks for.
+    """
+
+    def program(axis: int | None) -> str:
+        state = init_state(jax.random.split(key, 2), SIZES)
+        bounds = np.zeros((2, 3) if axis == 0 else 3, np.int32)
+        steps = partial(training._run_steps, Recipe(batch_size=BATCH))
+        axes = (training._RUNS, None, axis)
+        return str(jax.make_jaxpr(jax.vmap(steps, axes))(state, data, bounds))
+
+    assert "reduce_or" not in program(None)
+    assert "reduce_or" in program(0)
+
+
+@pytest.mark.parametrize("name", ["autodiff", "numerical"])
+def test_every_route_trains(data: Mnist, key: jax.Array, name: str) -> None:
+    """Each route to the gradient leads where backprop does, as far as it is exact."""
+    route: Any = {
+        "autodiff": gradients.autodiff,
+        "numerical": partial(gradients.numerical, dtype=jnp.float32),
+    }[name]
+    start = init_state(key, SIZES)
+    by_hand, _ = small_train(data, start, num_steps=30)
+    state, _ = small_train(data, start, num_steps=30, gradient=route)
+    kind = "rounding" if name == "autodiff" else "difference"
+    assert close(state.params, by_hand.params, "float32", kind)
+    shorter, _ = small_train(data, start, num_steps=20, gradient=route)
+    assert not close(shorter.params, by_hand.params, "float32", kind)
+
+
+def diverging(key: jax.Array, rates: Any) -> State:
+    """A state whose learning rate is beyond all bounds for the squared error."""
+    return training.with_learning_rate(init_state(key, SIZES), np.float32(rates))
+
+
+def test_divergence_names_the_step(data: Mnist, key: jax.Array) -> None:
+    """The first step whose loss is not finite, and the usual cause, in one line."""
+    network = Network(output="identity_squared_error")
+    losses: list[float] = []
+    go = partial(small_train, data, network=network)
+
+    def keep(_: State, history: History) -> None:
+        losses[:] = history.losses
+
+    with pytest.raises(FloatingPointError, match="learning rate") as error:
+        go(
+            diverging(key, 1e8),
+            num_steps=100,
+            steps_per_call=1,
+            callback=keep,
+        )
+    assert np.isfinite(losses).all()
+    assert f"at step {len(losses)};" in str(error.value)
+    with pytest.raises(FloatingPointError, match=f"at step {len(losses)};"):
+        go(diverging(key, 1e8), num_steps=100)
+
+
+def test_one_diverging_run_does_not_end_the_others(data: Mnist, key: jax.Array) -> None:
+    """A batch of runs ends only when the last of them has diverged."""
+    network = Network(output="identity_squared_error")
+    keys = jax.random.split(key, 2)
+    go = partial(small_train, data, network=network, num_steps=50)
+    _, history = go(diverging(keys, [1e8, 1e-2]))
+    assert np.isnan(history.losses[0, -1])
+    assert np.isfinite(history.losses[1]).all()
+    with pytest.raises(FloatingPointError, match="learning rate"):
+        go(diverging(keys, [1e8, 1e8]))
+
+
+def test_state_of_raw_keys(key: jax.Array) -> None:
+    """An old-style key of words gives the state of the typed key."""
+    words = jax.random.key_data(key)
+    assert identical(init_state(words, SIZES), init_state(key, SIZES))
+
+
+BAD: dict[str, tuple[Any, type[Exception], str]] = {
+    "labels": (
+        lambda d: d._replace(train_labels=d.train_labels + np.int32(1)),
+        ValueError,
+        r"`train_labels\[\d+\]`: expected integers 0…9",
+    ),
+    "test labels": (
+        lambda d: d._replace(test_labels=d.test_labels[1:]),
+        ValueError,
+        "`test_labels`",
+    ),
+    "one-hot labels": (
+        lambda d: d._replace(train_labels=np.eye(10, dtype=np.float32)),
+        TypeError,
+        "from_one_hot",
+    ),
+    "bytes": (
+        lambda d: d._replace(train_images=d.train_images.astype(np.uint8)),
+        TypeError,
+        "`train_images`: expected floats",
+    ),
+    "pixels": (
+        lambda d: d._replace(test_images=d.test_images[:, 1:]),
+        ValueError,
+        r"`test_images`: expected floats of shape \(examples, 12\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_data_that_do_not_fit(data: Mnist, key: jax.Array, kind: str) -> None:
+    """Data are checked once, before anything is compiled, in one line."""
+    spoil, error_type, words = BAD[kind]
+    with pytest.raises(error_type, match=words) as error:
+        small_train(spoil(data), init_state(key, SIZES), num_steps=1)
+    assert "\n" not in str(error.value)
+
+
+def test_arguments_that_do_not_fit(data: Mnist, key: jax.Array) -> None:
+    """A history of another state, a batch of states' steps, and a rate without place."""
+    start = init_state(key, SIZES)
+    state, history = small_train(data, start, num_steps=30)
+    with pytest.raises(ValueError, match="`history`: expected 30 steps in epochs of"):
+        small_train(data, state, num_steps=40)
+    with pytest.raises(ValueError, match="`history`"):
+        train(data, state, history, num_steps=40, batch_size=10)
+    with pytest.raises(ValueError, match=r"`state\.step`"):
+        small_train(data, start._replace(step=jnp.zeros(2, jnp.int32)), num_steps=1)
+    with pytest.raises(ValueError, match=r"optax\.inject_hyperparams"):
+        training.with_learning_rate(init_state(key, SIZES, optax.adam(1e-3)), 0.1)
+    with pytest.raises(ValueError, match="`batch_size`"):
+        train(data, start, num_steps=1, batch_size=501)
+    with pytest.raises(ValueError, match="`num_steps`"):
+        small_train(data, start, num_steps=-1)
+
+
+def test_a_batch_that_does_not_divide_names_those_that_do() -> None:
+    """The nearest multiples of the number of devices, for a mesh of one axis only."""
+
+    class Eight:
+        axis_names, size = ("batch",), 8
+
+    with pytest.raises(ValueError, match="nearest sizes that divide are 96 or 104"):
+        training._check_mesh(Recipe(mesh=Eight(), batch_size=100))  # type: ignore
+    with pytest.raises(ValueError, match="nearest sizes that divide are 8$"):
+        training._check_mesh(Recipe(mesh=Eight(), batch_size=5))  # type: ignore
+    training._check_mesh(Recipe(mesh=Eight(), batch_size=104))  # type: ignore
+    Eight.axis_names = ("batch", "model")  # type: ignore
+    with pytest.raises(ValueError, match="one axis"):
+        training._check_mesh(Recipe(mesh=Eight(), batch_size=104))  # type: ignore
+
+
+ON_MANY_DEVICES = """
+import jax, numpy as np
+jax.config.update("jax_num_cpu_devices", 4)
+from tests.test_training import SIZES, made, small_train
+from tests.tolerances import close
+data = made(np.random.default_rng(0))
+start = __import__("jaxnet.training").training.init_state(jax.random.key(0), SIZES)
+alone = small_train(data, start, num_steps=30)
+for count in (2, 4):
+    kinds = (jax.sharding.AxisType.Auto,)
+    devices = jax.devices()[:count]
+    mesh = jax.make_mesh((count,), ("batch",), kinds, devices=devices)
+    state, history = small_train(data, start, num_steps=30, mesh=mesh)
+    assert len(state.params[0].weight.devices()) == count
+    assert close(state.params, alone[0].params, "float32")
+    assert close(history.losses, alone[1].losses, "float32")
+    later = small_train(data, state, history, num_steps=40, mesh=mesh)
+    assert len(later[1].losses) == 40
+    assert not close(later[0].params, alone[0].params, "float32")
+"""
+
+
+def test_many_devices_are_as_one() -> None:
+    """On 2 and 4 CPU devices the parameters are those of one, up to rounding."""
+    subprocess.run([sys.executable, "-W", "error", "-c", ON_MANY_DEVICES], check=True)
