@@ -4,6 +4,7 @@ Source: *Deep Learning from Scratch*, sections 4.3 and 4.4.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,8 +15,8 @@ from jaxtyping import Float, Integer
 from jaxnet.array_types import Array, PyTree, Scalar, ScalarFunction
 from jaxnet.input_checks import check_count, check_positive, complaint, describe
 
-MAX_BYTES = 2**28
-"""How much memory a function's values beside the point may take at once."""
+MAX_BYTES = 2**20
+"""How much memory a function's values beside the point may take at once: a cache's."""
 
 REAL = (np.floating, np.integer)
 Vector = Float[Array, " coordinates"]
@@ -35,9 +36,9 @@ def numerical_gradient(
     `point` is an array, a number or any pytree of them; it is never written to, and
     integers are promoted. The result has its structure, in NumPy float64. Everything is
     computed in float64 with h = `step` × max(|xᵢ|, 1), rounded up to a power of two,
-    where `step` is ∛ε ≈ 6e-6 by default. A function that JAX can trace is compiled,
-    anew in every call, and sees many points at once, within 256 MB; any other is called
-    on NumPy arrays, one point after the other.
+    where `step` is ∛ε ≈ 6e-6 by default. A function that JAX can trace is traced in
+    every call, compiled if its program is a new one, and sees many points at once,
+    within 1 MB; any other is called on NumPy arrays, one point after the other.
 
     Raises:
         TypeError: `point` holds no numbers, or the result is not a real scalar.
@@ -51,9 +52,12 @@ def numerical_gradient(
     check_positive("step", step)
     flat, unravel = ravel_numpy(point)
     value = _value(function, unravel)
-    slopes = _traced_or_plain(
-        lambda x: _slopes(value, x, step), lambda x: _one_by_one(value, x, step), flat
-    )
+    with jax.enable_x64(True):
+        program = _Program.of(value, flat)
+        if program is None:
+            slopes = _one_by_one(value, flat, step)
+        else:
+            slopes = np.asarray(_compiled_slopes(program, program.consts, flat, step))
     if not np.isfinite(slopes).all():
         index = int(np.argmin(np.isfinite(slopes)))
         fix = "pass a smaller `step`, or a point inside the function's domain"
@@ -123,6 +127,39 @@ def ravel_numpy(point: PyTree) -> tuple[np.ndarray, VectorFunction]:
         return jax.tree.unflatten(structure, pieces)
 
     return flat, unravel
+
+
+class _Program:
+    """What a function computes of a vector, equal where the texts of programs are.
+
+    jit keeps one compiled program for all equal ones. A function traced anew in every
+    call may close over what has changed since; arrays it closes over are arguments.
+    """
+
+    def __init__(self, closed: Any) -> None:
+        self.jaxpr, self.consts = closed.jaxpr, closed.consts
+        self.text = str(closed.jaxpr)
+        if "callback" in self.text:  # which function it calls is not in the text
+            self.text += str(id(self))
+
+    @classmethod
+    def of(cls, value: VectorFunction, x: np.ndarray) -> "_Program | None":
+        """Trace a function; None if JAX cannot."""
+        try:
+            return cls(jax.make_jaxpr(value)(x))
+        except Exception:  # what NumPy code says to a tracer has many types
+            return None
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Program) and self.text == other.text
+
+
+@partial(jax.jit, static_argnums=0)
+def _compiled_slopes(program: _Program, consts: Any, x: Vector, step: Any) -> Vector:
+    return _slopes(lambda x: jax.core.eval_jaxpr(program.jaxpr, consts, x)[0], x, step)
 
 
 def _traced_or_plain(

@@ -136,9 +136,8 @@ def _targets(labels: Labels, like: Logits) -> Logits:
 
 
 def _of_label(values: Logits, labels: Labels) -> Losses:
-    """The entry of each row at its label: a masked sum, faster than a gather."""
-    is_label = jnp.arange(values.shape[-1]) == jnp.asarray(labels)[:, None]
-    return jnp.sum(jnp.where(is_label, values, 0), axis=-1)
+    index = jnp.asarray(labels)[:, None]
+    return jnp.take_along_axis(jnp.asarray(values), index, axis=-1)[:, 0]
 
 
 def softmax_cross_entropy(logits: Logits, labels: Labels) -> Losses:

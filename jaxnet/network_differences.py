@@ -14,11 +14,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Float, Integer
 
-from jaxnet.array_types import Array, Images, Labels, Losses
+from jaxnet.array_types import Array, Images, Labels
 from jaxnet.finite_difference import relative_step
 from jaxnet.network import Dense, Network, Params, affine, forward
 
-CHUNK_ENTRIES = 2**18
+CHUNK_ENTRIES = 2**16
 """How many outputs of the layer after the nudged one are recomputed at once."""
 
 Matrix = Float[Array, "rows columns"]
@@ -85,9 +85,7 @@ def _layer_slopes(site: _Site, labels: Labels, network: Network) -> Matrix:
 
 
 class _Nudged(NamedTuple):
-    """The network from one layer's output on, for one output at a time nudged.
-
-    """
+    """The network from one layer's output on, for one output at a time nudged."""
 
     outputs: Nudges
     above: Float[Array, "batch next_outputs"]
@@ -122,7 +120,7 @@ class _Nudged(NamedTuple):
             change = activate(outputs + nudge) - activate(outputs)
         above = jnp.asarray(self.above)[example]
         moved = above[:, None, :] + change[:, :, None] * self.weight[None, :, :]
-        rows = moved.reshape(pairs * width, -1)
+        rows: Matrix = moved.reshape(pairs * width, -1)
         for layer in self.rest:
             rows = affine(self.network.activation.value(rows), layer)
         labels = jnp.repeat(jnp.asarray(self.labels)[example], width)

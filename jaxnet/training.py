@@ -317,9 +317,22 @@ def _compile(
     bounds = jax.ShapeDtypeStruct((3,), np.int32, sharding=_replicated(recipe.mesh))
     jit = partial(jax.jit, out_shardings=_replicated(recipe.mesh))
     return Programs(
-        jit(run_steps).lower(state, data, bounds).compile(),
-        jit(evaluate).lower(state.params, data).compile(),
+        _compiled(jit(run_steps).lower(state, data, bounds)),
+        _compiled(jit(evaluate).lower(state.params, data)),
     )
+
+
+def _compiled(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+    """The program, its matrix products by Eigen on a CPU.
+
+    XLA would take YNNPACK, which packs the weights anew in every step.
+    """
+    if jax.default_backend() == "cpu":
+        try:
+            return lowered.compile({"xla_cpu_experimental_ynn_fusion_type": ""})
+        except jax.errors.JaxRuntimeError:  # an XLA without YNNPACK
+            pass
+    return lowered.compile()
 
 
 def _run_steps(

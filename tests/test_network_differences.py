@@ -63,13 +63,13 @@ def test_a_batch_of_zeros():
 def test_fewer_inputs_cost_fewer_rounds(monkeypatch):
     """Work is done for the pairs that are not zero, counted in the loop itself."""
     rounds = []
-    losses = module._nudged_losses
+    losses = module._Nudged.losses
 
     def counted(*arguments):
         jax.debug.callback(lambda: rounds.append(1))
         return losses(*arguments)
 
-    monkeypatch.setattr(module, "_nudged_losses", counted)
+    monkeypatch.setattr(module._Nudged, "losses", counted)
     monkeypatch.setattr(module, "CHUNK_ENTRIES", 1)
     params, images, labels = problem(1)
     for chosen in (images, 0 * images):

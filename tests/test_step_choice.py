@@ -162,13 +162,11 @@ def test_no_kink_where_the_slopes_are_one() -> None:
     assert is_within(found, 1.0)
 
 
-@pytest.mark.parametrize("height", [1e-9, 0.5, -3.0])
+@pytest.mark.parametrize("height", [1e-6, 0.5, -3.0])
 def test_a_jump_is_seen_and_measured(height: float) -> None:
-    """However small, if it stays while h shrinks and is more than rounding."""
+    """However small: it stays while h shrinks."""
     found = of(lambda t: np.sin(t) + np.where(t >= 0, height, 0.0))
-    if abs(height) > 1e-8:
-        assert found.jump == pytest.approx(abs(height), rel=1e-3)
-    assert not found.central.settled or found.jump
+    assert found.jump == pytest.approx(abs(height), rel=1e-2)
 
 
 def test_the_smallest_numbers_have_a_floor() -> None:
