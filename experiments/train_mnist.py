@@ -111,6 +111,8 @@ def make_mesh(flags: Flags) -> Mesh | None:
     """The devices to split batches over; None where one does it all."""
     many = flags.distributed or flags.coordinator is not None
     if flags.devices is not None:
+        if flags.devices < 1:
+            raise ValueError(f"--devices {flags.devices}: expected at least 1")
         here = flags.devices // (flags.num_processes or 1)
         jax.config.update("jax_num_cpu_devices", max(1, here))
     if many:
@@ -121,8 +123,8 @@ def make_mesh(flags: Flags) -> Mesh | None:
         return None
     devices = jax.devices()
     count = flags.devices or len(devices)
-    if not 1 <= count <= len(devices):
-        raise ValueError(f"--devices {count}: there are {len(devices)}")
+    if count > len(devices):
+        raise ValueError(f"--devices {count}: expected at most {len(devices)}")
     kinds = (AxisType.Auto,)
     return jax.make_mesh((count,), ("batch",), kinds, devices=devices[:count])
 
@@ -134,9 +136,9 @@ def run(flags: Flags, mesh: Mesh | None) -> None:
     )
     with ThreadPoolExecutor(2) as background:
         loading = background.submit(load_data, flags)
-        fresh = init_state(jax.random.key(flags.seed), layer_sizes(flags))
-        fresh = with_learning_rate(fresh, flags.learning_rate)
-        background.submit(compile_programs, recipe, fresh, data_shapes(flags))
+        shapes = jax.eval_shape(partial(fresh_state, flags))
+        background.submit(compile_programs, recipe, shapes, data_shapes(flags))
+        fresh = fresh_state(flags)
         data = loading.result()
     watcher = Watcher(flags, configuration(flags, data))
     state, history = watcher.resumed(fresh) if flags.resume else (fresh, None)
@@ -169,8 +171,14 @@ def layer_sizes(flags: Flags) -> tuple[int, ...]:
     return (MNIST_SHAPES["train"][1], *flags.hidden, NUM_CLASSES)
 
 
+def fresh_state(flags: Flags) -> State:
+    """The state before the first step."""
+    state = init_state(jax.random.key(flags.seed), layer_sizes(flags))
+    return with_learning_rate(state, flags.learning_rate)
+
+
 def load_data(flags: Flags) -> Mnist:
-    data = load_mnist(flags.data)
+    data = load_mnist(flags.data, as_bytes=True)
     return Mnist(*(a[:QUICK_EXAMPLES] for a in data)) if flags.quick else data
 
 
@@ -183,7 +191,7 @@ def data_shapes(flags: Flags) -> Mnist:
     forms = []
     for examples, pixels in MNIST_SHAPES.values():
         count = len(range(examples)[:most])
-        forms.append(jax.ShapeDtypeStruct((count, pixels), np.float32))
+        forms.append(jax.ShapeDtypeStruct((count, pixels), np.uint8))
         forms.append(jax.ShapeDtypeStruct((count,), np.int32))
     return Mnist(*forms)  # type: ignore[arg-type]
 

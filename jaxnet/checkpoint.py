@@ -24,7 +24,7 @@ from safetensors.numpy import save
 from jaxnet.array_types import PyTree
 from jaxnet.input_checks import check_count, check_params
 from jaxnet.network import Dense, Params
-from jaxnet.training import History, State
+from jaxnet.training_state import History, State
 
 MAX_BYTES = 2**32
 """The largest file that is read."""
@@ -206,25 +206,28 @@ def _form(like: State, tensors: Tensors) -> dict[str, tuple[Any, ...]]:
 def _check_leaves(path: Path, tensors: Tensors, like: State) -> None:
     form = _form(like, tensors)
     found = {name: (str(x.dtype), *x.shape) for name, x in tensors.items()}
-    differences = [
-        *(f"missing {name}" for name in form if name not in found),
-        *(f"extra {name}" for name in found if name not in form),
-        *(
-            f"{name} {_text(found[name])} instead of {_text(form[name])}"
-            for name in form
-            if name in found and found[name] != form[name]
-        ),
+    wrong = [
+        f"{name} {_text(found[name])} instead of {_text(form[name])}"
+        for name in form
+        if name in found and found[name] != form[name]
     ]
+    missing = [name for name in form if name not in found]
+    extra = [name for name in found if name not in form]
+    kinds = {"missing": missing, "extra": extra, "wrong": wrong}
+    differences = [f"{k} {_listed(names)}" for k, names in kinds.items() if names]
     if differences:
-        raise ValueError(f"{path}: {_listed(differences)}; {_AS_BEFORE}")
+        raise ValueError(f"{path}: {'; '.join(differences)}; {_AS_BEFORE}")
 
 
 def _check_config(path: Path, saved: Config, config: Config) -> None:
-    differences = [
-        f"{name} was {saved.get(name)!r:.80}, is {config.get(name)!r:.80}"
-        for name in sorted({*saved, *config})
-        if saved.get(name) != config.get(name)
-    ]
+    try:
+        differences = [
+            f"{name} was {saved.get(name)!r:.80}, is {config.get(name)!r:.80}"
+            for name in sorted({*saved, *config})
+            if saved.get(name) != config.get(name)
+        ]
+    except RecursionError:
+        raise ValueError(f"{path}: damaged checkpoint (config); {_AGAIN}") from None
     if differences:
         raise ValueError(f"{path}: {_listed(differences)}; {_AS_BEFORE}")
 
@@ -233,8 +236,8 @@ def _text(form: tuple[Any, ...]) -> str:
     return f"{form[0]}{list(form[1:])}"
 
 
-def _listed(differences: list[str], most: int = 8) -> str:
-    """The differences in one line of bounded length."""
+def _listed(differences: list[str], most: int = 6) -> str:
+    """The first of the differences, in one line of bounded length."""
     shown = ", ".join(" ".join(d.split())[:200] for d in differences[:most])
     more = len(differences) - most
     return f"{shown} and {more} more" if more > 0 else shown

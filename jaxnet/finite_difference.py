@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, Integer
 
 from jaxnet.array_types import Array, PyTree, Scalar, ScalarFunction
+from jaxnet.float64 import Traced
 from jaxnet.input_checks import check_count, check_positive, complaint, describe
 
 MAX_BYTES = 2**20
@@ -53,11 +54,12 @@ def numerical_gradient(
     flat, unravel = ravel_numpy(point)
     value = _value(function, unravel)
     with jax.enable_x64(True):
-        program = _Program.of(value, flat)
-        if program is None:
+        traced = _traced(value, flat)
+        if traced is None:
             slopes = _one_by_one(value, flat, step)
         else:
-            slopes = np.asarray(_compiled_slopes(program, program.consts, flat, step))
+            program = _Program(traced.jaxpr)
+            slopes = np.asarray(_compiled_slopes(program, traced.consts, flat, step))
     if not np.isfinite(slopes).all():
         index = int(np.argmin(np.isfinite(slopes)))
         fix = "pass a smaller `step`, or a point inside the function's domain"
@@ -129,6 +131,14 @@ def ravel_numpy(point: PyTree) -> tuple[np.ndarray, VectorFunction]:
     return flat, unravel
 
 
+def _traced(value: VectorFunction, x: np.ndarray) -> Traced | None:
+    """The function as JAX traces it; None if it cannot."""
+    try:
+        return Traced(value, x)
+    except Exception:  # what NumPy code says to a tracer has many types
+        return None
+
+
 class _Program:
     """What a function computes of a vector, equal where the texts of programs are.
 
@@ -136,19 +146,10 @@ class _Program:
     call may close over what has changed since; arrays it closes over are arguments.
     """
 
-    def __init__(self, closed: Any) -> None:
-        self.jaxpr, self.consts = closed.jaxpr, closed.consts
-        self.text = str(closed.jaxpr)
+    def __init__(self, jaxpr: Any) -> None:
+        self.jaxpr, self.text = jaxpr, str(jaxpr)
         if "callback" in self.text:  # which function it calls is not in the text
             self.text += str(id(self))
-
-    @classmethod
-    def of(cls, value: VectorFunction, x: np.ndarray) -> "_Program | None":
-        """Trace a function; None if JAX cannot."""
-        try:
-            return cls(jax.make_jaxpr(value)(x))
-        except Exception:  # what NumPy code says to a tracer has many types
-            return None
 
     def __hash__(self) -> int:
         return hash(self.text)

@@ -151,7 +151,7 @@ class _Source:
 
     def fill(self, room: UInt8[np.ndarray, " bytes"]) -> int:
         """Write the next bytes into the array; how many there were."""
-        view, filled = memoryview(room), 0
+        view, filled = room.data, 0
         while filled < len(room) and (piece := self.read(len(room) - filled)):
             view[filled : filled + len(piece)] = piece
             filled += len(piece)
@@ -175,7 +175,7 @@ def _decode(
     header = _empty(4 + 4 * axes)
     if (count := source.fill(header)) < len(header):
         raise _bad(path, "an IDX header", f"{count} bytes", fix)
-    magic, *shape = struct.unpack(f">{1 + axes}I", header)
+    magic, *shape = struct.unpack(f">{1 + axes}I", header.tobytes())
     if magic != 0x800 + axes:
         expected = f"IDX magic {0x800 + axes} ({axes} axes of unsigned bytes)"
         raise _bad(path, expected, str(magic), fix)

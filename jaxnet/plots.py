@@ -3,13 +3,17 @@
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from jaxnet.training import History
+from jaxnet.training_state import History
+from jaxnet.verification import GradientReport
 
 
 def training_curves(history: History, path: str | Path) -> Path:
@@ -130,6 +134,90 @@ def error_against_step(
     axes.axhline(1, color="silver", linewidth=0.8, label="error as large as the slope")
     axes.set(xlabel="step h", ylabel="largest error / largest slope")
     axes.legend(fontsize=8, loc="lower left")
+    return _save(figure, path)
+
+
+def verified_leaves(reports: dict[str, GradientReport], path: str | Path) -> Path:
+    """Error, bound and resolution of every leaf and candidate, a panel a report.
+
+    The error of a wrong leaf is red; one of exactly 0 stands at 1e-16.
+    """
+    heights = [len(report.leaves) for report in reports.values()]
+    figure = Figure(figsize=(8, 1.7 + 0.25 * sum(heights)), layout="constrained")
+    panels = figure.subplots(
+        len(reports), sharex=True, squeeze=False, height_ratios=heights
+    )
+    marks: dict[str, dict[str, Any]] = {
+        "error": {"marker": "o", "color": "C0"},
+        "error of a wrong leaf": {"marker": "o", "color": "C3"},
+        "bound": {"marker": "|", "color": "black", "markersize": 12},
+        "resolution, relative": {"marker": "D", "color": "gray", "fillstyle": "none"},
+    }
+    for axes, (title, report) in zip(panels[:, 0], reports.items(), strict=True):
+        leaves = sorted(report.leaves, key=lambda leaf: (leaf.path, leaf.candidate))
+        errors = np.maximum([leaf.error for leaf in leaves], 1e-16)
+        passed = np.array([leaf.passed for leaf in leaves])
+        columns = [
+            np.where(passed, errors, np.nan),
+            np.where(passed, np.nan, errors),
+            [leaf.bound for leaf in leaves],
+            [leaf.resolution for leaf in leaves],
+        ]
+        for values, mark in zip(columns, marks.values(), strict=True):
+            axes.plot(values, range(len(leaves)), ls="", **mark)
+        labels = [f"{leaf.path or 'params'}  {leaf.candidate}" for leaf in leaves]
+        axes.set_yticks(range(len(leaves)), labels, fontsize=8)
+        axes.set(xscale="log", title=title, ylim=(len(leaves) - 0.5, -0.5))
+        axes.grid(axis="x", linewidth=0.3)
+    handles = [Line2D([], [], ls="", label=name, **m) for name, m in marks.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=9)
+    return _save(figure, path)
+
+
+def accuracy_by_learning_rate(
+    rates: Float[np.ndarray, " rates"], history: History, path: str | Path
+) -> Path:
+    """Test accuracies of runs, rates × seeds: on the way, and after the last step."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    way, end = figure.subplots(1, 2, sharey=True)
+    epochs = history.steps / history.steps_per_epoch
+    accuracies = np.asarray(history.test_accuracy)
+    for number, (rate, runs) in enumerate(zip(rates, accuracies, strict=True)):
+        color = colormaps["viridis"](0.95 * number / max(len(rates) - 1, 1))
+        lines = way.plot(epochs, runs.T, color=color, linewidth=1)
+        lines[0].set_label(f"{rate:g}")
+        end.plot([rate] * len(runs), runs[:, -1], "o", color=color, fillstyle="none")
+    end.plot(rates, accuracies[..., -1].mean(axis=1), color="gray", linewidth=0.8)
+    way.set(xlabel="epochs", ylabel="test accuracy", ylim=(0, 1))
+    figure.legend(title="learning rate", fontsize=9, loc="outside right center")
+    end.set(
+        xscale="log", xlabel="learning rate", title="after the last step, each seed"
+    )
+    end.grid(axis="y", linewidth=0.3)
+    return _save(figure, path)
+
+
+def missed_against_accused(
+    rates: dict[tuple[str, str], tuple[float, float]], path: str | Path
+) -> Path:
+    """A pair of bars for each checker and setting: to the left what it missed, to
+    the right what it accused, as shares; the darker bar is the default setting.
+    """
+    figure = Figure(figsize=(8, 0.8 + 0.28 * len(rates)), layout="constrained")
+    axes = figure.subplots()
+    for row, ((_, setting), (missed, accused)) in enumerate(rates.items()):
+        alpha = 1.0 if setting == "default" else 0.5
+        axes.barh(row, -missed, color="C3", alpha=alpha)
+        axes.barh(row, accused, color="C0", alpha=alpha)
+        axes.text(-missed, row, f"{missed:.0%} ", ha="right", va="center", fontsize=8)
+        axes.text(accused, row, f" {accused:.0%}", ha="left", va="center", fontsize=8)
+    names = [f"{checker}, {setting}" for checker, setting in rates]
+    axes.set(xlim=(-1.1, 1.1), xticks=[], yticks=range(len(rates)), yticklabels=names)
+    axes.invert_yaxis()
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_title("wrong gradients missed", loc="left", color="C3", fontsize=10)
+    axes.set_title("right gradients accused", loc="right", color="C0", fontsize=10)
+    axes.spines[["top", "right", "bottom", "left"]].set_visible(False)
     return _save(figure, path)
 
 

@@ -72,10 +72,10 @@ def test_params_that_are_not_finite() -> None:
 @pytest.mark.parametrize(
     ("option", "value", "kind"),
     [
-        ("safety", 0, ValueError),
+        ("safety", 0.0, ValueError),
         ("safety", -1.0, ValueError),
         ("safety", np.inf, ValueError),
-        ("safety", "4", TypeError),
+        ("safety", np.nan, ValueError),
         ("key", 0.5, TypeError),
         ("key", -3, TypeError),
         ("candidates", {}, ValueError),
@@ -85,10 +85,6 @@ def test_options_that_are_none(option: str, value: Any, kind: type[Exception]) -
     """The option is named, with what it got."""
     with pytest.raises(kind, match=f"^`{option}`: expected"):
         check_gradients(loss, PARAMS, **{option: value})
-
-
-class Wrong(dict[str, Any]):
-    """A dictionary of another kind: a leaf to JAX."""
 
 
 def _with(name: str, value: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The noise of a function is measured: none, float32's, a solver's, and none at a kink."""
+"""The noise of a function is measured: float32's, a solver's, and none at a kink."""
 
 from collections.abc import Callable
 

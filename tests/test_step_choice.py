@@ -102,7 +102,7 @@ def test_an_accidentally_tiny_difference_is_not_believed() -> None:
 
 
 def test_the_plateau_of_a_chaotic_map_is_not_believed() -> None:
-    """Sixty rounds of 3.9 x (1 - x): at large h the quotient is bounded, and looks calm."""
+    """60 rounds of 3.9 x (1 - x): at large h the quotient is bounded, seemingly calm."""
 
     def phi(t: np.ndarray) -> np.ndarray:
         x = 0.37 + 0.25 * t
@@ -114,7 +114,7 @@ def test_the_plateau_of_a_chaotic_map_is_not_believed() -> None:
 
 
 def test_a_calm_large_step_must_agree_with_all_finer_ones() -> None:
-    """A slope of 1 that holds down to h = 1e-3 only: below it is 2, which is the limit."""
+    """A slope of 1 holds down to h = 1e-3 only: below it is 2, which is the limit."""
 
     def phi(t: np.ndarray) -> np.ndarray:
         return t + np.clip(t, -1e-3, 1e-3)
@@ -125,7 +125,7 @@ def test_a_calm_large_step_must_agree_with_all_finer_ones() -> None:
 
 
 def test_a_staircase_is_no_jump() -> None:
-    """float32 inside float64: with its noise known, the slope is found at wide steps."""
+    """float32 inside float64: its noise known, the slope is found at wide steps."""
     start = 0.7
     found = of(lambda t: np.sin(np.float32(start + t)).astype(np.float64), 6e-8)
     assert not found.jump

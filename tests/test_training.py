@@ -1,4 +1,4 @@
-"""Training is what the slow loop does, compiled once, and goes on as if never stopped."""
+"""Training is the slow loop, compiled once, and goes on as if it had never stopped."""
 
 import subprocess
 import sys
@@ -11,11 +11,12 @@ import numpy as np
 import optax
 import pytest
 
-from jaxnet import gradients, training
+from jaxnet import gradients, training, training_programs
 from jaxnet.minibatches import epoch_indices
 from jaxnet.mnist import Mnist
 from jaxnet.network import Network, accuracy, loss
 from jaxnet.training import History, Recipe, State, init_state, train
+from jaxnet.training_state import RUNS_AXES
 from tests.tolerances import close
 
 SIZES = (12, 7, 10)
@@ -159,12 +160,12 @@ class Counted:
 
 
 def test_compiled_once(data: Mnist, key: jax.Array) -> None:
-    """A run with a shorter last epoch, its resumption, another seed and another
+    """Shorter last epochs, resumption, other seeds and learning rates share a program.
 
-    learning rate share one program; another batch size, as is seen, does not.
+    Another batch size, as is seen, does not.
     """
     counted = Counted()
-    before = training._compile.cache_info().misses
+    before = training_programs._compile.cache_info().misses
     go = partial(train, data, gradient=counted)
     start = init_state(key, SIZES)
     part = go(start, num_steps=60, batch_size=BATCH)
@@ -172,9 +173,41 @@ def test_compiled_once(data: Mnist, key: jax.Array) -> None:
     other = training.with_learning_rate(init_state(jax.random.key(1), SIZES), 0.2)
     go(other, num_steps=30, batch_size=BATCH)
     assert counted.traces == 1
-    assert training._compile.cache_info().misses == before + 1
+    assert training_programs._compile.cache_info().misses == before + 1
     go(start, num_steps=1, batch_size=10)
     assert counted.traces == 2
+
+
+def test_bytes_are_grey_levels(data: Mnist, key: jax.Array) -> None:
+    """Training on bytes is training on their grey levels, bit for bit.
+
+    So would not be grey levels that were multiplied by 1 / 255.
+    """
+    raw = np.random.default_rng(1).integers(0, 256, (500, SIZES[0]), np.uint8)
+    start = init_state(key, SIZES)
+
+    def trained(levels: np.ndarray) -> Any:
+        images = {"train_images": levels, "test_images": levels[:100]}
+        return small_train(data._replace(**images), start, num_steps=30)
+
+    assert identical(trained(raw), trained(raw.astype(np.float32) / np.float32(255)))
+    assert not identical(trained(raw), trained(raw * np.float32(1 / 255)))
+
+
+@pytest.mark.parametrize("count", [1, 1999, 2000, 2001, 4321])
+def test_evaluation_counts_every_image_once(key: jax.Array, count: int) -> None:
+    """However many images there are, the accuracy is that of all at once.
+
+    One more right answer, as is seen, is another accuracy.
+    """
+    draws = np.random.default_rng(count)
+    images = draws.random((count, SIZES[0]), np.float32)
+    labels = draws.integers(0, 10, count).astype(np.int32)
+    params = init_state(key, SIZES).params
+    got = training_programs._accuracy(params, images, labels, Network())
+    want = accuracy(params, images, labels)
+    assert close(got, want, "float32")
+    assert not close(got, want + np.float32(1 / count), "float32")
 
 
 def test_many_runs_are_as_many_single_ones(data: Mnist, key: jax.Array) -> None:
@@ -208,20 +241,24 @@ def test_runs_go_on_bit_for_bit(data: Mnist, key: jax.Array) -> None:
 
 
 def test_bounds_are_not_batched(data: Mnist, key: jax.Array) -> None:
-    """In the program of many runs no condition is reduced over the runs.
+    """In the program of many runs the loop's condition is one number for all.
 
-    A bound of each run's own would be: that is what the check looks for.
+    Bounds of each run's own would make it one a run: that is what the check looks for.
     """
 
-    def program(axis: int | None) -> str:
+    def loop(axis: int | None) -> Any:
         state = init_state(jax.random.split(key, 2), SIZES)
-        bounds = np.zeros((2, 3) if axis == 0 else 3, np.int32)
-        steps = partial(training._run_steps, Recipe(batch_size=BATCH))
-        axes = (training._RUNS, None, axis)
-        return str(jax.make_jaxpr(jax.vmap(steps, axes))(state, data, bounds))
+        batches = np.zeros((2, EPOCH, BATCH), np.int32)
+        bounds = np.zeros((2, 2) if axis == 0 else 2, np.int32)
+        steps = partial(training_programs._run_steps, Recipe(batch_size=BATCH))
+        program = jax.vmap(steps, (RUNS_AXES, None, 0, axis))
+        equations = jax.make_jaxpr(program)(state, data, batches, bounds).eqns
+        (found,) = (e for e in equations if e.primitive.name == "while")
+        counter = found.params["cond_jaxpr"].jaxpr.eqns[0].invars[0]
+        return counter.aval.shape
 
-    assert "reduce_or" not in program(None)
-    assert "reduce_or" in program(0)
+    assert loop(None) == ()
+    assert loop(0) == (2,)
 
 
 @pytest.mark.parametrize("name", ["autodiff", "numerical"])
@@ -297,19 +334,19 @@ BAD: dict[str, tuple[Any, type[Exception], str]] = {
         "`test_labels`",
     ),
     "one-hot labels": (
-        lambda d: d._replace(train_labels=np.eye(10, dtype=np.float32)),
+        lambda d: d._replace(train_labels=np.eye(500, 10, dtype=np.float32)),
         TypeError,
         "from_one_hot",
     ),
-    "bytes": (
-        lambda d: d._replace(train_images=d.train_images.astype(np.uint8)),
+    "integers": (
+        lambda d: d._replace(train_images=d.train_images.astype(np.int32)),
         TypeError,
-        "`train_images`: expected floats",
+        "`train_images`: expected floats or bytes",
     ),
     "pixels": (
         lambda d: d._replace(test_images=d.test_images[:, 1:]),
         ValueError,
-        r"`test_images`: expected floats of shape \(examples, 12\)",
+        r"`test_images`: expected floats or bytes of shape \(examples, 12\)",
     ),
 }
 
@@ -324,7 +361,7 @@ def test_data_that_do_not_fit(data: Mnist, key: jax.Array, kind: str) -> None:
 
 
 def test_arguments_that_do_not_fit(data: Mnist, key: jax.Array) -> None:
-    """A history of another state, a batch of states' steps, and a rate without place."""
+    """A history of another state, steps one a run, a rate without a place, a size."""
     start = init_state(key, SIZES)
     state, history = small_train(data, start, num_steps=30)
     with pytest.raises(ValueError, match="`history`: expected 30 steps in epochs of"):
@@ -348,13 +385,13 @@ def test_a_batch_that_does_not_divide_names_those_that_do() -> None:
         axis_names, size = ("batch",), 8
 
     with pytest.raises(ValueError, match="nearest sizes that divide are 96 or 104"):
-        training._check_mesh(Recipe(mesh=Eight(), batch_size=100))  # type: ignore
-    with pytest.raises(ValueError, match="nearest sizes that divide are 8$"):
-        training._check_mesh(Recipe(mesh=Eight(), batch_size=5))  # type: ignore
-    training._check_mesh(Recipe(mesh=Eight(), batch_size=104))  # type: ignore
+        training_programs.check_mesh(Recipe(mesh=Eight(), batch_size=100))  # type: ignore
+    with pytest.raises(ValueError, match=r"nearest sizes that divide are 8$"):
+        training_programs.check_mesh(Recipe(mesh=Eight(), batch_size=5))  # type: ignore
+    training_programs.check_mesh(Recipe(mesh=Eight(), batch_size=104))  # type: ignore
     Eight.axis_names = ("batch", "model")  # type: ignore
     with pytest.raises(ValueError, match="one axis"):
-        training._check_mesh(Recipe(mesh=Eight(), batch_size=104))  # type: ignore
+        training_programs.check_mesh(Recipe(mesh=Eight(), batch_size=104))  # type: ignore
 
 
 ON_MANY_DEVICES = """

@@ -129,10 +129,10 @@ def test_one_sign_of_100_000_is_found_by_halving() -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("scale", [1e-3, 1e3])
-def test_random_functions_at_every_scale(name: str, scale: float) -> None:
+def test_random_functions_at_any_scale(name: str) -> None:
     """The right gradient is not accused, and one coordinate off by 1e-3 is named."""
-    loss, params, gradient = FAMILIES[name](np.random.default_rng(17), scale)
+    random = np.random.default_rng([17, *name.encode()])
+    loss, params, gradient = FAMILIES[name](random, 10.0 ** random.uniform(-3, 3))
     wrong, path, index = plant(np.random.default_rng(18), gradient, 1e-3)
     report = check_gradients(loss, params, {"right": gradient, "wrong": wrong})
     right = [leaf for leaf in report.leaves if leaf.candidate == "right"]

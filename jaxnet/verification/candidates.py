@@ -1,9 +1,7 @@
 """The gradients to be checked, fitted to the parameters, and how finely they can be."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
-from zlib import crc32
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +9,7 @@ import numpy as np
 
 from jaxnet.array_types import PyTree
 from jaxnet.input_checks import complaint, describe
-from jaxnet.verification.evaluation import Function, call_in_float64, in_float64
+from jaxnet.verification.evaluation import Function, Gradient
 from jaxnet.verification.leaves import Leaf, Parameters, is_inexact, real_view
 from jaxnet.verification.report import LeafReport
 from jaxnet.verification.verdict import Verdict
@@ -39,24 +37,24 @@ class Candidate:
     def of(cls, name: str, source: Any, function: Function) -> "Candidate":
         """Evaluate (a callable, twice) and fit to the moving leaves."""
         parameters = function.parameters
-        if not callable(source):
+        if not is_function(source, parameters):
             return cls._fitted(name, source, source, parameters)
+        gradient = Gradient(source, function)
         try:
-            first = _digest(_called(source, parameters, function))
-            tree = _called(source, parameters, function)
+            tree, repeats = gradient.twice()
         except Exception as error:
             return cls._raising(name, source, error, parameters)
         candidate = cls._fitted(name, source, tree, parameters)
-        candidate.repeats = first == _digest(tree)
+        candidate.repeats = repeats
         return candidate
 
     def at(self, parameters: Parameters, function: Function) -> "Candidate | None":
         """The candidate at another point; None if it is not a callable."""
-        if not callable(self.source):
+        if not is_function(self.source, parameters):
             return None
         key = id(parameters)
         if key not in self._nearby:
-            tree = _called(self.source, parameters, function)
+            tree = Gradient(self.source, function).at(parameters)
             self._nearby[key] = self._fitted(self.name, self.source, tree, parameters)
         return self._nearby[key]
 
@@ -93,17 +91,17 @@ class Candidate:
         return cls(name, source, none, [np.float64] * len(faults), tuple(faults))
 
 
-def named(candidates: Any, function: Function) -> dict[str, Any]:
+def named(candidates: Any, autodiff: Any, parameters: Parameters) -> dict[str, Any]:
     """Candidates by name: a bare pytree or callable is one, autodiff the default."""
     if candidates is None:
-        return {"autodiff": Autodiff(function)}
+        return {"autodiff": autodiff}
     is_named = isinstance(candidates, dict) and (
-        any(callable(value) for value in candidates.values())
+        any(is_function(value, parameters) for value in candidates.values())
         or all(
-            jax.tree.structure(value) == function.parameters.structure
+            jax.tree.structure(value) == parameters.structure
             for value in candidates.values()
         )
-        or not _shares_paths(candidates, function.parameters)
+        or not _shares_paths(candidates, parameters)
     )
     if not is_named:
         return {"candidate": candidates}
@@ -123,91 +121,12 @@ def _shares_paths(candidates: Any, parameters: Parameters) -> bool:
     )
 
 
-class Autodiff:
-    """jax.grad of the function, by its moving leaves alone."""
-
-    def __init__(self, function: Function) -> None:
-        self.function = function
-        self._gradient = jax.jit(jax.grad(function._of)) if function.traceable else None
-
-    def __call__(self, params: PyTree, dtype: Any = np.float64) -> PyTree:
-        """The gradient at `params`, each leaf computed in `dtype`."""
-        if self._gradient is None:
-            raise TypeError("jax.grad cannot trace the loss; pass a candidate of yours")
-        flat = jax.tree.leaves(params)
-        moving = []
-        for leaf in self.function.parameters.leaves:
-            value = flat[leaf.position]
-            if leaf.is_complex:
-                value = jnp.stack([value.real, value.imag], axis=-1)
-            moving.append(jnp.asarray(value, dtype))
-        slopes = self._gradient(moving)
-        tree: list[Any] = [None] * len(flat)
-        for leaf, slope in zip(self.function.parameters.leaves, slopes, strict=True):
-            back = slope[..., 0] - 1j * slope[..., 1] if leaf.is_complex else slope
-            tree[leaf.position] = back
-        return self.function.parameters.structure.unflatten(tree)
-
-
-class Conditioning:
-    """How far rounding alone moves a gradient: measured by float32 beside float64.
-
-    The difference of jax.grad in the two, divided by float32's ε, is the size of the
-    terms that the gradient is summed from. It scales the rounding that a candidate is
-    allowed, never by more than 1e-8 of that difference where it computes in float64.
-    """
-
-    def __init__(self, function: Function) -> None:
-        self.function = function
-        self.autodiff = Autodiff(function)
-        self._gradients: dict[Any, list[np.ndarray] | None] = {}
-
-    def gradient(self, dtype: Any = np.float64) -> list[np.ndarray] | None:
-        """jax.grad by leaf, computed in `dtype`; None where it cannot be had."""
-        if dtype not in self._gradients:
-            self._gradients[dtype] = self._compute(dtype)
-        return self._gradients[dtype]
-
-    def terms(self, number: int) -> float:
-        """The size of what a leaf's entries are summed from; 0.0 if unknown."""
-        single, double = self.gradient(np.float32), self.gradient()
-        if single is None or double is None:
-            return 0.0
-        difference = np.abs(single[number] - double[number])
-        largest = float(np.max(difference, initial=0.0))
-        return (
-            largest / float(np.finfo(np.float32).eps) if np.isfinite(largest) else 0.0
-        )
-
-    def _compute(self, dtype: Any) -> list[np.ndarray] | None:
-        parameters = self.function.parameters
-        try:
-            with in_float64(), np.errstate(all="ignore"):
-                params = parameters.rebuild(
-                    [jnp.asarray(x.values) for x in parameters.leaves]
-                )
-                tree = jax.tree.map(np.asarray, self.autodiff(params, dtype))
-        except Exception:
-            return None
-        fitted = Candidate._fitted("autodiff", None, tree, parameters)
-        return None if fitted.faults else fitted.gradient  # type: ignore[return-value]
-
-
-def _called(
-    source: Callable[..., Any], parameters: Parameters, function: Function
-) -> Any:
-    try:
-        return call_in_float64(source, parameters, function.own_dtype)
-    except Exception:
-        if function.own_dtype:
-            raise
-        return call_in_float64(source, parameters, True)
-
-
-def _digest(tree: PyTree) -> list[int]:
-    return [
-        crc32(np.ascontiguousarray(leaf).tobytes()) for leaf in jax.tree.leaves(tree)
-    ]
+def is_function(source: Any, parameters: Parameters) -> bool:
+    """Whether a candidate is to be called: a gradient may be a callable pytree."""
+    leaves = jax.tree.leaves(source)
+    is_leaf = len(leaves) == 1 and leaves[0] is source
+    like_params = jax.tree.structure(source) == parameters.structure
+    return callable(source) and (is_leaf or not like_params)
 
 
 def _reals(leaf: Leaf, value: Any) -> np.ndarray:

@@ -7,14 +7,16 @@ import numpy as np
 
 from jaxnet.array_types import PyTree, ScalarFunction
 from jaxnet.input_checks import check_positive, complaint
-from jaxnet.verification.candidates import Candidate, Conditioning, named
-from jaxnet.verification.directions import power_below
+from jaxnet.verification.candidates import Candidate, named
 from jaxnet.verification.evaluation import Function
 from jaxnet.verification.explanation import Explanation
 from jaxnet.verification.leaf_check import LeafCheck
+from jaxnet.verification.leaf_looks import LeafLooks
 from jaxnet.verification.leaves import Parameters
 from jaxnet.verification.looks import Looker
+from jaxnet.verification.nearby import Nearby
 from jaxnet.verification.report import GradientReport, LeafReport
+from jaxnet.verification.rounding import Autodiff, Rounding
 from jaxnet.verification.seeds import seed_of
 from jaxnet.verification.survivors import survivors
 from jaxnet.verification.verdict import Verdict
@@ -56,10 +58,10 @@ def check_gradients(
     """
     check_positive("safety", safety)
     parameters = Parameters.of(params)
-    function = Function(loss, parameters)
-    seed = seed_of(key)
+    function, seed = Function(loss, parameters), seed_of(key)
     looker = Looker(function, seed)
-    sources = named(candidates, function)
+    rounding = Rounding(function)
+    sources = named(candidates, Autodiff(rounding), parameters)
     broken = _value_fault(function, looker)
     fitted = [Candidate.of(name, source, function) for name, source in sources.items()]
     if broken:
@@ -69,7 +71,7 @@ def check_gradients(
         leaves += [fault for c in fitted for fault in c.faults]
         checks = []
     else:
-        examination = _Examination(looker, fitted, safety, every_coordinate)
+        examination = _Examination(looker, rounding, fitted, safety, every_coordinate)
         leaves, checks = examination.reports(), examination.checks
     good = [c for c in fitted if all(x.passed for x in leaves if x.candidate == c.name)]
     return GradientReport(
@@ -89,6 +91,7 @@ class _Examination:
     def __init__(
         self,
         looker: Looker,
+        rounding: Rounding,
         candidates: list[Candidate],
         safety: float,
         every_coordinate: bool | None,
@@ -96,9 +99,9 @@ class _Examination:
         self.looker, self.candidates = looker, candidates
         self.safety, self.every_coordinate = safety, every_coordinate
         self.function = looker.function
-        self.conditioning = Conditioning(self.function)
-        self.nearby = _Nearby(self.function, looker.seed, self.conditioning, safety)
-        self.explanation = Explanation(self.function, self.conditioning)
+        self.rounding = rounding
+        self.nearby = Nearby(self.function, looker.seed, rounding, safety)
+        self.explanation = Explanation(self.function, rounding)
         self.checks: list[LeafCheck] = []
 
     def reports(self) -> list[LeafReport]:
@@ -109,6 +112,11 @@ class _Examination:
             for number in range(len(self.function.parameters.leaves))
             for report in self._of_leaf(number)
         ]
+        if all(report.verdict is Verdict.UNINFORMATIVE for report in found):
+            cause = (
+                "exactly 0 by every leaf: the loss does not depend on the parameters"
+            )
+            found = [replace(x, passed=False, cause=cause) for x in found]
         return found + [fault for c in self.candidates for fault in c.faults]
 
     def _of_leaf(self, number: int) -> list[LeafReport]:
@@ -119,13 +127,8 @@ class _Examination:
         found = [_unrepeatable(c.name, leaf, cause) for c in fitting if not c.repeats]
         repeating = [c for c in fitting if c.repeats]
         if repeating:
-            check = LeafCheck.of(
-                self.looker,
-                self.conditioning,
-                number,
-                self.safety,
-                self.every_coordinate,
-            )
+            looks = LeafLooks.of(self.looker, number, self.every_coordinate)
+            check = LeafCheck(self.looker, self.rounding, number, self.safety, looks)
             self.checks.append(check)
             found += [self._of_candidate(check, c) for c in repeating]
         spent = self.function.evaluations - before
@@ -138,72 +141,6 @@ class _Examination:
         return self.explanation.of(report, check, candidate)
 
 
-class _Nearby:
-    """A random point near the given one, for leaves that say nothing where they are."""
-
-    def __init__(
-        self,
-        function: Function,
-        seed: tuple[int, ...],
-        conditioning: Conditioning,
-        safety: float,
-    ) -> None:
-        self.function, self.seed = function, seed
-        self.conditioning, self.safety = conditioning, safety
-        self._parameters: Parameters | None = None
-
-    @property
-    def parameters(self) -> Parameters:
-        """Every coordinate moved by a normal number of half its size."""
-        if self._parameters is None:
-            random = np.random.default_rng([*self.seed, 1])
-            leaves = []
-            for leaf in self.function.parameters.leaves:
-                x = leaf.values.astype(np.float64)
-                size = power_below(np.maximum(np.abs(x), leaf.floor))
-                moved = x + 0.5 * size * random.standard_normal(x.shape)
-                leaves.append(replace(leaf, values=moved))
-            self._parameters = replace(self.function.parameters, leaves=tuple(leaves))
-        return self._parameters
-
-    def settle(
-        self, report: LeafReport, candidate: Candidate, number: int
-    ) -> LeafReport:
-        """An UNINFORMATIVE report, with what the nearby point says."""
-        if report.verdict is not Verdict.UNINFORMATIVE:
-            return report
-        zero = "exactly 0 here, as the differences are"
-        looker = Looker(self.function, self.seed, self.parameters)
-        check = LeafCheck.of(looker, self.conditioning, number, self.safety, None)
-        there = candidate.at(self.parameters, self.function)
-        silent = not any(look.slope.central.value for look in check.looks)
-        if there is None:
-            if silent:
-                return replace(
-                    report, passed=True, cause=f"{zero}, and at a nearby point"
-                )
-            cause = f"{zero}; not at a nearby point: pass a callable to check it there"
-            return replace(report, cause=cause)
-        if there.gradient[number] is None:
-            return replace(report, cause=f"{zero}; malformed at a nearby point")
-        nearby = check.report(there)
-        if nearby.verdict is Verdict.UNINFORMATIVE:
-            return replace(report, passed=True, cause=f"{zero}, and at a nearby point")
-        if nearby.verdict is Verdict.AGREE:
-            return replace(
-                report,
-                passed=True,
-                resolution=nearby.resolution,
-                cause=f"{zero}; agrees at a random nearby point",
-            )
-        cause = f"{zero}; at a random nearby point: {nearby.cause or 'it differs'}"
-        if nearby.verdict is Verdict.DISAGREE:
-            return replace(nearby, cause=cause)
-        return replace(
-            report, cause=f"{zero}; {nearby.verdict.value} at a nearby point"
-        )
-
-
 def odd_one_out(candidates: list[Candidate], leaves: list[LeafReport]) -> str | None:
     """Of three or more routes, differences included, the one that stands alone."""
     if len(candidates) < 2:
@@ -211,7 +148,8 @@ def odd_one_out(candidates: list[Candidate], leaves: list[LeafReport]) -> str | 
     wrong = {
         report.candidate
         for report in leaves
-        if report.verdict in (Verdict.DISAGREE, Verdict.MALFORMED)
+        if report.verdict
+        in (Verdict.DISAGREE, Verdict.MALFORMED, Verdict.NONDETERMINISTIC)
     }
     if len(wrong) == 1:
         return next(iter(wrong))
@@ -237,22 +175,36 @@ def _value_fault(function: Function, looker: Looker) -> str:
     Raises:
         ValueError: the value at the point is not finite.
     """
-    values = [function.value(), function.value()]
-    if not np.isfinite(values).all():
-        got, fix = str(values[0]), "move the point into the loss's domain"
-        raise ValueError(complaint("loss(params)", "a finite value", got, fix))
-    if values[0] != values[1]:
-        return f"the loss gives {values[0]!r} and {values[1]!r} for one input"
+    given = function.given
+    if repr(given[0]) != repr(given[1]):
+        return f"the loss gives {given[0]!r} and {given[1]!r} for one input"
     if not function.traceable:
-        return ""
+        return _plain_fault(function)
     start = looker.start(0)
+    _check_finite(start)
+    if not function.traces_alike():
+        return "the loss is another program each time it is traced"
     noise = looker.noise(0)
-    beyond = 100 * noise + 1e3 * function.precision * abs(values[0])
+    beyond = 100 * noise + 1e3 * function.precision * abs(start)
     if looker.spread > beyond:
         return f"the compiled loss gives values {looker.spread:.3g} apart for one input"
-    if not abs(start - values[0]) <= beyond:
-        return f"the loss is {values[0]!r} without jit and {start!r} with it"
+    eager = function.eager_value()
+    if eager is not None and not abs(start - eager) <= beyond:
+        return f"the loss is {eager!r} as it is called and {start!r} with jit"
     return ""
+
+
+def _plain_fault(function: Function) -> str:
+    values = [function.plain_value(), function.plain_value()]
+    _check_finite(values[0])
+    same = values[0] == values[1]
+    return "" if same else f"the loss gives {values[0]!r} and {values[1]!r}"
+
+
+def _check_finite(value: float) -> None:
+    if not np.isfinite(value):
+        fix = "move the point into the loss's domain"
+        raise ValueError(complaint("loss(params)", "a finite value", str(value), fix))
 
 
 def _unrepeatable(name: str, leaf: Any, cause: str) -> LeafReport:
@@ -264,7 +216,10 @@ def _unrepeatable(name: str, leaf: Any, cause: str) -> LeafReport:
 def _notes(function: Function) -> tuple[str, ...]:
     notes = []
     if not function.traceable:
-        notes.append("JAX cannot trace the loss: it was called point by point")
+        why = "JAX cannot trace the loss"
+        if function.as_given:
+            why = "the loss draws other random numbers in float64"
+        notes.append(f"{why}: it was called point by point")
     if function.own_dtype:
         notes.append("the loss takes the parameters in their own dtype only")
     elif function.program and function.program.coarsest() is not None:

@@ -17,6 +17,9 @@ from jaxnet.verification.verdict import Verdict
 NICE = 1e-3
 """How near a ratio must be to a whole number (or its inverse) to be called that."""
 
+LARGEST = 2**18
+"""Arrays above this size are not rearranged."""
+
 MOST_ROLLS = 64
 """How many shifts along each axis are tried."""
 
@@ -45,22 +48,28 @@ class Diagnosis:
         if not self.gradient.any():
             yield "all zero"
             return
-        yield from self._by_ratio()
+        yield from self._by_ratio(nice_only=True)
         yield from self._by_rearrangement()
         yield from self._by_other_leaf()
         reference = self.check.reference_array(self.candidate)
         if reference is not None:
             yield from self._by_part(*reference)
+        yield from self._by_ratio(nice_only=False)
+        if reference is not None:
+            yield from self._by_factor(*reference)
             yield from self._by_offset(*reference)
 
     def explains(self, corrected: np.ndarray) -> bool:
         """Whether every look agrees with the corrected gradient."""
-        verdicts = [f.verdict for f in self.check.findings(self.candidate, corrected)]
-        kind = (Verdict.AGREE, Verdict.NONDIFFERENTIABLE)
-        return all(v in kind for v in verdicts) and Verdict.AGREE in verdicts
+        agrees = False
+        for finding in self.check.findings(self.candidate, corrected):
+            if finding.verdict not in (Verdict.AGREE, Verdict.NONDIFFERENTIABLE):
+                return False
+            agrees |= finding.verdict is Verdict.AGREE
+        return agrees
 
-    def _by_ratio(self) -> Iterator[str]:
-        findings = self.check.findings(self.candidate, self.gradient)
+    def _by_ratio(self, nice_only: bool) -> Iterator[str]:
+        findings = list(self.check.findings(self.candidate, self.gradient))
         best = max(findings, key=lambda f: abs(f.reference) / max(f.bound, 1e-300))
         if not best.reference or not np.isfinite(best.reference):
             return
@@ -68,9 +77,10 @@ class Diagnosis:
         if not ratio or not np.isfinite(ratio):
             return
         nice = _nice(ratio)
-        for value in [float(nice)] if nice else [ratio]:
-            if self.explains(self.gradient / value):
-                yield self._ratio_text(ratio, nice)
+        if nice_only and nice is None:
+            return
+        if self.explains(self.gradient / (float(nice) if nice else ratio)):
+            yield self._ratio_text(ratio, nice)
 
     def _ratio_text(self, ratio: float, nice: Fraction | None) -> str:
         if nice is None:
@@ -87,6 +97,8 @@ class Diagnosis:
 
     def _by_rearrangement(self) -> Iterator[str]:
         g = self.gradient
+        if g.size > LARGEST:
+            return
         for name, corrected in rearranged(g):
             if corrected.shape == g.shape and self.explains(corrected):
                 yield name
@@ -105,6 +117,8 @@ class Diagnosis:
 
     def _by_part(self, reference: np.ndarray, tolerance: np.ndarray) -> Iterator[str]:
         wrong = np.abs(self.gradient - reference) > tolerance
+        if self.check.leaf.is_complex:
+            wrong = wrong.any(axis=-1)
         if not wrong.any():
             return
         where = [np.unique(i) for i in np.nonzero(wrong)]
@@ -115,12 +129,13 @@ class Diagnosis:
             if wrong.ndim > 1 and len(where[axis]) == 1 and count > 1:
                 index = int(where[axis][0])
                 yield f"{name} {index} alone{self._factor(reference, wrong)}"
-        if wrong.ndim > 1:
-            yield from self._by_factor_along(reference)
         if 1 < count <= wrong.size // 2:
             yield f"{count} of {wrong.size} entries"
 
-    def _by_factor_along(self, reference: np.ndarray) -> Iterator[str]:
+    def _by_factor(self, reference: np.ndarray, _: np.ndarray) -> Iterator[str]:
+        """One factor for each row or column."""
+        if reference.ndim < 2:
+            return
         for axis, name in _axis_names(reference.ndim):
             others = tuple(i for i in range(reference.ndim) if i != axis)
             weight = np.sum(reference**2, axis=others, keepdims=True)
@@ -133,7 +148,7 @@ class Diagnosis:
                 yield f"one factor per {name}, {low:.3g} to {high:.3g}"
 
     def _factor(self, reference: np.ndarray, wrong: np.ndarray) -> str:
-        given, true = self.gradient[wrong], reference[wrong]
+        given, true = self.gradient[wrong].ravel(), reference[wrong].ravel()
         if not given.any():
             return ": it is zero"
         usable = np.abs(true) > 0

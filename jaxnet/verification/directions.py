@@ -91,23 +91,38 @@ def power_below(size: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"
     return (size.astype(np.float64).view(np.uint64) & EXPONENT_BITS).view(np.float64)
 
 
-def along(gradient: np.ndarray, multipliers: Multipliers, leaf: Leaf) -> float:
+def along(gradient: np.ndarray, direction: AnyDirection) -> float:
     """Σ gᵢ vᵢ in float64."""
-    return _weighted(gradient, multipliers, leaf, squared=False)
+    if isinstance(direction, Coordinate):
+        value = float(gradient.reshape(-1)[direction.flat])
+        return value * direction.leaf.size(direction.flat)
+    return _weighted(gradient, direction.multipliers(), direction.leaf, 0.0)
 
 
-def norm_along(gradient: np.ndarray, multipliers: Multipliers, leaf: Leaf) -> float:
+def norm_along(gradient: np.ndarray, direction: AnyDirection) -> float:
     """√Σ (gᵢ vᵢ)²: what Σ gᵢ vᵢ is for signs that neither help nor cancel."""
-    return _weighted(gradient, multipliers, leaf, squared=True) ** 0.5
+    if isinstance(direction, Coordinate):
+        return abs(along(gradient, direction))
+    return norm(gradient, direction.multipliers(), direction.leaf)
+
+
+def norm(gradient: np.ndarray, multipliers: Multipliers, leaf: Leaf) -> float:
+    """√Σ (gᵢ vᵢ)² with vᵢ given by its multipliers."""
+    largest = float(np.max(np.abs(gradient), initial=0.0)) * leaf.largest
+    if not largest or not np.isfinite(largest):
+        return largest
+    return largest * _weighted(gradient, multipliers, leaf, largest) ** 0.5
 
 
 def _weighted(
-    gradient: np.ndarray, multipliers: Multipliers, leaf: Leaf, squared: bool
+    gradient: np.ndarray, multipliers: Multipliers, leaf: Leaf, scale: float
 ) -> float:
+    """Σ gᵢ vᵢ, or with a scale Σ (gᵢ vᵢ / scale)²."""
     total = 0.0
     flat = [a.reshape(-1) for a in (gradient, multipliers, leaf.values)]
     for i in range(0, leaf.values.size, CHUNK):
         g, m, x = (a[i : i + CHUNK].astype(np.float64) for a in flat)
         terms = g * (m / ONE) * power_below(np.maximum(np.abs(x), leaf.floor))
-        total += float(terms @ terms) if squared else float(np.sum(terms))
+        terms = terms / scale if scale else terms
+        total += float(terms @ terms) if scale else float(np.sum(terms))
     return total

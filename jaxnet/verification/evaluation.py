@@ -5,8 +5,8 @@ dtype, for one line of 32 points; every probe of every leaf runs the same progra
 other function is called on NumPy arrays, one point after the other.
 """
 
+import warnings
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnet.array_types import PyTree, ScalarFunction
+from jaxnet.float64 import Traced, in_float64
 from jaxnet.input_checks import complaint, describe
 from jaxnet.verification.directions import (
     EXPONENT_BITS,
@@ -22,7 +23,12 @@ from jaxnet.verification.directions import (
     power_below,
 )
 from jaxnet.verification.leaves import Parameters
-from jaxnet.verification.program import Program
+from jaxnet.verification.program import (
+    Program,
+    draws_numbers,
+    one_more_round,
+    solvers,
+)
 
 BATCH_BYTES = 2**26
 """How much memory the moved copies of the parameters may take at once."""
@@ -35,29 +41,14 @@ UNTRACEABLE = (jax.errors.JAXTypeError, jax.errors.JAXIndexError)
 """What JAX raises when a function wants the values of its argument."""
 
 
-class in_float64:
-    """float64 for the time of a `with`, under the promotion that JAX users expect."""
-
-    def __enter__(self) -> None:
-        self.contexts = (
-            jax.enable_x64(True),
-            jax.numpy_dtype_promotion("standard"),
-            jax.numpy_rank_promotion("allow"),
-        )
-        for context in self.contexts:
-            context.__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        for context in reversed(self.contexts):
-            context.__exit__(*error)
-
-
 class Function:
     """The loss of the moving leaves.
 
     traceable: whether JAX could trace it.
     own_dtype: whether it takes the parameters in the dtype given only.
-    program: what it computes, where it could be traced.
+    as_given: whether it is called without float64: its random draws differ there.
+    given: the loss as its caller calls it, twice; None where that fails.
+    traced, program: what it computes, where it could be traced.
     evaluations: how many values were computed so far.
     """
 
@@ -66,10 +57,15 @@ class Function:
         self.parameters = parameters
         self.evaluations = 0
         self.own_dtype = False
+        self.as_given = False
         self.program: Program | None = None
         self._batched = True
         self._plain_precision = float(np.finfo(np.float32).eps)
+        self._solver_noise: float | None = None
+        self._precisions: dict[int, float] = {}
         self._zeros: dict[int, jax.Array] = {}
+        self.traced: Traced
+        self.given = self._given_value(), self._given_value()
         self._trace()
 
     @property
@@ -85,14 +81,58 @@ class Function:
         """
         return self.program.precision if self.program else self._plain_precision
 
-    def value(self) -> float:
-        """The loss at the point, computed without jit."""
+    def precision_of(self, number: int) -> float:
+        """ε of the coarsest floating type between one leaf and the result."""
+        if self.program is None:
+            return self._plain_precision
+        if number not in self._precisions:
+            self._precisions[number] = self.program.precision_of(number)
+        return self._precisions[number]
+
+    def plain_value(self) -> float:
+        """The loss at the point, by a plain call on NumPy arrays in float64."""
         self.evaluations += 1
         with in_float64():
-            if self.program is None:
-                return self._plain([leaf.values for leaf in self.parameters.leaves])
-            moved = [jnp.asarray(x, np.float64) for x in self._base(self.parameters)]
-            return float(self._of(moved))
+            return self._plain([leaf.values for leaf in self.parameters.leaves])
+
+    def traces_alike(self) -> bool:
+        """Whether the loss is the same program when it is traced once more."""
+        with in_float64():
+            point = self._point()
+            return Traced(self._of, point).is_same(self.traced)
+
+    def eager_value(self) -> float | None:
+        """The loss in float64 without tracing; None where that fails."""
+        self.evaluations += 1
+        try:
+            with in_float64():
+                return float(self._of(self._point()))
+        except Exception:
+            return None
+
+    def _given_value(self) -> float | None:
+        """The loss called as its caller calls it; None where that fails."""
+        self.evaluations += 1
+        try:
+            with warnings.catch_warnings():  # NumPy's float64 is cut to float32
+                warnings.simplefilter("ignore")
+                return float(self.loss(self.parameters.as_given()))
+        except Exception:
+            return None
+
+    def solver_noise(self) -> float:
+        """How much one more round of its iterations to a tolerance changes the loss."""
+        if self.program is None or not solvers(self.program):
+            return 0.0
+        if self._solver_noise is None:
+            self.evaluations += 2
+            with in_float64():
+                point = [
+                    jnp.asarray(x, np.float64) for x in self._base(self.parameters)
+                ]
+                longer = float(one_more_round(self.program, point))
+                self._solver_noise = abs(longer - float(self._of(point)))
+        return self._solver_noise
 
     def line(
         self,
@@ -127,15 +167,19 @@ class Function:
                     for leaf in self.parameters.leaves
                 ]
                 try:
-                    closed, out = jax.make_jaxpr(self._of, return_shape=True)(shapes)
+                    traced = Traced(self._of, shapes)
                 except UNTRACEABLE as error:
                     errors.append(error)
                     break
                 except Exception as error:
                     errors.append(error)
                     continue
-                _check_scalar(out)
-                self.program = Program.of(closed)
+                _check_scalar(traced.out)
+                self.traced, self.program = traced, Program.of(traced)
+                if draws_numbers(self.program) and self._differs_in_float64():
+                    self.program, self.as_given = None, True
+                    self._jitted = jax.jit(self.loss_of_leaves)
+                    return
                 self._line = jax.jit(self._along, static_argnames="batch")
                 return
         self.own_dtype = False
@@ -149,8 +193,32 @@ class Function:
         except Exception as error:
             raise _raised(errors[0]) from error
 
+    def _differs_in_float64(self) -> bool:
+        """Whether float64 changes more than the rounding of what the loss gives."""
+        given = self.given[0]
+        with in_float64():
+            wide = float(jax.jit(self.traced)(self._point()))
+        return given is not None and not abs(given - wide) <= 1e-3 * abs(wide)
+
     def _of(self, moved: list[Any]) -> Any:
         return self.loss(self.parameters.rebuild(moved, self.own_dtype))
+
+    def gradient_as_given(self, params: PyTree) -> PyTree:
+        """jax.grad in the caller's mode; None for held leaves."""
+        flat = jax.tree.leaves(params)
+        moving = [jnp.asarray(flat[leaf.position]) for leaf in self.parameters.leaves]
+        tree: list[Any] = [None] * len(flat)
+        slopes = jax.grad(self.loss_of_leaves)(moving)
+        for leaf, slope in zip(self.parameters.leaves, slopes, strict=True):
+            tree[leaf.position] = slope
+        return self.parameters.structure.unflatten(tree)
+
+    def loss_of_leaves(self, moved: list[Any]) -> Any:
+        """The loss of the moving leaves, each cast to the dtype it was given in."""
+        return self.loss(self.parameters.rebuild(moved, own_dtype=True))
+
+    def _point(self) -> list[jax.Array]:
+        return [jnp.asarray(x, np.float64) for x in self._base(self.parameters)]
 
     def _base(self, parameters: Parameters) -> list[Any]:
         return [leaf.values for leaf in parameters.leaves]
@@ -165,7 +233,7 @@ class Function:
         if self._batched:
             try:
                 return self._line(*line, batch=self._batch())
-            except NotImplementedError:
+            except (NotImplementedError, ValueError):  # what cannot be vmapped
                 self._batched = False
         return self._line(*line, batch=1)
 
@@ -187,7 +255,7 @@ class Function:
                 _move(x, m, t, floor)
                 for x, m, floor in zip(base, moves, floors, strict=True)
             ]
-            return jnp.asarray(self._of(moved), np.float64)
+            return jnp.asarray(self.traced(moved), np.float64)
 
         if batch == 1:
             return jax.lax.map(phi, times)
@@ -202,11 +270,21 @@ class Function:
         results = []
         for t in times:
             values[number] = x + t * (multipliers / ONE) * size
-            results.append(self._plain(values))
+            results.append(self._plain_or_nan(values))
         return np.array(results)
+
+    def _plain_or_nan(self, values: list[np.ndarray]) -> float:
+        """NaN where the function raises: the point lies outside its domain."""
+        try:
+            return self._plain(values)
+        except Exception:
+            return float("nan")
 
     def _plain(self, values: list[np.ndarray]) -> float:
         copies = [np.array(v, np.float64)[()] for v in values]
+        if self.as_given:
+            with jax.enable_x64(False):
+                return float(self._jitted(copies))
         result = self.loss(self.parameters.rebuild(copies))
         _check_scalar(result)
         if float(np.float32(result)) != float(result):
@@ -244,11 +322,64 @@ def _raised(error: Exception) -> ValueError:
     return ValueError(complaint("loss(params)", "a value", got, fix))
 
 
-def call_in_float64(
-    candidate: Callable[[PyTree], PyTree], parameters: Parameters, own_dtype: bool
-) -> PyTree:
-    """A candidate's gradient at the point, computed in float64 where it can be."""
-    with in_float64():
-        values = [jnp.asarray(leaf.values, np.float64) for leaf in parameters.leaves]
-        gradient = candidate(parameters.rebuild(values, own_dtype))
-        return jax.tree.map(partial(np.asarray), gradient)
+class Gradient:
+    """A candidate that is called, at the points of one function, in float64 if it can.
+
+    It is traced and compiled; if it cannot be traced, it is called on NumPy arrays.
+    """
+
+    def __init__(self, source: Callable[[PyTree], PyTree], function: Function) -> None:
+        self.source, self.function = source, function
+        self.own_dtype = function.own_dtype
+
+    def twice(self) -> tuple[PyTree, bool]:
+        """The gradient at the function's point, and whether it is the same again."""
+        parameters = self.function.parameters
+        first, traced = self._called(parameters)
+        second, again = self._called(parameters, traced)
+        if traced is not None and again is None:
+            with in_float64():
+                again = Traced(self._of(parameters), self._values(parameters))
+        alike = traced is None or (again is not None and traced.is_same(again))
+        return second, alike and _bits(first) == _bits(second)
+
+    def at(self, parameters: Parameters) -> PyTree:
+        """The gradient at another point."""
+        return self._called(parameters)[0]
+
+    def _called(
+        self, parameters: Parameters, traced: Traced | None = None
+    ) -> tuple[PyTree, Traced | None]:
+        if self.function.as_given:
+            return jax.tree.map(np.asarray, self.source(parameters.as_given())), None
+        try:
+            return self._in_float64(parameters, traced)
+        except Exception:
+            if self.own_dtype:
+                raise
+            self.own_dtype = True
+            return self._in_float64(parameters, traced)
+
+    def _in_float64(
+        self, parameters: Parameters, traced: Traced | None
+    ) -> tuple[PyTree, Traced | None]:
+        of, values = self._of(parameters), self._values(parameters)
+        with in_float64():
+            try:
+                new = Traced(of, values) if traced is None else None
+            except UNTRACEABLE:
+                plain = of([v.copy()[()] for v in values])
+                return jax.tree.map(np.asarray, plain), None
+            if new is not None:
+                self._compiled = jax.jit(new)
+            return jax.tree.map(np.asarray, self._compiled(values)), new
+
+    def _of(self, parameters: Parameters) -> Callable[[list[Any]], PyTree]:
+        return lambda values: self.source(parameters.rebuild(values, self.own_dtype))
+
+    def _values(self, parameters: Parameters) -> list[np.ndarray]:
+        return [np.asarray(leaf.values, np.float64) for leaf in parameters.leaves]
+
+
+def _bits(tree: PyTree) -> list[bytes]:
+    return [np.ascontiguousarray(x).tobytes() for x in jax.tree.leaves(tree)]

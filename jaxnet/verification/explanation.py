@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnet.verification.candidates import Candidate, Conditioning
+from jaxnet.float64 import in_float64
+from jaxnet.verification.candidates import Candidate
 from jaxnet.verification.decisions import at_kink
 from jaxnet.verification.diagnosis import Diagnosis
-from jaxnet.verification.evaluation import Function, in_float64
+from jaxnet.verification.evaluation import Function
 from jaxnet.verification.leaf_check import LeafCheck
 from jaxnet.verification.program import (
     axis_sizes,
@@ -19,6 +20,7 @@ from jaxnet.verification.program import (
     without_small_constants,
 )
 from jaxnet.verification.report import LeafReport
+from jaxnet.verification.rounding import Rounding
 from jaxnet.verification.verdict import Verdict
 
 KINK_STEP = 1e-6
@@ -30,7 +32,7 @@ class Explanation:
     """Explains reports about one function; what it computes once, it keeps."""
 
     function: Function
-    conditioning: Conditioning
+    rounding: Rounding
     _unguarded: list[list[np.ndarray] | None] = field(default_factory=list)
 
     def of(
@@ -66,11 +68,11 @@ class Explanation:
         if gradient is None or self.function.program is None:
             return ""
         given, other = diagnosis.gradient, gradient[diagnosis.check.number]
-        true = self.conditioning.gradient()
+        true = self.rounding.gradient()
         if true is None:
             return ""
         gap = np.max(np.abs(true[diagnosis.check.number] - other))
-        if np.max(np.abs(given - other)) > 1e-2 * gap:
+        if not (np.isfinite(gap) and np.max(np.abs(given - other)) <= 1e-2 * gap):
             return ""
         equation = guards(self.function.program)[0]
         constant = next(float(v.val) for v in equation.invars if hasattr(v, "val"))

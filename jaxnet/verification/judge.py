@@ -19,6 +19,8 @@ class Finding(NamedTuple):
     reference: float
     error: float
     bound: float
+    rounding: float = 0.0
+    """How much of the bound is the candidate's own rounding."""
     reason: str = ""
     sides: tuple[float, ...] = ()
     """Left and right slope at a kink, or the height of a jump."""
@@ -43,7 +45,7 @@ def judge(slope: Slope, candidate: float, rounding: float, safety: float) -> Fin
     ) -> Finding:
         error = abs(candidate - reference)
         return Finding(
-            verdict, passed, candidate, reference, error, bound, reason, sides
+            verdict, passed, candidate, reference, error, bound, rounding, reason, sides
         )
 
     if slope.jump:

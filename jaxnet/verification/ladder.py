@@ -72,6 +72,7 @@ def slope(values: np.ndarray, noise: float) -> Slope:
     start, forth, back = values[0], values[2 : 2 + LEVELS], values[2 + LEVELS :]
     with np.errstate(all="ignore"):
         finite = np.isfinite(forth) & np.isfinite(back)
+        finite &= ~_hides_a_spike(start, forth, back, noise)
         largest = np.maximum(np.maximum(np.abs(forth), np.abs(back)), abs(start))
         rounding = 2 * noise + EPS * largest / 2 + SMALLEST
         central = (forth - back) / (2 * STEPS)
@@ -115,6 +116,22 @@ def _consistent(value: np.ndarray, bound: np.ndarray) -> np.ndarray:
     """Whether each interval overlaps those of all finer steps."""
     apart = np.abs(value[:, None] - value[None, :]) > bound[:, None] + bound[None, :]
     return ~np.any(np.triu(apart & np.isfinite(bound)[None, :], k=1), axis=1)
+
+
+def _hides_a_spike(
+    start: float, forth: np.ndarray, back: np.ndarray, noise: float
+) -> np.ndarray:
+    """Steps that miss what happens beside 0.
+
+    The even part (phi(h) + phi(-h)) / 2 - phi(0) shrinks by 4 at a kink and by 16 where
+    phi is smooth. Where it stays, and is not small, phi leaves its value at 0 within
+    less than the step.
+    """
+    even = np.abs((forth + back) / 2 - start)
+    odd = np.abs(forth - back) / 2
+    floor = 8 * (noise + EPS * np.maximum(np.abs(forth), np.abs(back)))
+    finer = np.append(even[1:], 0.0)
+    return (finer > even / 2) & (finer > odd) & (finer > floor)
 
 
 def _jump(

@@ -1,36 +1,33 @@
 """One leaf of the parameters, and every candidate's gradient by it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from jaxnet.verification.candidates import Candidate, Conditioning
+from jaxnet.verification.candidates import Candidate
 from jaxnet.verification.directions import (
     ONE,
+    AnyDirection,
     Chosen,
     Coordinate,
     along,
+    norm,
     norm_along,
     power_below,
 )
 from jaxnet.verification.judge import Finding, judge
+from jaxnet.verification.leaf_looks import LeafLooks, breaks
 from jaxnet.verification.leaves import Leaf
-from jaxnet.verification.looks import Look, Looker, is_small
+from jaxnet.verification.looks import Look, Looker
 from jaxnet.verification.report import LeafReport
+from jaxnet.verification.rounding import Rounding, eps_of
 from jaxnet.verification.verdict import Verdict
 
 COARSEST = 0.03
 """A bound wider than this share of the leaf's gradient says nothing: UNRESOLVED."""
 
-MANY_KINKS = 8
-"""How many kinks of a large leaf are looked for before it is given up."""
-
-OWN_ROUNDING = 8.0
-"""How many ulps of its largest entry a gradient may be off by its own rounding."""
-
-TERMS_ROUNDING = 4.0
-"""How many ulps of the terms it is summed from."""
+Found = tuple[Look, Finding]
 
 
 @dataclass
@@ -38,123 +35,56 @@ class LeafCheck:
     """What was looked at in one leaf; `report` holds a candidate against it."""
 
     looker: Looker
-    conditioning: Conditioning
+    rounding: Rounding
     number: int
     safety: float
-    looks: list[Look]
-    kinks: list[int]
-    small: bool
-
-    @classmethod
-    def of(
-        cls,
-        looker: Looker,
-        conditioning: Conditioning,
-        number: int,
-        safety: float,
-        every_coordinate: bool | None,
-    ) -> "LeafCheck":
-        """Look at a leaf: every coordinate if it is small, else random probes."""
-        leaf = looker.parameters.leaves[number]
-        small = is_small(leaf, every_coordinate)
-        size, kinks = leaf.values.size, []
-        if not size:
-            looks = []
-        elif small:
-            looks = looker.coordinates(number, range(size))
-        else:
-            looks = looker.probes(number)
-            if any(_breaks(look) for look in looks):
-                kinks = looker.search(number, _breaks, MANY_KINKS)
-            if 0 < len(kinks) < MANY_KINKS:
-                looks = looker.probes(number, tuple(kinks))
-                looks += looker.coordinates(number, kinks)
-        return cls(looker, conditioning, number, safety, looks, kinks, small)
+    where: LeafLooks
 
     @property
     def leaf(self) -> Leaf:
         """The leaf that is looked at."""
         return self.looker.parameters.leaves[self.number]
 
+    @property
+    def looks(self) -> list[Look]:
+        """All looks that a right gradient must pass, whatever the candidate."""
+        return self.where.looks
+
     def report(self, candidate: Candidate) -> LeafReport:
         """The candidate's gradient by this leaf, held against the looks."""
-        leaf = self.leaf
-        gradient = candidate.gradient[self.number]
-        assert gradient is not None
+        leaf, gradient = self.leaf, self._gradient(candidate)
         blank = LeafReport(leaf.path, candidate.name, leaf.shape, Verdict.AGREE, True)
         if not self.looks:
             return replace(blank, cause="empty: nothing to check", resolution=0.0)
         if _is_silent(self.looks) and not np.any(gradient):
             return replace(blank, verdict=Verdict.UNINFORMATIVE, passed=False)
-        findings = [(look, self._finding(look, candidate)) for look in self.looks]
-        findings += self._directed(candidate, findings)
-        look, worst = min(findings, key=_severity)
-        if worst.verdict is Verdict.DISAGREE and not self.small:
+        found = [(look, self.finding(look, candidate)) for look in self.looks]
+        found += self._jointly(candidate) + self._unlooked(candidate)
+        found += self._directed(candidate, found)
+        look, worst = min(found, key=_severity)
+        if worst.verdict is Verdict.DISAGREE and not self.where.small:
             look, worst = self._located(candidate, look, worst)
-        return self._record(blank, candidate, findings, look, worst)
+        return self._record(blank, candidate, found, look, worst)
 
-    def _record(
-        self,
-        blank: LeafReport,
-        candidate: Candidate,
-        findings: list[tuple[Look, Finding]],
-        look: Look,
-        worst: Finding,
-    ) -> LeafReport:
-        resolution = self._resolution(candidate, findings)
-        verdict, cause = worst.verdict, worst.explained(self._unit(look))
-        if verdict is Verdict.AGREE and not resolution <= COARSEST:
-            if self._is_zero_but_for_rounding(candidate):
-                cause = "zero but for rounding"
-            else:
-                verdict = Verdict.UNRESOLVED
-                cause = f"only errors above {resolution:.1g} of the leaf would show"
-        if verdict is Verdict.NONDIFFERENTIABLE:
-            cause += self._other_breaks(look)
-        passed = worst.passed and verdict is not Verdict.UNRESOLVED
-        index = None
-        if isinstance(look.direction, Coordinate):
-            index = self.leaf.index(look.direction.flat)
-        return replace(
-            blank,
-            verdict=verdict,
-            passed=passed,
-            worst_index=index,
-            candidate_value=worst.candidate / self._unit(look),
-            reference_value=worst.reference / self._unit(look),
-            error=worst.error / self._unit(look),
-            bound=worst.bound / self._unit(look),
-            resolution=resolution,
-            cause=cause,
-        )
-
-    def _other_breaks(self, worst: Look) -> str:
-        """Where else the leaf is not differentiable."""
-        places = [
-            str(list(self.leaf.index(look.direction.flat)))
-            for look in self.looks
-            if isinstance(look.direction, Coordinate)
-            and _breaks(look)
-            and look is not worst
-        ]
-        more = f" and {len(places) - 3} more" if len(places) > 3 else ""
-        return f"; also at {', '.join(places[:3])}{more}" if places else ""
-
-    def _unit(self, look: Look) -> float:
-        """Size of a coordinate's step, so that derivatives are by the coordinate."""
-        if not isinstance(look.direction, Coordinate):
-            return 1.0
-        return look.direction.leaf.size(look.direction.flat)
-
-    def flat_index(self, index: tuple[int, ...]) -> int:
-        """The coordinate of the caller's index (of a complex entry, the real part)."""
-        shape = self.leaf.shape
-        flat = int(np.ravel_multi_index(index, shape)) if shape else 0
-        return 2 * flat if self.leaf.is_complex else flat
-
-    def findings(self, candidate: Candidate, gradient: np.ndarray) -> list[Finding]:
+    def findings(self, candidate: Candidate, gradient: np.ndarray) -> Iterator[Finding]:
         """What the looks say of another gradient, computed as the candidate's was."""
-        return [self._finding(look, candidate, gradient) for look in self.looks]
+        return (self.finding(look, candidate, gradient) for look in self.looks)
+
+    def finding(
+        self, look: Look, candidate: Candidate, gradient: np.ndarray | None = None
+    ) -> Finding:
+        """What one look says of the candidate, or of another gradient like it."""
+        if gradient is None:
+            gradient = self._gradient(candidate)
+        eps = eps_of(candidate, self.number, self.looker.function)
+        value = along(gradient, look.direction)
+        own = self.rounding.own(gradient, eps)
+        allowed = norm_along(own, look.direction)
+        found = judge(look.slope, value, allowed, self.safety)
+        if found.verdict is not Verdict.DISAGREE:
+            return found
+        own = own + self.rounding.of_terms(self.number, eps, self._largest())
+        return judge(look.slope, value, norm_along(own, look.direction), self.safety)
 
     def reference_array(
         self, candidate: Candidate
@@ -164,148 +94,228 @@ class LeafCheck:
         A small leaf's are the differences themselves; a large leaf's are autodiff's, if
         they pass every look.
         """
-        if self.small:
-            shape, looks = self.leaf.values.shape, self.looks
-            units = np.array([self._unit(look) for look in looks])
-            values = np.array([look.slope.central.value for look in looks]) / units
-            bounds = np.array([look.slope.central.bound for look in looks]) / units
-            if not np.isfinite(values + bounds).all():
+        eps = eps_of(candidate, self.number, self.looker.function)
+        terms = self.rounding.of_terms(self.number, eps, self._largest())
+        if not self.where.small:
+            other = self.rounding.gradient()
+            if other is None or candidate.name == "autodiff":
                 return None
-            largest = float(np.max(np.abs(values)))
-            bounds = (
-                self.safety * bounds + OWN_ROUNDING * self._eps(candidate) * largest
-            )
-            return values.reshape(shape), bounds.reshape(shape)
-        other = self.conditioning.gradient()
-        if other is None or candidate.name == "autodiff":
+            array = other[self.number]
+            if not all(f.passed for f in self.findings(candidate, array)):
+                return None
+            return array, (16 * eps + 1e-10) * np.abs(array) + 4 * terms
+        units = np.array([self._unit(look.direction) for look in self.looks])
+        slopes = [look.slope.central for look in self.looks]
+        values = np.array([s.value for s in slopes]) / units
+        bounds = self.safety * np.array([s.bound for s in slopes]) / units
+        if not np.isfinite(values + bounds).all():
             return None
-        array = other[self.number]
-        if any(not f.passed for f in self.findings(candidate, array)):
-            return None
-        largest = float(np.max(np.abs(array)))
-        exact = 32 * self._eps(candidate) * (largest + self._terms()) + 1e-10 * largest
-        return array, np.full(array.shape, exact)
+        values = values.reshape(self.leaf.values.shape)
+        own = self.rounding.own(values, eps) + terms
+        return values, bounds.reshape(values.shape) + own
 
-    def _finding(
-        self, look: Look, candidate: Candidate, gradient: np.ndarray | None = None
-    ) -> Finding:
-        if gradient is None:
-            gradient = candidate.gradient[self.number]
+    def flat_index(self, index: tuple[int, ...]) -> int:
+        """The coordinate of the caller's index (of a complex entry, the real part)."""
+        shape = self.leaf.shape
+        flat = int(np.ravel_multi_index(index, shape)) if shape else 0
+        return 2 * flat if self.leaf.is_complex else flat
+
+    def _gradient(self, candidate: Candidate) -> np.ndarray:
+        gradient = candidate.gradient[self.number]
         assert gradient is not None
-        multipliers = look.direction.multipliers()
-        value = along(gradient, multipliers, look.direction.leaf)
-        length = norm_along(np.ones_like(gradient), multipliers, look.direction.leaf)
-        rounding = OWN_ROUNDING * self._eps(candidate) * float(np.max(np.abs(gradient)))
-        finding = judge(look.slope, value, rounding * length, self.safety)
-        if finding.verdict is Verdict.DISAGREE:
-            terms = self._terms()
-            rounding += TERMS_ROUNDING * self._eps(candidate) * terms
-            finding = judge(look.slope, value, rounding * length, self.safety)
-        if len(self.kinks) == MANY_KINKS and look.slope.has_kink:
-            return _among_many_kinks(finding)
-        return finding
+        return gradient
 
-    def _eps(self, candidate: Candidate) -> float:
-        return max(candidate.eps(self.number), self.looker.function.precision)
+    def _record(
+        self,
+        blank: LeafReport,
+        candidate: Candidate,
+        found: list[Found],
+        look: Look,
+        worst: Finding,
+    ) -> LeafReport:
+        unit = self._unit(look.direction)
+        verdict, cause = worst.verdict, worst.explained(unit)
+        resolution, by_differences = self._resolution(candidate, found)
+        if verdict is Verdict.AGREE and not by_differences <= COARSEST:
+            if self._is_zero_but_for_rounding(candidate):
+                cause = "zero but for rounding"
+            else:
+                verdict = Verdict.UNRESOLVED
+                cause = f"only errors above {resolution:.1g} of the leaf would show"
+        if verdict is Verdict.NONDIFFERENTIABLE:
+            cause += self._other_breaks(look)
+        index = None
+        if isinstance(look.direction, Coordinate):
+            index = self.leaf.index(look.direction.flat)
+        return replace(
+            blank,
+            verdict=verdict,
+            passed=worst.passed and verdict is not Verdict.UNRESOLVED,
+            worst_index=index,
+            candidate_value=worst.candidate / unit,
+            reference_value=worst.reference / unit,
+            error=worst.error / unit,
+            bound=worst.bound / unit,
+            resolution=resolution,
+            cause=cause,
+        )
+
+    def _other_breaks(self, worst: Look) -> str:
+        """Where else the leaf is not differentiable."""
+        others = [
+            look.direction.flat
+            for look in self.looks
+            if isinstance(look.direction, Coordinate)
+            and breaks(look)
+            and look is not worst
+        ]
+        places = list(dict.fromkeys(str(list(self.leaf.index(i))) for i in others))
+        more = f" and {len(places) - 3} more" if len(places) > 3 else ""
+        text = f"; also at {', '.join(places[:3])}{more}" if places else ""
+        unlooked = len(self.where.unlooked)
+        return text + (
+            f"; {unlooked} more zeros or ties not looked at" * bool(unlooked)
+        )
+
+    def _unit(self, direction: AnyDirection) -> float:
+        """Size of a coordinate's step, so that derivatives are by the coordinate."""
+        if not isinstance(direction, Coordinate):
+            return 1.0
+        return direction.leaf.size(direction.flat)
+
+    def _largest(self) -> float:
+        """The loss by the smallest unit of the leaf."""
+        return max(look.slope.size for look in self.looks) / self.leaf.floor
 
     def _resolution(
-        self, candidate: Candidate, findings: list[tuple[Look, Finding]]
-    ) -> float:
-        gradient = candidate.gradient[self.number]
-        assert gradient is not None
+        self, candidate: Candidate, found: list[Found]
+    ) -> tuple[float, float]:
+        """The widest bound by the leaf's gradient: in all, and by the differences."""
         every = np.full(self.leaf.values.shape, ONE, np.int8)
-        norm = norm_along(gradient, every, self.leaf)
-        norm = max(norm, *(abs(f.reference) for _, f in findings))
-        widest = max(finding.bound for _, finding in findings)
-        return widest / norm if norm else float("inf")
+        size = norm(self._gradient(candidate), every, self.leaf)
+        size = max(size, *(abs(f.reference) for _, f in found))
+        if not size:
+            return float("inf"), float("inf")
+        bounds = [f.bound for _, f in found], [f.bound - f.rounding for _, f in found]
+        return max(bounds[0]) / size, max(bounds[1]) / size
 
     def _is_zero_but_for_rounding(self, candidate: Candidate) -> bool:
-        gradient = candidate.gradient[self.number]
-        assert gradient is not None
-        largest = float(np.max(np.abs(gradient)))
-        return largest <= 16 * self._eps(candidate) * self._terms()
+        """Whether the candidate and autodiff are both no more than rounding."""
+        other, terms = self.rounding.gradient(), self.rounding.terms(self.number)
+        if other is None or terms is None:
+            return False
+        eps = eps_of(candidate, self.number, self.looker.function)
+        allowed = (
+            16 * eps * np.max(self.rounding.of_terms(self.number, 1.0, self._largest()))
+        )
+        both = self._gradient(candidate), other[self.number]
+        return all(np.max(np.abs(g), initial=0.0) <= allowed for g in both)
 
-    def _terms(self) -> float:
-        """The size of what the gradient is summed from, if it is worth the name.
+    def _jointly(self, candidate: Candidate) -> list[Found]:
+        """Kinked coordinates together: what each allows, their sum may not."""
+        signed = self.where.signed(self._gradient(candidate))
+        smooth = [look for look in signed if not look.slope.has_kink]
+        found = []
+        for look in self.where.joint + smooth:
+            finding = self.finding(look, candidate)
+            if finding.verdict is Verdict.DISAGREE and look.slope.has_kink:
+                verdict, reason = Verdict.NONDIFFERENTIABLE, "along several kinks: "
+                reason += finding.reason
+                finding = finding._replace(verdict=verdict, reason=reason)
+            elif finding.verdict is Verdict.DISAGREE:
+                reason = "each value is allowed at its kink, their sum is not"
+                finding = finding._replace(reason=reason)
+            found.append((look, finding))
+        return found
 
-        Where float32 gives no sense at all, terms seem larger than the loss can hold.
-        """
-        terms = self.conditioning.terms(self.number)
-        largest = max(look.slope.size for look in self.looks) / self.leaf.floor
-        return terms if terms <= 1e3 * largest else 0.0
+    def _unlooked(self, candidate: Candidate) -> list[Found]:
+        """Kinks too many to look at: there the candidate must be as autodiff is."""
+        if self.where.entangled:
+            look = next(x for x in self.looks if breaks(x))
+            reason = "the probes cross kinks that could not be told apart"
+            return [(look, self._unresolved(look, candidate, reason))]
+        where = np.array(self.where.unlooked, int)
+        other = self.rounding.gradient()
+        if not len(where) or (other is None and candidate.name == "autodiff"):
+            return []
+        given = self._gradient(candidate).reshape(-1)[where]
+        if other is not None and np.allclose(
+            given, other[self.number].reshape(-1)[where], rtol=1e-6
+        ):
+            return []
+        reason = f"{len(where)} zeros or ties are too many to be looked at"
+        return [(self.looks[0], self._unresolved(self.looks[0], candidate, reason))]
 
-    def _directed(
-        self, candidate: Candidate, findings: list[tuple[Look, Finding]]
-    ) -> list[tuple[Look, Finding]]:
+    def _unresolved(self, look: Look, candidate: Candidate, reason: str) -> Finding:
+        finding = self.finding(look, candidate)
+        return finding._replace(
+            verdict=Verdict.UNRESOLVED, passed=False, reason=reason, sides=()
+        )
+
+    def _directed(self, candidate: Candidate, found: list[Found]) -> list[Found]:
         """One more probe of a large leaf, along all that autodiff has otherwise."""
-        gradient = candidate.gradient[self.number]
-        if self.small or self.kinks or candidate.name == "autodiff":
+        if self.where.small or candidate.name == "autodiff":
             return []
-        other = self.conditioning.gradient()
-        if other is None or any(f.verdict is Verdict.DISAGREE for _, f in findings):
+        other = self.rounding.gradient()
+        if other is None or any(f.verdict is Verdict.DISAGREE for _, f in found):
             return []
-        difference = gradient - other[self.number]
-        largest = float(np.max(np.abs(other[self.number])))
-        floor = 32 * self._eps(candidate) * largest + 1e-10 * largest
+        eps = eps_of(candidate, self.number, self.looker.function)
+        array = other[self.number]
+        difference = self._gradient(candidate) - array
+        floor = (16 * eps + 1e-10) * np.abs(array)
+        if not (np.abs(difference) > floor).any():
+            return []
+        floor = floor + 4 * self.rounding.of_terms(self.number, eps, self._largest())
         signs = np.where(np.abs(difference) > floor, np.sign(difference), 0)
+        signs.reshape(-1)[list(self.where.kinked)] = 0
         if not signs.any():
             return []
-        chosen = Chosen(self.leaf, (ONE * signs).astype(np.int8))
-        look = self.looker.look(self.number, chosen)
-        return [(look, self._finding(look, candidate))]
+        look = self.looker.look(
+            self.number, Chosen(self.leaf, (ONE * signs).astype(np.int8))
+        )
+        return [(look, self.finding(look, candidate))]
 
     def _located(
         self, candidate: Candidate, look: Look, worst: Finding
     ) -> tuple[Look, Finding]:
         """The wrong coordinate: where autodiff differs most, else by halving."""
+        if isinstance(look.direction, Coordinate):
+            return look, worst
+        is_wrong = self._is_wrong(candidate)
         flat = self._largest_difference(candidate)
-        if flat is None or not self._is_wrong(candidate)(self._coordinate(flat)):
-            found = self.looker.search(self.number, self._is_wrong(candidate), limit=1)
+        if flat is None or not is_wrong(self._coordinate(flat)):
+            found = self.looker.search(self.number, is_wrong, limit=1)
             flat = found[0] if found else None
         if flat is None:
             return look, worst
         coordinate = self._coordinate(flat)
-        return coordinate, self._finding(coordinate, candidate)
+        return coordinate, self.finding(coordinate, candidate)
 
     def _coordinate(self, flat: int) -> Look:
         return self.looker.look(self.number, Coordinate(self.leaf, flat))
 
     def _is_wrong(self, candidate: Candidate) -> Callable[[Look], bool]:
-        return lambda look: self._finding(look, candidate).verdict is Verdict.DISAGREE
+        return lambda look: self.finding(look, candidate).verdict is Verdict.DISAGREE
 
     def _largest_difference(self, candidate: Candidate) -> int | None:
-        other = self.conditioning.gradient()
-        gradient = candidate.gradient[self.number]
+        other = self.rounding.gradient()
         if other is None or candidate.name == "autodiff":
             return None
         size = power_below(np.maximum(np.abs(self.leaf.values), self.leaf.floor))
-        difference = np.abs(gradient - other[self.number]) * size
+        difference = np.abs(self._gradient(candidate) - other[self.number]) * size
         return int(np.argmax(difference)) if difference.any() else None
-
-
-def _breaks(look: Look) -> bool:
-    return look.slope.has_kink or bool(look.slope.jump)
 
 
 def _is_silent(looks: list[Look]) -> bool:
     """Whether the function does not change at all along any direction."""
     return all(
-        look.slope.central.value == 0
-        and not _breaks(look)
-        and look.slope.gap.value == 0
+        look.slope.central.value == 0 and not breaks(look) and look.slope.gap.value == 0
         for look in looks
     )
 
 
-def _among_many_kinks(finding: Finding) -> Finding:
-    """Along a probe through many kinks, slopes bound no right gradient strictly."""
-    if finding.verdict is not Verdict.DISAGREE:
-        return finding
-    reason = f"more than {MANY_KINKS - 1} kinks, {finding.reason}"
-    return finding._replace(verdict=Verdict.NONDIFFERENTIABLE, reason=reason)
-
-
-def _severity(pair: tuple[Look, Finding]) -> tuple[int, float]:
+def _severity(pair: Found) -> tuple[int, bool, float]:
     _, finding = pair
     excess = finding.excess
-    return list(Verdict).index(finding.verdict), -excess if excess == excess else 0.0
+    order = list(Verdict).index(finding.verdict)
+    return order, finding.passed, -excess if excess == excess else 0.0

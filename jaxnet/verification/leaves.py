@@ -40,6 +40,11 @@ class Leaf:
         sizes = np.abs(self.values[self.values != 0])
         return replace(self, floor=float(np.min(sizes, initial=self.floor)))
 
+    @property
+    def largest(self) -> float:
+        """The size of the largest coordinate."""
+        return max(float(np.max(np.abs(self.values), initial=0.0)), self.floor)
+
     def size(self, flat: int) -> float:
         """The unit in which a coordinate moves: the power of two below its size."""
         value = abs(float(self.values.reshape(-1)[flat]))
@@ -81,6 +86,10 @@ class Parameters:
             raise ValueError(complaint("params", "a floating leaf", got, fix))
         everything = tuple(value for _, value in flat)
         return cls(tuple(moving), tuple(held), everything, structure)
+
+    def as_given(self) -> PyTree:
+        """The pytree with every leaf in the dtype in which it was given."""
+        return self.rebuild([leaf.values for leaf in self.leaves], own_dtype=True)
 
     def rebuild(self, values: list[Any], own_dtype: bool = False) -> PyTree:
         """The pytree with the moving leaves' values replaced, held ones as they were.

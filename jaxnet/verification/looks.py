@@ -22,6 +22,10 @@ NOISY = 0.01
 """Above this share of the function's size, noise is no longer noise: it is chaos."""
 
 
+UNMEASURED = 1e-12
+"""The noise of a function that cannot be moved at all, by its size."""
+
+
 class Look(NamedTuple):
     """One direction, and the derivative along it."""
 
@@ -78,9 +82,7 @@ class Looker:
     def _look(self, number: int, direction: AnyDirection) -> Look:
         multipliers = direction.multipliers()
         noise = self.noise(number)
-        leaves = list(self.parameters.leaves)
-        leaves[number] = direction.leaf
-        point = replace(self.parameters, leaves=tuple(leaves))
+        point = self._with(number, direction.leaf)
         values = self.function.line(number, multipliers, TIMES, point)
         found = slope(values, noise)
         if self._noisy(number, Look(direction, found)):
@@ -113,12 +115,25 @@ class Looker:
         """The standard deviation of the function's noise as a leaf moves."""
         if number not in self._noise:
             leaf = self.parameters.leaves[number]
-            multipliers = Direction(leaf, self.seed).multipliers()
-            precision = self.function.precision
-            times = noise_times(precision)
-            values = self.function.line(number, multipliers, times, self.parameters)
-            self._noise[number] = noise_level(self.start(number), values, precision)
+            measured = self._measured(number, leaf)
+            if measured is None:  # moved out of the domain: each by its own size
+                measured = self._measured(number, leaf.finely())
+            if measured is None:
+                measured = UNMEASURED * abs(self.start(number))
+            self._noise[number] = max(measured, self.function.solver_noise())
         return self._noise[number]
+
+    def _measured(self, number: int, leaf: Leaf) -> float | None:
+        precision = self.function.precision_of(number)
+        multipliers = Direction(leaf, self.seed).multipliers()
+        point = self._with(number, leaf)
+        values = self.function.line(number, multipliers, noise_times(precision), point)
+        return noise_level(self.start(number), values, precision)
+
+    def _with(self, number: int, leaf: Leaf) -> Parameters:
+        leaves = list(self.parameters.leaves)
+        leaves[number] = leaf
+        return replace(self.parameters, leaves=tuple(leaves))
 
     def start(self, number: int) -> float:
         """The function at the point, by the same program as all other values."""

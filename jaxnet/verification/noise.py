@@ -30,24 +30,28 @@ def coarse_spacing(precision: float) -> float:
     return float(min(max(COARSE_SPACING, 4 * precision), 2.0**-5))
 
 
-def noise_level(start: float, values: np.ndarray, precision: float) -> float:
+def noise_level(start: float, values: np.ndarray, precision: float) -> float | None:
     """The standard deviation of phi's noise from its values at `noise_times`.
 
     The fine spacing is believed if phi is smooth and sloped there; a flat or jagged
     one says nothing of a staircase, and the coarse spacing is taken. The quieter side
     of 0 counts: a kink beside 0 disturbs one side only. A function that rounds to less
     than float64 has the noise of its own rounding at least, however flat it looks.
+    None where no table is finite.
     """
     if precision > np.finfo(np.float64).eps:
-        return max(_noise(start, values, False), precision * abs(start) / 8)
+        noise = _noise(start, values, False)
+        return None if noise is None else max(noise, precision * abs(start) / 8)
     return _noise(start, values, True)
 
 
-def _noise(start: float, values: np.ndarray, in_double: bool) -> float:
+def _noise(start: float, values: np.ndarray, in_double: bool) -> float | None:
     tables = [np.concatenate([[start], side]) for side in values.reshape(4, POINTS)]
-    coarse, fine = tables[:2], tables[2:]
-    smooth = [t for t in fine if in_double and _is_smooth(t)]
-    for group in (smooth, coarse, fine):
+    groups = [g for g in (tables[:2], tables[2:]) if np.isfinite(g).all()]
+    if not groups:
+        return None
+    fine = tables[2:] if np.isfinite(tables[2:]).all() and in_double else []
+    for group in ([t for t in fine if _is_smooth(t)], *groups):
         levels = [level for level in map(_more_wild, group) if math.isfinite(level)]
         if levels:
             return min(levels)

@@ -1,11 +1,13 @@
 """What a traced function computes, read from its jaxpr; no ground for a verdict."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+
+Instead = Callable[[Any, list[Any]], list[Any] | None]
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,12 @@ class Program:
     def precision(self) -> float:
         """ε of the coarsest floating type that the parameters pass through."""
         return max((_eps(e) for e in self.equations), default=_DOUBLE)
+
+    def precision_of(self, number: int) -> float:
+        """ε of the coarsest floating type that one input passes through."""
+        jaxpr = self.closed.jaxpr
+        moving = [i == number for i in range(len(jaxpr.invars))]
+        return max((_eps(e) for e in dependent(jaxpr, moving)), default=_DOUBLE)
 
     def coarsest(self) -> Any | None:
         """The first equation that computes in less than float64."""
@@ -97,7 +105,29 @@ _SUSPECTS = {
     "pure_callback": "a callback",
     "io_callback": "a callback",
 }
-_LIBRARY = ("/jax/_src/nn/", "/jax/_src/ops/", "/jax/_src/scipy/", "/optax/")
+_LIBRARY = (
+    "/jax/_src/nn/",
+    "/jax/_src/ops/",
+    "/jax/_src/scipy/",
+    "/jax/_src/numpy/linalg",
+    "/jax/_src/lax/linalg",
+    "/optax/",
+)
+
+
+_RANDOM = ("random_bits", "threefry2x32", "rng_bit_generator", "rng_uniform")
+
+
+def draws_numbers(program: Program) -> bool:
+    """Whether random numbers are drawn anywhere: others in float64 than in float32."""
+    return any(e.primitive.name in _RANDOM for e in _every(program.closed.jaxpr))
+
+
+def _every(jaxpr: Any) -> Iterator[Any]:
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in sub_jaxprs(equation):
+            yield from _every(inner)
 
 
 def suspects(program: Program) -> list[str]:
@@ -174,7 +204,12 @@ def without_small_constants(program: Program, values: list[Any]) -> Any:
 
     Such a constant is a literal of at most 1e-4 added to something. Returns the value.
     """
-    return _without(program.closed.jaxpr, program.closed.consts, values)[0]
+
+    def unguarded(equation: Any, inputs: list[Any]) -> list[Any] | None:
+        kept = _guards(equation)
+        return None if kept is None else [inputs[kept]]
+
+    return _run(program.closed.jaxpr, program.closed.consts, values, unguarded)[0]
 
 
 GUARD = 1e-4
@@ -183,6 +218,36 @@ GUARD = 1e-4
 def guards(program: Program) -> list[Any]:
     """The additions of a small constant."""
     return [e for e in program.equations if _guards(e) is not None]
+
+
+def solvers(program: Program) -> list[Any]:
+    """The loops whose end depends on floating values: iterations to a tolerance."""
+    return [
+        e
+        for e in program.equations
+        if e.primitive.name == "while" and _ends_by_value(e.params["cond_jaxpr"].jaxpr)
+    ]
+
+
+def _ends_by_value(jaxpr: Any) -> bool:
+    moving = [jnp.issubdtype(v.aval.dtype, np.floating) for v in jaxpr.invars]
+    used = {v for e in dependent(jaxpr, moving) for v in e.outvars}
+    return any(v in used for v in jaxpr.outvars if not _is_literal(v))
+
+
+def one_more_round(program: Program, values: list[Any]) -> Any:
+    """The value with one round more in each loop that iterates to a tolerance."""
+    ends = {id(e) for e in solvers(program)}
+
+    def longer(equation: Any, inputs: list[Any]) -> list[Any] | None:
+        if id(equation) not in ends:
+            return None
+        body, params = equation.params["body_jaxpr"], equation.params
+        n, m = params["cond_nconsts"], params["body_nconsts"]
+        state = run_equation(equation, inputs)
+        return _run(body.jaxpr, body.consts, [*inputs[n : n + m], *state], longer)
+
+    return _run(program.closed.jaxpr, program.closed.consts, values, longer)[0]
 
 
 def _guards(equation: Any) -> int | None:
@@ -195,7 +260,8 @@ def _guards(equation: Any) -> int | None:
     return None
 
 
-def _without(jaxpr: Any, consts: Any, values: Any) -> list[Any]:
+def _run(jaxpr: Any, consts: Any, values: Any, instead: Instead) -> list[Any]:
+    """Run a jaxpr, through jit, with what `instead` gives for an equation."""
     known = dict(
         zip([*jaxpr.constvars, *jaxpr.invars], [*consts, *values], strict=True)
     )
@@ -205,15 +271,13 @@ def _without(jaxpr: Any, consts: Any, values: Any) -> list[Any]:
 
     for equation in jaxpr.eqns:
         inputs = [read(v) for v in equation.invars]
-        kept = _guards(equation)
         inner = (
             equation.params.get("jaxpr") if equation.primitive.name == "jit" else None
         )
-        if kept is not None:
-            outputs = [inputs[kept]]
-        elif inner is not None:
-            outputs = _without(inner.jaxpr, inner.consts, inputs)
-        else:
+        outputs = instead(equation, inputs)
+        if outputs is None and inner is not None:
+            outputs = _run(inner.jaxpr, inner.consts, inputs, instead)
+        elif outputs is None:
             outputs = run_equation(equation, inputs)
         known.update(zip(equation.outvars, outputs, strict=True))
     return [read(v) for v in jaxpr.outvars]

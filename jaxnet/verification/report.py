@@ -12,6 +12,9 @@ class GradientMismatch(AssertionError):
     """A gradient did not pass; the message is the report's table."""
 
 
+_NUMBERS = ("candidate_value", "reference_value", "error", "bound", "resolution")
+
+
 @dataclass(frozen=True)
 class LeafReport:
     """One leaf of one candidate.
@@ -108,7 +111,7 @@ class GradientReport:
 
     def to_json(self) -> str:
         """The report as JSON text; `from_json` gives an equal report."""
-        return json.dumps(asdict(self), default=lambda verdict: verdict.value, indent=1)
+        return json.dumps(_without_nan(asdict(self)), indent=1, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> "GradientReport":
@@ -128,8 +131,23 @@ class GradientReport:
             ) from None
 
 
+def _without_nan(value: Any) -> Any:
+    """JSON knows no NaN and no infinity: null, and a string."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    if isinstance(value, Verdict):
+        return value.value
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
+
+
 def _leaf_from_json(fields: dict[str, Any]) -> LeafReport:
     index = fields["worst_index"]
+    for name in _NUMBERS:
+        fields[name] = math.nan if fields[name] is None else float(fields[name])
     return LeafReport(
         **{
             **fields,

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxnet.array_types import PyTree
 from jaxnet.verification.leaves import floating_leaves, with_floating
+from jaxnet.verification.program import Program
 from jaxnet.verification.report import LeafReport
 from jaxnet.verification.rule import Rule, inner, random_like
 from jaxnet.verification.verdict import Verdict
@@ -27,11 +28,14 @@ Map = Callable[..., PyTree]
 
 
 def consistency(rule: Rule, linear: Map, name: str) -> list[LeafReport]:
-    """The rows for `rule.vjp` or `rule.jvp`, less demands that cannot be put."""
-    repeats = _repeats(rule, linear)
-    rows = [_forward(rule), repeats]
-    if repeats.passed:
-        rows += _demands(rule, linear, name)
+    """The rows for `rule.vjp` or `rule.jvp`, less demands that cannot be put.
+
+    Of a rule that raises or gives a NaN, the leaves say so; no more is asked of it.
+    """
+    rows = [_forward(rule)]
+    if _is_finite(rule, linear):
+        repeats = _repeats(rule, linear)
+        rows += [repeats, *(_demands(rule, linear, name) if repeats.passed else [])]
     return [replace(row, candidate=name) for row in rows if row is not None]
 
 
@@ -39,6 +43,13 @@ def _demands(rule: Rule, linear: Map, name: str) -> list[LeafReport | None]:
     """The rows that mean something only if the rule repeats."""
     rows = [*_linearity(rule, linear, name), _adjoint(rule), _jitted(rule, linear)]
     return [*rows, _vmapped(rule, linear), _one_by_one(rule, linear, name)]
+
+
+def _is_finite(rule: Rule, linear: Map) -> bool:
+    try:
+        return all(jnp.isfinite(x).all() for x in _arrays(linear(rule.args)))
+    except Exception:
+        return False
 
 
 def _forward(rule: Rule) -> LeafReport | None:
@@ -66,13 +77,13 @@ def _repeats(rule: Rule, linear: Map) -> LeafReport:
 
 
 def _linearity(rule: Rule, linear: Map, name: str) -> list[LeafReport]:
-    """Zero of zero, and double of double."""
+    """Zero of zero, and of minus double, minus double: |t| is not linear in t."""
     seed = rule.cotangent
     if name == "jvp":
         seed = random_like(rule.moving(rule.args), [*rule.seed, 4])
     once = linear(rule.args, seed)
     none = linear(rule.args, jax.tree.map(lambda c: 0.0 * c, seed))
-    twice = linear(rule.args, jax.tree.map(lambda c: 2.0 * c, seed))
+    twice = linear(rule.args, jax.tree.map(lambda c: -2.0 * c, seed))
     word = "cotangent" if name == "vjp" else "tangent"
     ignores = _close(twice, once) and _close(none, once)
     cause = (
@@ -85,7 +96,7 @@ def _linearity(rule: Rule, linear: Map, name: str) -> list[LeafReport]:
     return [
         _compared(f"0 for {word} 0", zero, none, cause, scale),
         _compared(
-            f"linear in {word}", jax.tree.map(lambda x: 2 * x, once), twice, cause
+            f"linear in {word}", jax.tree.map(lambda x: -2 * x, once), twice, cause
         ),
     ]
 
@@ -96,7 +107,7 @@ def _adjoint(rule: Rule) -> LeafReport | None:
     try:
         forward = rule.jvp(rule.args, tangent)
         back = _arrays(rule.vjp(rule.args))
-    except (TypeError, ValueError, NotImplementedError):
+    except Exception:
         return None
     pushed = float(inner(rule.cotangent, forward))
     pulled = float(inner(tangent, [jnp.asarray(x) for x in back]))
@@ -115,8 +126,25 @@ def _jitted(rule: Rule, linear: Map) -> LeafReport:
         compiled = _compiled(rule, linear)(moving)
     except Exception as error:
         return _failed("jit = eager", error)
+    eager, afresh = linear(rule.args), _without_any_jit(rule, linear)
+    if afresh is not None and not _close(eager, afresh):
+        cause = "a closed-over Python value is another than when jit froze it"
+        return _compared("jit = eager", afresh, eager, cause)
     cause = "jit gives another value: a Python value or branch was frozen"
-    return _compared("jit = eager", linear(rule.args), compiled, cause)
+    return _compared("jit = eager", eager, compiled, cause)
+
+
+def _without_any_jit(rule: Rule, linear: Map) -> PyTree | None:
+    """The rule with its own jits off too; None if it has none, or a loop to unroll."""
+    try:
+        traced = jax.make_jaxpr(_compiled(rule, linear))(rule.moving(rule.args))
+        names = {e.primitive.name for e in Program.of(traced).equations}
+        if "jit" not in names or names & {"scan", "while"}:
+            return None
+        with jax.disable_jit():
+            return linear(rule.args)
+    except Exception:
+        return None
 
 
 def _compiled(rule: Rule, linear: Map) -> Map:
@@ -145,7 +173,7 @@ def _vmapped(rule: Rule, linear: Map) -> LeafReport | None:
         "vmap = loop",
         expected,
         together,
-        cause + _shape_factor(rule, expected, together),
+        cause + _shape_factor(rule, expected, together, EXAMPLES),
     )
 
 
@@ -180,7 +208,7 @@ def _one_by_one(rule: Rule, linear: Map, name: str) -> LeafReport | None:
     return _compared("batch = examples", expected, together, cause)
 
 
-def _shape_factor(rule: Rule, expected: PyTree, got: PyTree) -> str:
+def _shape_factor(rule: Rule, expected: PyTree, got: PyTree, examples: int = 1) -> str:
     """Whether the two differ by one factor, made of axis sizes."""
     one = np.concatenate([np.ravel(x) for x in _arrays(expected)])
     other = np.concatenate([np.ravel(x) for x in _arrays(got)])
@@ -189,7 +217,7 @@ def _shape_factor(rule: Rule, expected: PyTree, got: PyTree) -> str:
     factor = float(one @ other / (one @ one))
     if not factor or not np.allclose(other, factor * one, rtol=1e-2, atol=0):
         return ""
-    sizes = {s for x in rule.moving(rule.args) for s in x.shape} | {EXAMPLES, 1}
+    sizes = {s for x in rule.moving(rule.args) for s in x.shape} | {examples, 1}
     for n in sizes:
         for m in sizes:
             if n != m and abs(factor * n / m - 1) < 1e-3:

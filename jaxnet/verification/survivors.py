@@ -25,8 +25,9 @@ def mistakes(
     check: LeafCheck, candidate: Candidate
 ) -> Iterator[tuple[str, np.ndarray]]:
     """The right gradient of a leaf with each canonical mistake."""
-    g = candidate.gradient[check.number]
-    assert g is not None
+    given = candidate.gradient[check.number]
+    assert given is not None
+    g = given.astype(np.float64)
     yield "a factor 2 (or N)", 2 * g
     yield "a flipped sign", -g
     yield "zero in its place", 0 * g
@@ -36,7 +37,7 @@ def mistakes(
     if g.ndim >= 2 and g.shape[-1] == g.shape[-2] > 1:
         yield "a transposition", np.swapaxes(g, -1, -2)
     largest = np.unravel_index(int(np.argmax(np.abs(g))), g.shape)
-    one = np.array(g, np.float64)
+    one = g.copy()
     one[largest] *= 1.001
     yield "its largest entry off by 0.1 %", one
     for other in candidate.gradient[: check.number]:

@@ -1,0 +1,129 @@
+"""What does verifying a net of 10 million parameters cost in memory and time?
+
+    python experiments/verifier_at_scale.py
+    python experiments/verifier_at_scale.py --quick      # 250,000 parameters
+
+Two dense layers of float32 around a tanh, 10 million parameters, a batch of 16;
+autodiff is the candidate. Prints the evaluations of each leaf, the seconds, and the peak
+of the resident memory above what the process held before the check, as a multiple of
+the parameters' memory; and the same for one loss and gradient alone, which any checker
+needs. Exits 1 if the gradient fails. Takes a few minutes on two cores.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from jaxnet.verification import check_gradients
+
+BATCH = 16
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Measure the verifier on a large net."""
+
+    width: int = 2236
+    """Of both layers: twice its square is the number of parameters."""
+    out: Path | None = None
+    """Folder for verifier_at_scale.json."""
+    quick: bool = False
+    """A width of 353."""
+    measure: str | None = None
+    """For the script itself: measure "check", "gradient" or "nothing" here."""
+
+
+def main() -> None:
+    """Measure each in a process of its own, whose peak it is."""
+    flags = tyro.cli(Flags, description=__doc__)
+    width = 353 if flags.quick else flags.width
+    if flags.measure is not None:
+        print(json.dumps(measure(flags.measure, width)))
+        return
+    result = {name: in_a_process(name, width) for name in ("gradient", "check")}
+    size = 4 * 2 * (width**2 + width)
+    print(f"{size // 4:,} parameters in float32, {size / 2**20:.0f} MiB")
+    for name, found in result.items():
+        peak = found["peak_bytes"]
+        print(
+            f"{name:<9} peak {peak / 2**20:6.0f} MiB above the start, "
+            f"{peak / size:5.1f} × the parameters, {found['seconds']:5.1f} s"
+        )
+    for path, leaf in result["check"]["leaves"].items():
+        print(
+            f"{path:<12} {leaf['evaluations']:4} evaluations, {leaf['verdict']}, "
+            f"resolution {leaf['resolution']:.1e}"
+        )
+    if flags.out is not None:
+        flags.out.mkdir(parents=True, exist_ok=True)
+        (flags.out / "verifier_at_scale.json").write_text(json.dumps(result, indent=1))
+    sys.exit(0 if result["check"]["passed"] else 1)
+
+
+def in_a_process(name: str, width: int) -> Any:
+    """What a fresh process measures."""
+    words = [sys.executable, __file__, "--measure", name, "--width", str(width)]
+    output = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return json.loads(output.splitlines()[-1])
+
+
+def measure(name: str, width: int) -> dict[str, Any]:
+    """Peak memory above the start, seconds, and what the check said."""
+    loss, params = problem(width)
+    small_loss, small = problem(8)
+    check_gradients(small_loss, small)  # loads what JAX loads once
+    jax.block_until_ready(jax.grad(loss)(jax.tree.map(jnp.asarray, small)))
+    before, begin = peak_memory(), time.perf_counter()
+    found: dict[str, Any] = {}
+    if name == "gradient":
+        jax.block_until_ready(jax.jit(jax.value_and_grad(loss))(params))
+    else:
+        report = check_gradients(loss, params)
+        found["passed"] = report.passed
+        found["leaves"] = {
+            leaf.path: {
+                "evaluations": leaf.evaluations,
+                "verdict": leaf.verdict.value,
+                "resolution": leaf.resolution,
+            }
+            for leaf in report.leaves
+        }
+    seconds = time.perf_counter() - begin
+    return {"peak_bytes": peak_memory() - before, "seconds": seconds, **found}
+
+
+def problem(width: int) -> tuple[Any, dict[str, np.ndarray]]:
+    """Two dense layers of `width` units, and a mean of squares."""
+    random = np.random.default_rng(0)
+    images = random.standard_normal((BATCH, width), np.float32)
+    params = {}
+    for number in (1, 2):
+        weight = random.standard_normal((width, width), np.float32)
+        params[f"W{number}"] = weight / np.float32(width**0.5)
+        params[f"b{number}"] = random.standard_normal(width, np.float32) / 10
+
+    def loss(params: Any) -> jax.Array:
+        x = jnp.asarray(images[:, : len(params["W1"])], params["W1"].dtype)
+        hidden = jnp.tanh(x @ params["W1"] + params["b1"][None, :])
+        return jnp.mean((hidden @ params["W2"] + params["b2"][None, :]) ** 2)
+
+    return loss, params
+
+
+def peak_memory() -> int:
+    """Bytes of resident memory at the highest, so far."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+if __name__ == "__main__":
+    main()

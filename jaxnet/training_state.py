@@ -1,0 +1,162 @@
+"""What a run is, and what came of it: State and History.
+
+Many runs at once are one whose State has a leading axis.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Float32, Int, Int32
+
+from jaxnet.array_types import Array, PyTree, RandomKey
+from jaxnet.input_checks import complaint, describe
+from jaxnet.network import Params, init_params
+
+SGD = optax.inject_hyperparams(optax.sgd)(learning_rate=0.1)
+"""The book's optimiser; its learning rate lies in the State, so no rate recompiles."""
+
+
+class State(NamedTuple):
+    """All that a run is: with the data and the arguments of `train`, its whole future.
+
+    A batch of runs has one leading axis on every leaf but `step`.
+    """
+
+    params: Params
+    optimizer_state: PyTree
+    step: Int32[Array, ""]
+    key: RandomKey
+
+
+RUNS_AXES: Any = State._make((0, 0, None, 0))
+"""The axis of the runs in each leaf of a batch of states."""
+
+
+class History(NamedTuple):
+    """What came of a run: accuracies at the start of every epoch and at the end.
+
+    steps: the step of each row of accuracies, which are shares of all images.
+    losses: the mean loss of every batch, before its step.
+    """
+
+    steps_per_epoch: int
+    steps: Int[np.ndarray, " rows"]
+    train_accuracy: Float32[np.ndarray, "*runs rows"]
+    test_accuracy: Float32[np.ndarray, "*runs rows"]
+    losses: Float32[np.ndarray, "*runs steps"]
+
+
+def init_state(
+    key: RandomKey,
+    layer_sizes: Sequence[int] = (784, 50, 10),
+    optimizer: optax.GradientTransformation = SGD,
+    scale: float = 0.01,
+) -> State:
+    """The state before the first step; an axis of keys gives a batch of runs.
+
+    `key` is consumed: half of it draws the parameters, half the batches.
+    """
+    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = jax.random.wrap_key_data(jnp.asarray(key))
+    initial = _initial if isinstance(key, jax.core.Tracer) else _initial_compiled
+    return initial(key, tuple(layer_sizes), optimizer, scale)
+
+
+def _initial(
+    key: RandomKey,
+    layer_sizes: tuple[int, ...],
+    optimizer: optax.GradientTransformation,
+    scale: float,
+) -> State:
+    def one(key: RandomKey) -> State:
+        params_key, batches_key = jax.random.split(key)
+        params = init_params(params_key, layer_sizes, scale)
+        return State(params, optimizer.init(params), jnp.int32(0), batches_key)
+
+    return jax.vmap(one, out_axes=RUNS_AXES)(key) if key.ndim else one(key)
+
+
+# It runs once: optimising it would take longer than it does.
+_initial_compiled = partial(
+    jax.jit,
+    static_argnums=(1, 2, 3),
+    compiler_options={"xla_backend_optimization_level": 0},
+)(_initial)
+
+
+def with_learning_rate(state: State, learning_rate: Any) -> State:
+    """The state with another learning rate: one number, or one a run.
+
+    Raises:
+        ValueError: the optimiser keeps none in its state.
+    """
+    old = getattr(state.optimizer_state, "hyperparams", {})
+    if "learning_rate" not in old:
+        expected = "a state that holds the learning rate"
+        got = type(state.optimizer_state).__name__
+        fix = "make the optimiser by optax.inject_hyperparams"
+        raise ValueError(complaint("state.optimizer_state", expected, got, fix))
+    rates = np.asarray(learning_rate, old["learning_rate"].dtype)
+    new = dict(old, learning_rate=np.broadcast_to(rates, state.key.shape))
+    changed = state.optimizer_state._replace(hyperparams=new)
+    return state._replace(optimizer_state=changed)
+
+
+def begun(
+    state: State, history: History | None, epoch_length: int
+) -> tuple[int, History]:
+    """The step of the state, and its history without a row inside an epoch.
+
+    Raises:
+        ValueError: the history is not that of the state.
+    """
+    if np.shape(state.step):
+        fix = "pass a batch of keys to init_state"
+        raise ValueError(complaint("state.step", "shape ()", describe(state.step), fix))
+    step, runs = int(state.step), state.key.shape
+    if history is None:
+        none = np.zeros((*runs, 0), np.float32)
+        history = History(epoch_length, np.zeros(0, np.int64), none, none, none)
+    if history.losses.shape != (*runs, step) or history.steps_per_epoch != epoch_length:
+        expected = f"{step} steps in epochs of {epoch_length}"
+        got = f"{history.losses.shape[-1]} in epochs of {history.steps_per_epoch}"
+        fix = "pass the history that came with the state, and the same batch size"
+        raise ValueError(complaint("history", expected, got, fix))
+    kept = (history.steps % epoch_length == 0) & (history.steps < step)
+    return step, history._replace(
+        steps=history.steps[kept],
+        train_accuracy=history.train_accuracy[..., kept],
+        test_accuracy=history.test_accuracy[..., kept],
+    )
+
+
+def with_row(history: History, step: int, row: tuple[Array, Array]) -> History:
+    """The history with the accuracies at one more step."""
+    train_accuracy, test_accuracy = (np.asarray(r)[..., None] for r in row)
+    return history._replace(
+        steps=np.append(history.steps, step),
+        train_accuracy=np.append(history.train_accuracy, train_accuracy, axis=-1),
+        test_accuracy=np.append(history.test_accuracy, test_accuracy, axis=-1),
+    )
+
+
+def with_losses(history: History, losses: Array, first: int, stop: int) -> History:
+    """The history with the losses of steps `first` to `stop`, from those of an epoch.
+
+    Raises:
+        FloatingPointError: at some step no run is left with a finite loss.
+    """
+    begin = first % history.steps_per_epoch
+    new = np.asarray(losses)[..., begin : begin + stop - first]
+    finite = np.isfinite(new).reshape(-1, stop - first).any(axis=0)
+    if not finite.all():
+        step = first + int(np.argmin(finite))
+        got = f"{new[..., step - first].ravel()[0]} at step {step}"
+        fix = "the learning rate is too large, as a rule: pass a tenth of it"
+        raise FloatingPointError(complaint("loss", "a finite number", got, fix))
+    return history._replace(losses=np.append(history.losses, new, axis=-1))

@@ -1,0 +1,212 @@
+"""What check_vjp and check_jvp demand of a rule beside being right.
+
+Each demand is one row of the report; a right rule passes it, and of a rule that breaks
+it, that row says how.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.custom_derivatives import linear_call
+
+from jaxnet import GradientReport, LeafReport, Verdict, check_jvp, check_vjp
+
+Rule = Callable[..., Any]
+
+RNG = np.random.default_rng(1)
+X = jnp.asarray(RNG.standard_normal(5), jnp.float32)
+ROWS = jnp.asarray(RNG.standard_normal((4, 3)), jnp.float32)
+
+
+def row(report: GradientReport, path: str) -> LeafReport:
+    """The row of one demand."""
+    (found,) = (leaf for leaf in report.leaves if leaf.path == path)
+    return found
+
+
+def reverse(backward: Rule, forward: Rule | None = None) -> Rule:
+    """Sin with a backward pass of (x, g)."""
+    f = jax.custom_vjp(lambda x: jnp.sin(x))
+    f.defvjp(forward or (lambda x: (f(x), x)), lambda x, g: (backward(x, g),))
+    return f
+
+
+def tangent(rule: Rule) -> Rule:
+    """Sin with a tangent of (x, t)."""
+    f = jax.custom_jvp(lambda x: jnp.sin(x))
+    f.defjvp(lambda p, t: (f(p[0]), rule(p[0], t[0])))
+    return f
+
+
+@pytest.mark.parametrize(
+    ("check", "rule", "word"),
+    [(check_vjp, reverse, "cotangent"), (check_jvp, tangent, "tangent")],
+)
+def test_a_rule_is_linear(check: Rule, rule: Callable[[Rule], Rule], word: str) -> None:
+    """Right; ignoring what it is given; |t|, t² and t + 1/1000 in place of t."""
+    doubled = f"linear in {word}"
+    right = check(rule(lambda x, t: jnp.cos(x) * t), X)
+    assert right.passed
+    assert row(right, doubled).passed
+    ignores = check(rule(lambda x, t: jnp.cos(x)), X)
+    for path in (f"0 for {word} 0", doubled):
+        assert row(ignores, path).verdict is Verdict.DISAGREE
+        assert row(ignores, path).cause == f"the rule ignores its {word}"
+    for bent in (jnp.abs, jnp.square, lambda t: t + 1e-3):
+        report = check(rule(lambda x, t, bent=bent: jnp.cos(x) * bent(t)), X)
+        assert row(report, doubled).cause == f"not linear in the {word}"
+
+
+def test_the_forward_pass_of_a_rule_gives_the_value() -> None:
+    """A forward pass that adds 0.1 differs from the function by it."""
+    right = reverse(lambda x, g: g * jnp.cos(x))
+    wrong = reverse(lambda x, g: g * jnp.cos(x), lambda x: (jnp.sin(x) + 0.1, x))
+    assert check_vjp(right, X).passed
+    report = check_vjp(wrong, X)
+    assert [leaf.path for leaf in report.leaves if not leaf.passed] == ["forward value"]
+    assert report.worst.error == pytest.approx(0.1, rel=1e-5)
+    assert "forward pass gives another value" in report.worst.cause
+
+
+def sine_with_transpose(factor: float) -> Rule:
+    """A right forward mode, with a transposition by hand that may be wrong."""
+
+    def rule(x: Any, t: Any) -> Any:
+        def forth(c: Any, t: Any) -> Any:
+            return c * t
+
+        return linear_call(forth, lambda c, g: factor * c * g, jnp.cos(x), t)
+
+    return tangent(rule)
+
+
+def test_forward_and_reverse_mode_are_transposes() -> None:
+    """A jvp that is right by itself fails for its transposition."""
+    right = check_jvp(sine_with_transpose(1.0), X)
+    assert right.passed
+    assert row(right, "adjoint identity").passed
+    wrong = check_jvp(sine_with_transpose(1.5), X)
+    assert [leaf.path for leaf in wrong.leaves if not leaf.passed] == [
+        "adjoint identity"
+    ]
+    assert "not each other's transpose" in wrong.worst.cause
+    both = check_vjp(sine_with_transpose(1.5), X)
+    assert not row(both, "[0]").passed
+    assert not row(both, "adjoint identity").passed
+
+
+def test_without_two_modes_there_is_no_adjoint_identity() -> None:
+    """A custom_vjp has no forward mode: the demand is left out, not passed."""
+    report = check_vjp(reverse(lambda x, g: g * jnp.cos(x)), X)
+    assert "adjoint identity" not in [leaf.path for leaf in report.leaves]
+
+
+def test_second_order_is_checked_on_request() -> None:
+    """cos x g is right; its own derivative, given as +sin x, is not."""
+
+    def sine(sign: float) -> Rule:
+        cosine = jax.custom_jvp(lambda x: jnp.cos(x))
+        cosine.defjvps(lambda t, y, x: sign * jnp.sin(x) * t)
+        return reverse(lambda x, g: g * cosine(x))
+
+    assert check_vjp(sine(-1.0), X, order=2).passed
+    assert check_vjp(sine(1.0), X).passed
+    report = check_vjp(sine(1.0), X, order=2)
+    (wrong,) = (leaf for leaf in report.leaves if not leaf.passed)
+    assert wrong.candidate == "vjp order 2"
+    assert "sign flipped" in wrong.cause
+    with pytest.raises(ValueError, match="one of 1, 2, got 3"):
+        check_vjp(jnp.sin, X, order=3)
+
+
+def host_sine(divisor: Callable[[Any], float]) -> Rule:
+    """Σ sin x; the backward asks the host for cos x / divisor, batches and all."""
+
+    def on_host(x: Any) -> Any:
+        return np.asarray(np.cos(x) / divisor(x), x.dtype)
+
+    def backward(x: Any, g: Any) -> Any:
+        shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        cosine = jax.pure_callback(on_host, shape, x, vmap_method="broadcast_all")
+        return (g * cosine,)
+
+    f = jax.custom_vjp(lambda x: jnp.sum(jnp.sin(x)))
+    f.defvjp(lambda x: (f(x), x), backward)
+    return f
+
+
+def test_a_callback_that_divides_by_its_shape_breaks_under_vmap() -> None:
+    """Right for one example of 5, since it multiplies by 5; under vmap it sees 3."""
+    assert check_vjp(host_sine(lambda x: 1.0), X).passed
+    report = check_vjp(host_sine(lambda x: x.shape[0] / 5), X)
+    (wrong,) = (leaf for leaf in report.leaves if not leaf.passed)
+    assert wrong.path == "vmap = loop"
+    assert "×5/3: the rule divides by a shape such as x.shape[0]" in wrong.cause
+
+
+def test_a_callback_without_vmap_is_not_accused() -> None:
+    """What cannot be batched at all has no row about batches."""
+
+    def backward(x: Any, g: Any) -> Any:
+        return g * jax.pure_callback(lambda x: np.cos(x), x, x)
+
+    report = check_vjp(reverse(backward), X)
+    assert report.passed, str(report)
+    assert "vmap = loop" not in [leaf.path for leaf in report.leaves]
+
+
+def test_a_rule_that_divides_by_the_batch_is_named() -> None:
+    """It is right for each example alone, and a fourth of that for all four."""
+    right = check_vjp(reverse(lambda x, g: g * jnp.cos(x)), ROWS)
+    assert right.passed
+    assert row(right, "batch = examples").passed
+    wrong = check_vjp(reverse(lambda x, g: g * jnp.cos(x) / x.shape[0]), ROWS)
+    cause = row(wrong, "batch = examples").cause
+    assert "×1/4: the rule divides by a shape such as x.shape[0]" in cause
+    assert row(wrong, "vmap = loop").passed
+
+
+def test_a_function_that_mixes_examples_is_not_asked_for_them() -> None:
+    """A mean over the batch is no map of examples."""
+    report = check_vjp(lambda x: x - jnp.mean(x, axis=0, keepdims=True), ROWS)
+    assert report.passed
+    assert "batch = examples" not in [leaf.path for leaf in report.leaves]
+
+
+def test_a_branch_on_tracing_makes_jit_another_function() -> None:
+    """Eagerly cos x, traced 2 cos x."""
+
+    def factor(x: Any) -> float:
+        return 2.0 if isinstance(x, jax.core.Tracer) else 1.0
+
+    report = check_vjp(reverse(lambda x, g: factor(x) * g * jnp.cos(x)), X)
+    assert "jit gives another value" in row(report, "jit = eager").cause
+
+
+def test_a_value_that_jit_froze_is_named() -> None:
+    """A rule compiled with scale 1, checked when scale is 2."""
+    scale = [1.0]
+    f = jax.jit(reverse(lambda x, g: scale[0] * g * jnp.cos(x)))
+    assert check_vjp(f, X).passed
+    scale[0] = 2.0
+    cause = row(check_vjp(f, X), "jit = eager").cause
+    assert cause == "a closed-over Python value is another than when jit froze it"
+
+
+def test_a_rule_gives_the_same_bits_twice() -> None:
+    """A backward that counts its calls: two values, which jit hides."""
+    calls = [0.0]
+
+    def backward(x: Any, g: Any) -> Any:
+        calls[0] += 1.0
+        return g * jnp.cos(x) * calls[0]
+
+    report = check_vjp(reverse(backward), X)
+    assert report.verdict is Verdict.NONDETERMINISTIC
+    cause = row(report, "same bits twice").cause
+    assert cause.startswith("two values for one input: a closed-over Python value")
+    assert row(check_vjp(jnp.sin, X), "same bits twice").passed

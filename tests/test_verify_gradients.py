@@ -1,0 +1,106 @@
+"""verify_gradients runs, passes right routes, and exits 1 with a mistake planted."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jaxnet.verification import GradientReport, Verdict
+
+experiment: Any = importlib.import_module("experiments.verify_gradients")
+
+
+class Outcome:
+    """What one run printed and wrote, and its exit code."""
+
+    def __init__(self, code: Any, text: str, out: Path) -> None:
+        self.code, self.text, self.out = code, text, out
+
+    def reports(self) -> list[GradientReport]:
+        """The reports of the untrained and the trained point, from the JSON file."""
+        written = json.loads((self.out / "verify_gradients.json").read_text())
+        return [GradientReport.from_json(json.dumps(x)) for x in written.values()]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Run the quick mode with more flags."""
+
+    def run(*flags: str) -> Outcome:
+        words = ["verify_gradients", "--quick", "--out", str(tmp_path / "o"), *flags]
+        monkeypatch.setattr(sys, "argv", words)
+        with pytest.raises(SystemExit) as exit:
+            experiment.main()
+        text = capsys.readouterr().out
+        lines = [x for x in text.splitlines() if not x.startswith("written")]
+        assert max(map(len, lines)) <= 100
+        return Outcome(exit.value.code, text, tmp_path / "o")
+
+    return run
+
+
+def test_all_three_routes_pass(run):
+    """Untrained and trained, by tables, JSON and a figure."""
+    outcome = run()
+    assert outcome.code == 0
+    assert outcome.text.count("PASSED: autodiff, backprop, numerical are right") == 2
+    for report in outcome.reports():
+        assert report.verdict is Verdict.AGREE
+        assert {x.candidate for x in report.leaves} == {
+            "backprop",
+            "autodiff",
+            "numerical",
+        }
+        assert max(x.resolution for x in report.leaves) <= 1e-3
+    figure = (outcome.out / "verify_gradients.png").read_bytes()
+    assert figure.startswith(b"\x89PNG")
+    assert len(figure) > 5000
+
+
+def test_a_planted_mistake_fails(run):
+    """Exit code 1, at both points, and the mistake stands alone."""
+    outcome = run("--break", "hidden-column")
+    assert outcome.code == 1
+    assert outcome.text.count("FAILED: hidden-column is") == 2
+    assert "column 7 alone: it is zero" in outcome.text
+    assert {x.odd_one_out for x in outcome.reports()} == {"hidden-column"}
+
+
+def test_the_book_s_own_pair_fails(run):
+    """log(y + 1e-7) with y - t: the constant is named, and autodiff is right."""
+    outcome = run("--break", "book-log-eps")
+    assert outcome.code == 1
+    assert "the loss adds 1e-07" in outcome.text
+    for report in outcome.reports():
+        assert report.odd_one_out == "y - t"
+        wrong = [x for x in report.leaves if x.candidate == "y - t"]
+        assert all(x.verdict is Verdict.DISAGREE for x in wrong)
+        assert all(x.passed for x in report.leaves if x not in wrong)
+
+
+def test_mistakes_are_counted(run):
+    """Each is caught at the one point asked for, and backprop is not accused."""
+    outcome = run("--seeds", "1")
+    assert outcome.code == 0
+    lines = outcome.text.splitlines()
+    assert [x.split()[0] for x in lines] == [*experiment.MISTAKES, "none"]
+    assert all(x.endswith("caught 1 of 1") for x in lines[:-1])
+    assert lines[-1].endswith("accused 0 of 1")
+
+
+def test_a_mistake_that_is_missed_is_a_failure(run, monkeypatch):
+    """The count's own check: a mistake that changes nothing is caught 0 times."""
+    nothing = {"zero-b1": lambda gradient, problem: gradient}
+    monkeypatch.setattr(experiment, "MISTAKES", nothing)
+    outcome = run("--seeds", "1")
+    assert outcome.code == 1
+    assert "zero-b1        caught 0 of 1" in outcome.text
+
+
+def test_the_flag_knows_every_mistake():
+    """--break takes those of the list and the book's own pair."""
+    names = experiment.Break.__args__
+    assert set(names) == {*experiment.MISTAKES, "book-log-eps"}
