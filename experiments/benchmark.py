@@ -96,7 +96,7 @@ def chosen(flags: Flags) -> dict[str, Callable[[], Section]]:
     quick = flags.quick
     rounds, steps = (1, QUICK_STEPS) if quick else (flags.rounds, 5000)
     sections: dict[str, Callable[[], Section]] = {
-        "main_job": lambda: main_job(flags.peers, rounds, steps),
+        "main_job": lambda: main_job(flags.peers, rounds, steps, not quick),
         "numeric_gradient": lambda: network_gradients(quick),
         "any_function": lambda: any_function(quick),
         "numeric_training": lambda: numeric_training(quick, flags.full),

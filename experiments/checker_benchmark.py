@@ -57,7 +57,7 @@ class Flags:
     """Of the one checker asked one question, as JSON; its own defaults if empty."""
     seeds: int = 20
     """MNIST batches."""
-    functions: int = 56
+    functions: int = 28
     """Random functions, each with its gradient right and wrong."""
     quick: bool = False
     """The public cases only, and a quarter of the grid of settings."""

@@ -4,10 +4,10 @@
     python experiments/verifier_at_scale.py --quick      # 250,000 parameters
 
 Two dense layers of float32 around a tanh, 10 million parameters, a batch of 16;
-autodiff is the candidate. Prints the evaluations of each leaf, the seconds, and the peak
-of the resident memory above what the process held before the check, as a multiple of
-the parameters' memory; and the same for one loss and gradient alone, which any checker
-needs. Exits 1 if the gradient fails. Takes a few minutes on two cores.
+autodiff is the candidate. Prints the evaluations of each leaf, the seconds, and the
+peak of the resident memory above what the process held before the check, as a multiple
+of the parameters' memory; and the same for one loss and gradient alone, which any
+checker needs. Exits 1 if the gradient fails. Takes a few minutes on two cores.
 """
 
 import json

@@ -102,7 +102,7 @@ def test_an_accidentally_tiny_difference_is_not_believed() -> None:
 
 
 def test_the_plateau_of_a_chaotic_map_is_not_believed() -> None:
-    """60 rounds of 3.9 x (1 - x): at large h the quotient is bounded, seemingly calm."""
+    """60 rounds of 3.9 x (1 - x): at large h the quotient is bounded, as if calm."""
 
     def phi(t: np.ndarray) -> np.ndarray:
         x = 0.37 + 0.25 * t

@@ -13,18 +13,22 @@ def best_settings(
     every: int = 1,
     progress: Callable[[], None] = lambda: None,
 ) -> dict[str, Setting]:
-    """By checker, the settings of its grid with the fewest missed and accused.
+    """By checker, the settings with the smallest share missed + share accused.
 
-    Its default settings stand first, and win a tie. Every `every`th of the grid is
-    tried. A question that takes over LARGE evaluations is left out.
+    Shares, as there are more wrong than right questions: counts would reward a setting
+    that passes nothing. The default settings stand first, and win a tie. Every
+    `every`th of the grid is tried. A question that takes over LARGE evaluations is
+    left out.
     """
     found = {}
+    right = sum(question.right for question in questions)
     for checker in checkers:
         tried = _tried(checker, every)
-        errors = [0] * len(tried)
+        errors = [0.0] * len(tried)
         for question in questions:
+            weight = 1 / (right if question.right else len(questions) - right)
             for number, mistaken in enumerate(_mistakes(checker, question, tried)):
-                errors[number] += mistaken
+                errors[number] += mistaken * weight
             progress()
         if tried:
             best = errors.index(min(errors))

@@ -25,7 +25,7 @@ PUBLIC = 27
 
 
 def groups(
-    seeds: int = 20, functions: int = 56, quick: bool = False
+    seeds: int = 20, functions: int = 28, quick: bool = False
 ) -> dict[str, list[Question]]:
     """Questions by group; `quick` gives the public cases alone."""
     cases = all_cases()

@@ -12,8 +12,8 @@ EXPLANATION = """\
 missed: wrong gradients passed, of those judged. accused: right ones not passed.
 crashed: an error that is no verdict. not asked: it cannot be put to this checker.
 evaluations, seconds: of the loss, in one check; the median. Compilation is counted for
-jaxnet, and not for the others. default: as documented. best: the fewest missed and
-accused on the cases of the corpus (public, more), chosen with hindsight.
+jaxnet, and not for the others. default: as documented. best: chosen with hindsight
+from a grid, for the smallest share missed + share accused of the cases (public, more).
 """
 
 

@@ -60,7 +60,10 @@ class Racer:
 
 
 def main_job(
-    peers: Sequence[str] = PEERS, rounds: int = 5, num_steps: int = 5000
+    peers: Sequence[str] = PEERS,
+    rounds: int = 5,
+    num_steps: int = 5000,
+    warm_up: bool = True,
 ) -> Section:
     """The programs in turn, `rounds` times, after one round that is not counted."""
     steps = str(num_steps)
@@ -72,7 +75,7 @@ def main_job(
         if peer not in missing:
             path = EXPERIMENTS / "peers" / f"{peer}_mnist.py"
             racers.append(Racer(peer, [str(path), "OUT", steps]))
-    for number in range(rounds + 1):
+    for number in range(0 if warm_up else 1, rounds + 1):
         for racer in racers:
             racer.run(counted=number > 0)
     return report(racers, missing, num_steps)

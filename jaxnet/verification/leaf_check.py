@@ -27,6 +27,9 @@ from jaxnet.verification.verdict import Verdict
 COARSEST = 0.03
 """A bound wider than this share of the leaf's gradient says nothing: UNRESOLVED."""
 
+COARSEST_ROUNDING = 0.3
+"""The same for a bound that is wide by the candidate's own rounding, as of bfloat16."""
+
 Found = tuple[Look, Finding]
 
 
@@ -136,7 +139,8 @@ class LeafCheck:
         unit = self._unit(look.direction)
         verdict, cause = worst.verdict, worst.explained(unit)
         resolution, by_differences = self._resolution(candidate, found)
-        if verdict is Verdict.AGREE and not by_differences <= COARSEST:
+        seen = by_differences <= COARSEST and resolution <= COARSEST_ROUNDING
+        if verdict is Verdict.AGREE and not seen:
             if self._is_zero_but_for_rounding(candidate):
                 cause = "zero but for rounding"
             else:
