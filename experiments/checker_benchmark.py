@@ -79,8 +79,10 @@ def print_cells(flags: Flags) -> None:
     for checker in chosen(flags):
         setting = Setting(checker.name, "given", json.loads(flags.settings))
         outcome = ask(checker, question, setting)
-        print(f"{checker.name}: {outcome.score}; {outcome.evaluations} evaluations, ")
-        print(f"    {outcome.seconds:.2g} s. {outcome.note}".rstrip())
+        spent = f"{outcome.evaluations} evaluations, {outcome.seconds:.2g} s"
+        print(f"{checker.name}: {outcome.score}; {spent}")
+        if outcome.note:
+            print(f"    {outcome.note}")
 
 
 def run(flags: Flags, questions: dict[str, list[Question]] | None = None) -> None:

@@ -25,7 +25,7 @@ from jaxnet.network import (
     loss,
     predict,
 )
-from jaxnet.training import History, State, train
+from jaxnet.training import History, State, init_state, train
 from jaxnet.verification import (
     GradientMismatch,
     GradientReport,
@@ -66,6 +66,7 @@ __all__ = [  # noqa: RUF022 in the order in which data flows
     "Verdict",
     "GradientMismatch",
     "train",
+    "init_state",
     "State",
     "History",
     "save_checkpoint",

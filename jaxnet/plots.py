@@ -169,6 +169,7 @@ def verified_leaves(reports: dict[str, GradientReport], path: str | Path) -> Pat
         axes.set_yticks(range(len(leaves)), labels, fontsize=8)
         axes.set(xscale="log", title=title, ylim=(len(leaves) - 0.5, -0.5))
         axes.grid(axis="x", linewidth=0.3)
+    axes.set_xlabel("slope of the loss; resolution: share of the leaf's gradient")
     handles = [Line2D([], [], ls="", label=name, **m) for name, m in marks.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=9)
     return _save(figure, path)
@@ -212,12 +213,13 @@ def missed_against_accused(
         axes.text(-missed, row, f"{missed:.0%} ", ha="right", va="center", fontsize=8)
         axes.text(accused, row, f" {accused:.0%}", ha="left", va="center", fontsize=8)
     names = [f"{checker}, {setting}" for checker, setting in rates]
-    axes.set(xlim=(-1.1, 1.1), xticks=[], yticks=range(len(rates)), yticklabels=names)
-    axes.invert_yaxis()
+    axes.set_yticks(range(len(rates)), names)
+    axes.set(xlim=(-1.15, 1.15), ylim=(len(rates) - 0.5, -0.5), xticks=[])
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_title("wrong gradients missed", loc="left", color="C3", fontsize=10)
-    axes.set_title("right gradients accused", loc="right", color="C0", fontsize=10)
+    axes.text(-0.02, -0.7, "wrong gradients missed", ha="right", color="C3")
+    axes.text(0.02, -0.7, "right gradients accused", ha="left", color="C0")
     axes.spines[["top", "right", "bottom", "left"]].set_visible(False)
+    axes.tick_params(left=False)
     return _save(figure, path)
 
 

@@ -136,7 +136,7 @@ def test_the_books_loss_is_ours():
     batch = gradients.batch_of_digits(quick=True)
     flat = [leaf for layer in batch.params for leaf in layer]
     with jax.enable_x64(True):
-        ours = float(gradients.loss_of(batch)(batch.params))
+        ours = float(jax.jit(gradients.loss_of(batch))(batch.params))
     assert book_loop.loss(flat, *batch[1:]) == pytest.approx(ours, 1e-12)
 
 

@@ -111,7 +111,7 @@ def test_what_is_known_of_the_rivals():
 
 
 def test_questions_are_many_and_named_once():
-    """Over 60, each found by its name; half of MNIST's are not the same."""
+    """Over 60, each with a name of its own, by which it is found again."""
     questions = [q for group in groups(1, 2).values() for q in group]
     names = [q.name for q in questions]
     assert len(set(names)) == len(names) >= 60

@@ -1,6 +1,5 @@
 """What one part of the benchmark found, as text, Markdown and JSON; and the clock."""
 
-import gc
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from statistics import median
@@ -68,7 +67,6 @@ def seconds(work: Callable[[], Any], repeats: int = 1) -> float:
     """The median time of a call, its result being waited for."""
     times = []
     for _ in range(repeats):
-        gc.collect()
         start = perf_counter()
         jax.block_until_ready(work())
         times.append(perf_counter() - start)

@@ -29,7 +29,8 @@ def headline(report: GradientReport) -> str:
     alone = f" {report.odd_one_out} stands alone." if report.odd_one_out else ""
     reason = f": {worst.cause}" if worst.cause else ""
     what = f"{worst.candidate} is {_said(worst)} at {worst.place}"
-    return f"FAILED: {what}{reason}{more}.{alone}"
+    end = "" if (reason + more).endswith("?") else "."
+    return f"FAILED: {what}{reason}{more}{end}{alone}"
 
 
 def rows(report: GradientReport) -> list[tuple[str, ...]]:
