@@ -3,9 +3,9 @@
     python experiments/stress_verifier.py      # 1000 right and 1000 wrong gradients
     python experiments/stress_verifier.py --quick                     # 28 of each
 
-Random functions of 14 families at scales 1e-3…1e3 are checked with their right gradient
-and with one coordinate of it off by 1e-3. Prints how many right were accused and
-how many agreed, how many wrong ones were caught, and how often the coordinate was named;
+Random functions of 14 families at scales 1e-3…1e3 are checked with the right gradient
+and with one coordinate of it off by 1e-3. Prints how many right ones were accused and
+how many agreed, how many wrong ones were caught, how often the place was named, and
 writes the same as JSON to --out. Takes about 15 minutes on two cores.
 """
 

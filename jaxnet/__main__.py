@@ -24,11 +24,12 @@ Public names:"""
 
 
 def main() -> None:
-    """Print the guide and the first line of every public name's documentation."""
+    """Print the guide, and the first line of every public docstring."""
     print(GUIDE)
     for name in jaxnet.__all__:
         documentation = (getattr(jaxnet, name).__doc__ or "").strip().splitlines()
-        print(f"    {name:20} {documentation[0][:75] if documentation else ''}".rstrip())
+        first = documentation[0][:75] if documentation else ""
+        print(f"    {name:20} {first}".rstrip())
 
 
 if __name__ == "__main__":

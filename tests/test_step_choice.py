@@ -166,7 +166,7 @@ def test_no_kink_where_the_slopes_are_one() -> None:
 def test_a_jump_is_seen_and_measured(height: float) -> None:
     """However small: it stays while h shrinks."""
     found = of(lambda t: np.sin(t) + np.where(t >= 0, height, 0.0))
-    assert found.jump == pytest.approx(abs(height), rel=1e-2)
+    assert found.jump == pytest.approx(abs(height), rel=0.05)
 
 
 def test_the_smallest_numbers_have_a_floor() -> None:

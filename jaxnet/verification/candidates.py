@@ -123,10 +123,10 @@ def _shares_paths(candidates: Any, parameters: Parameters) -> bool:
 
 def is_function(source: Any, parameters: Parameters) -> bool:
     """Whether a candidate is to be called: a gradient may be a callable pytree."""
-    leaves = jax.tree.leaves(source)
-    is_leaf = len(leaves) == 1 and leaves[0] is source
-    like_params = jax.tree.structure(source) == parameters.structure
-    return callable(source) and (is_leaf or not like_params)
+    flat = jax.tree_util.tree_leaves_with_path(source)
+    given = {jax.tree_util.keystr(path): leaf for path, leaf in flat}
+    is_gradient = all(is_inexact(given.get(leaf.path)) for leaf in parameters.leaves)
+    return callable(source) and not is_gradient
 
 
 def _reals(leaf: Leaf, value: Any) -> np.ndarray:

@@ -189,6 +189,8 @@ def _value_fault(function: Function, looker: Looker) -> str:
     if looker.spread > beyond:
         return f"the compiled loss gives values {looker.spread:.3g} apart for one input"
     eager = function.eager_value()
+    if function.program is not None:
+        beyond += 1e3 * function.program.precision_anywhere * abs(start)
     if eager is not None and not abs(start - eager) <= beyond:
         return f"the loss is {eager!r} as it is called and {start!r} with jit"
     return ""

@@ -79,7 +79,7 @@ class Diagnosis:
         nice = _nice(ratio)
         if nice_only and nice is None:
             return
-        if self.explains(self.gradient / (float(nice) if nice else ratio)):
+        if self.explains(np.asarray(self.gradient / (float(nice) if nice else ratio))):
             yield self._ratio_text(ratio, nice)
 
     def _ratio_text(self, ratio: float, nice: Fraction | None) -> str:
@@ -121,7 +121,7 @@ class Diagnosis:
             wrong = wrong.any(axis=-1)
         if not wrong.any():
             return
-        where = [np.unique(i) for i in np.nonzero(wrong)]
+        where = [np.unique(i) for i in np.nonzero(np.atleast_1d(wrong))]
         count = int(wrong.sum())
         if count == 1 and wrong.size > 1:
             yield f"this coordinate alone{self._factor(reference, wrong)}"

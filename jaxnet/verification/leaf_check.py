@@ -86,7 +86,9 @@ class LeafCheck:
         found = judge(look.slope, value, allowed, self.safety)
         if found.verdict is not Verdict.DISAGREE:
             return found
-        own = own + self.rounding.of_terms(self.number, eps, self._largest())
+        own = np.asarray(
+            own + self.rounding.of_terms(self.number, eps, self._largest())
+        )
         return judge(look.slope, value, norm_along(own, look.direction), self.safety)
 
     def reference_array(
@@ -115,7 +117,7 @@ class LeafCheck:
             return None
         values = values.reshape(self.leaf.values.shape)
         own = self.rounding.own(values, eps) + terms
-        return values, bounds.reshape(values.shape) + own
+        return values, np.asarray(bounds.reshape(values.shape) + own)
 
     def flat_index(self, index: tuple[int, ...]) -> int:
         """The coordinate of the caller's index (of a complex entry, the real part)."""

@@ -28,6 +28,11 @@ class Program:
         """ε of the coarsest floating type that the parameters pass through."""
         return max((_eps(e) for e in self.equations), default=_DOUBLE)
 
+    @property
+    def precision_anywhere(self) -> float:
+        """ε of the coarsest floating type, constant parts included."""
+        return max((_eps(e) for e in _every(self.closed.jaxpr)), default=_DOUBLE)
+
     def precision_of(self, number: int) -> float:
         """ε of the coarsest floating type that one input passes through."""
         jaxpr = self.closed.jaxpr

@@ -69,7 +69,7 @@ class Rounding:
         size = np.abs(gradient.astype(np.float64))
         if not self.function.traceable:
             return np.full(size.shape, ROUGH_ULPS * eps * np.max(size, initial=0.0))
-        return OWN_ULPS * eps * size
+        return np.asarray(OWN_ULPS * eps * size)
 
     def of_terms(self, number: int, eps: float, largest: float) -> np.ndarray | float:
         """What is allowed for the terms of a leaf's entries.

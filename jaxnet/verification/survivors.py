@@ -23,7 +23,7 @@ def survivors(
 
 def mistakes(
     check: LeafCheck, candidate: Candidate
-) -> Iterator[tuple[str, np.ndarray]]:
+) -> Iterator[tuple[str, np.ndarray | np.floating]]:
     """The right gradient of a leaf with each canonical mistake."""
     given = candidate.gradient[check.number]
     assert given is not None
@@ -54,7 +54,7 @@ def _of_leaf(check: LeafCheck, candidate: Candidate) -> Iterator[str]:
         yield f"any factor on {path}: its gradient is 0 here"
         return
     for name, wrong in mistakes(check, candidate):
-        findings = check.findings(candidate, wrong)
+        findings = check.findings(candidate, np.asarray(wrong))
         if all(f.verdict is not Verdict.DISAGREE for f in findings):
             yield f"{name} in {path}"
     zeros = int(g.size - np.count_nonzero(g))
