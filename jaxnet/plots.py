@@ -189,7 +189,7 @@ def accuracy_by_learning_rate(
         lines[0].set_label(f"{rate:g}")
         end.plot([rate] * len(runs), runs[:, -1], "o", color=color, fillstyle="none")
     end.plot(rates, accuracies[..., -1].mean(axis=1), color="gray", linewidth=0.8)
-    way.set(xlabel="epochs", ylabel="test accuracy", ylim=(0, 1))
+    way.set(xlabel="epochs", ylabel="test accuracy", ylim=(0, 1), title="each run")
     figure.legend(title="learning rate", fontsize=9, loc="outside right center")
     end.set(
         xscale="log", xlabel="learning rate", title="after the last step, each seed"

@@ -101,7 +101,7 @@ def test_a_jump_is_no_noise() -> None:
 
 
 def test_values_that_are_not_finite_give_no_nan() -> None:
-    """Where too few values are finite there is no noise to speak of, or none is told."""
+    """Where too few values are finite, no noise is told, or none."""
     with np.errstate(invalid="ignore"):
         for phi in (np.sqrt, lambda t: np.where(t == 0, 1.0, np.nan)):
             noise = measured(phi)

@@ -72,14 +72,14 @@ def slope(values: np.ndarray, noise: float) -> Slope:
     start, forth, back = values[0], values[2 : 2 + LEVELS], values[2 + LEVELS :]
     with np.errstate(all="ignore"):
         finite = np.isfinite(forth) & np.isfinite(back)
-        finite &= ~_hides_a_spike(start, forth, back, noise)
+        usable = finite & ~_hides_a_spike(start, forth, back, noise)
         largest = np.maximum(np.maximum(np.abs(forth), np.abs(back)), abs(start))
         rounding = 2 * noise + EPS * largest / 2 + SMALLEST
         central = (forth - back) / (2 * STEPS)
         gap = (forth - start + (back - start)) / STEPS
         return Slope(
-            central=_limit(central, rounding / STEPS, finite, order=2),
-            gap=_limit(gap, 4 * rounding / STEPS, finite, order=1),
+            central=_limit(central, rounding / STEPS, usable, order=2),
+            gap=_limit(gap, 4 * rounding / STEPS, usable, order=1),
             jump=_jump(start, forth, back, rounding, finite),
             size=float(np.max(largest[finite], initial=abs(start))),
         )

@@ -141,7 +141,9 @@ class Looker:
             still = np.zeros(self.parameters.leaves[number].values.shape, np.int8)
             times = np.zeros_like(TIMES)
             values = self.function.line(number, still, times, self.parameters)
-            self._start, self.spread = float(values[0]), float(np.ptp(values))
+            self._start = float(values[0])
+            if np.isfinite(values).all():
+                self.spread = float(np.ptp(values))
         return self._start
 
 
