@@ -10,7 +10,7 @@ prints the table of each point. The numerical route is differences itself, with 
 step for all: some 1e-11 off everywhere, thousands of times more than the verifier's are
 along a direction. It is held to bounds 10,000 times wider, 1e-4 of a leaf. Writes
 verify_gradients.json and verify_gradients.png to `--out`, and exits 1 if any gradient
-is wrong. Takes about 30 seconds on two cores; `--seeds 20` about 3 minutes.
+is wrong. Takes about 30 seconds on two cores; `--seeds 20` about 4 minutes.
 
 `--break NAME` plants a mistake beside the right routes: zero-b1, w2-percent,
 all-percent, pixel-row, hidden-column, w1-sign, w1-tiny (a factor 1.00001); or

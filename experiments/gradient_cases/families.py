@@ -260,7 +260,7 @@ def plant(
     which = int(rng.choice(live))
     leaf = leaves[which]
     heavy = np.argwhere(np.abs(leaf) >= 0.1 * np.sqrt(np.mean(leaf**2)))
-    index = tuple(int(i) for i in rng.choice(heavy))
+    index = tuple(int(i) for i in heavy[rng.integers(len(heavy))])
     leaf[index] *= 1 + relative * rng.choice([-1.0, 1.0])
     path = jax.tree_util.keystr(entries[which][0])
     return jax.tree.unflatten(tree, leaves), path, index
