@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from experiments.checkers.asking import Setting, ask, cost, prepared
 from experiments.checkers.checker import Checker, Settings
 from experiments.checkers.question import LARGE, LossTask, Question
+from experiments.checkers.subject import NotApplicable
 
 
 def best_settings(
@@ -47,9 +48,13 @@ def _mistakes(
     checker: Checker, question: Question, tried: Sequence[Settings]
 ) -> list[bool]:
     """For each of the settings, whether the question was missed or accused."""
+    nothing = [False] * len(tried)
     if cost(checker, question) > LARGE or not tried:
-        return [False] * len(tried)
-    subject = prepared(checker, question)
+        return nothing
+    try:
+        subject = prepared(checker, question)
+    except NotApplicable:
+        return nothing
     repeatable = not isinstance(question.task, LossTask) or question.task.repeatable
     if subject and repeatable:
         subject.remember()
@@ -60,7 +65,7 @@ def _mistakes(
             setting = Setting(checker.name, "tried", tried[number])
             scored = ask(checker, question, setting, subject).score
             if scored not in ("caught", "missed", "cleared", "accused"):
-                return [False] * len(tried)
+                return nothing
             known = scored in ("missed", "cleared")
         passed[number] = known
     return [passed[number] != question.right for number in range(len(tried))]

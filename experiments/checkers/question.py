@@ -13,6 +13,8 @@ LARGE = 20_000
 """A check of more evaluations than this is asked for one MNIST batch only."""
 TOO_LARGE = 100_000
 """A check of more evaluations than this is not asked for."""
+ENDLESS_IN_FLOAT32 = ("fixed_point",)
+"""Cases that iterate until a change is below 1e-15."""
 RIGHT_KINDS = ("right", "kink")
 """`kink`: a valid subgradient counts as right."""
 WRONG_KINDS = ("wrong", "malformed", "unrepeatable", "jump", "hidden")
@@ -29,6 +31,7 @@ class LossTask:
     candidate: Any
     traceable: bool = True
     repeatable: bool = True
+    ends_in_float32: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +66,14 @@ class Question:
 def of_case(case: Case, group: str) -> Question:
     """A case of the corpus."""
     repeatable = "NONDETERMINISTIC" not in case.answers
-    task = LossTask(case.loss, case.params, case.candidate, case.traceable, repeatable)
+    task = LossTask(
+        case.loss,
+        case.params,
+        case.candidate,
+        case.traceable,
+        repeatable,
+        ends_in_float32=not case.name.startswith(ENDLESS_IN_FLOAT32),
+    )
     return Question(case.name, group, kind_of(case), task)
 
 

@@ -54,6 +54,9 @@ class Subject:
 
     def __init__(self, question: Question, dtype: str, eager: bool = False) -> None:
         task = question.task
+        endless = isinstance(task, LossTask) and not task.ends_in_float32
+        if endless and dtype == "float32":
+            raise NotApplicable("its solver never ends in float32")
         self.task, self.dtype, self.evaluations = task, np.dtype(dtype), 0
         self.memory: Memory | None = None
         self.seconds_saved = 0.0
