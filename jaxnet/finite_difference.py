@@ -19,6 +19,9 @@ from jaxnet.input_checks import check_count, check_positive, complaint, describe
 MAX_BYTES = 2**20
 """How much memory a function's values beside the point may take at once: a cache's."""
 
+FEW = 64
+"""Up to so many numbers, a NumPy function is called: tracing it would take longer."""
+
 REAL = (np.floating, np.integer)
 Vector = Float[Array, " coordinates"]
 VectorFunction = Callable[[Vector], Any]
@@ -39,7 +42,8 @@ def numerical_gradient(
     computed in float64 with h = `step` × max(|xᵢ|, 1), rounded up to a power of two,
     where `step` is ∛ε ≈ 6e-6 by default. A function that JAX can trace is traced in
     every call, compiled if its program is a new one, and sees many points at once,
-    within 1 MB; any other is called on NumPy arrays, one point after the other.
+    within 1 MB. Any other is called on NumPy arrays, one point after the other, and so
+    is one that needs no JAX where there are few numbers.
 
     Raises:
         TypeError: `point` holds no numbers, or the result is not a real scalar.
@@ -54,7 +58,8 @@ def numerical_gradient(
     flat, unravel = ravel_numpy(point)
     value = _value(function, unravel)
     with jax.enable_x64(True):
-        traced = _traced(value, flat)
+        needs_no_jax = flat.size <= FEW and _gives_numpy(value, flat)
+        traced = None if needs_no_jax else _traced(value, flat)
         if traced is None:
             slopes = _one_by_one(value, flat, step)
         else:
@@ -118,10 +123,13 @@ def ravel_numpy(point: PyTree) -> tuple[np.ndarray, VectorFunction]:
             name = f"point{jax.tree_util.keystr(path)}"
             fix = "differentiate by real numbers only"
             raise TypeError(complaint(name, "real numbers", describe(array), fix))
+    is_one_array = bool(arrays) and jax.tree_util.treedef_is_leaf(structure)
     ends = np.cumsum([a.size for a in arrays], dtype=int)
     flat = np.concatenate([np.zeros(0), *(a.astype(float).ravel() for a in arrays)])
 
     def unravel(vector: Vector) -> PyTree:
+        if is_one_array:
+            return vector.reshape(arrays[0].shape)
         pieces = [
             vector[end - a.size : end].reshape(a.shape)
             for end, a in zip(ends, arrays, strict=True)
@@ -129,6 +137,14 @@ def ravel_numpy(point: PyTree) -> tuple[np.ndarray, VectorFunction]:
         return jax.tree.unflatten(structure, pieces)
 
     return flat, unravel
+
+
+def _gives_numpy(value: VectorFunction, x: np.ndarray) -> bool:
+    """Whether the function of a NumPy array is a number that is no JAX array."""
+    try:
+        return not isinstance(value(x.copy()), jax.Array)
+    except Exception:  # tracing will tell whether that is the function's own fault
+        return False
 
 
 def _traced(value: VectorFunction, x: np.ndarray) -> Traced | None:
@@ -185,8 +201,9 @@ def _value(function: ScalarFunction, unravel: VectorFunction) -> VectorFunction:
 
     def value(x: Vector) -> Any:
         y = function(unravel(x))
-        plain = isinstance(y, (int, float))
-        real = plain or jnp.issubdtype(getattr(y, "dtype", object), np.floating)
+        if isinstance(y, (int, float)):
+            return y
+        real = jnp.issubdtype(getattr(y, "dtype", object), np.floating)
         if not real or np.shape(y) != ():
             fix = "return one real number"
             got = describe(y)
@@ -232,11 +249,16 @@ def _bytes(jaxpr: Any) -> int:
 
 
 def _one_by_one(value: VectorFunction, x: Vector, step: float) -> Vector:
-    """Central differences by every coordinate of x, by plain calls."""
-    slopes = np.empty_like(x)
-    for i, h in enumerate(_steps(x, step)):
-        forth, back = np.array(x), np.array(x)
-        forth[i] += h
-        back[i] -= h
-        slopes[i] = (float(value(forth)) - float(value(back))) / (2 * h)
-    return slopes
+    """Central differences by every coordinate of x, by plain calls on copies of x."""
+    h = _steps(x, step)
+    most = max(1, MAX_BYTES // max(x.nbytes, 1))
+    sides = []
+    for nudge in (h, -h):
+        values: list[float] = []
+        for first in range(0, x.size, most):
+            some = np.arange(first, min(first + most, x.size))
+            points = np.tile(x, (len(some), 1))
+            points[some - first, some] += nudge[some]
+            values += [float(value(point)) for point in points]
+        sides.append(np.array(values))
+    return (sides[0] - sides[1]) / (2 * h)

@@ -159,18 +159,38 @@ def test_what_a_function_closes_over_may_change():
 
 
 def test_a_traceable_function_is_traced_not_called():
-    """The number of Python calls does not depend on the number of coordinates."""
+    """The number of Python calls does not depend on the number of coordinates.
+
+    Among few coordinates, a function that needs no JAX is called instead.
+    """
     calls = []
 
     def function(x):
         calls.append(type(x))
         return (x**2).sum()
 
-    numerical_gradient(function, np.ones(3))
-    few = len(calls)
-    numerical_gradient(function, np.ones(300))
-    assert len(calls) == 2 * few
+    many = finite_difference.FEW + 1
+    numerical_gradient(function, np.ones(many))
+    once = len(calls)
+    numerical_gradient(function, np.ones(3 * many))
+    assert len(calls) == 2 * once
     assert not any(kind is np.ndarray for kind in calls)
+    calls.clear()
+    numerical_gradient(function, np.ones(3))
+    assert calls == 7 * [np.ndarray]
+
+
+def test_called_or_traced_is_one_gradient(monkeypatch):
+    """What decides between them changes rounding only."""
+    x = np.linspace(-1, 1, 5)
+
+    def function(x):
+        return (x**3).sum() * x[0]
+
+    called = numerical_gradient(function, x)
+    monkeypatch.setattr(finite_difference, "FEW", 0)
+    assert right(called, numerical_gradient(function, x))
+    assert not right(1.001 * called, numerical_gradient(function, x))
 
 
 def test_memory_is_bounded_in_chunks(monkeypatch):
