@@ -1,10 +1,11 @@
 # make train: the book's network on MNIST.   make test: lint, types and tests.
+# make package: a wheel and an sdist in dist/, installed into a bare environment and tried.
 # PYTHON=python3.12 make test uses another interpreter, in a .venv of its own.
 PYTHON ?= python3
 VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 
-.PHONY: train test clean
+.PHONY: train test package clean
 
 train: $(VENV)/installed
 	$(BIN)/python experiments/train_mnist.py --out out
@@ -14,6 +15,13 @@ test: $(VENV)/installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -n 2
+
+package: $(VENV)/installed-test
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(PYTHON) -m venv dist/bare
+	dist/bare/bin/python -m pip install --quiet dist/*.whl
+	cd / && $(CURDIR)/dist/bare/bin/python -m jaxnet
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

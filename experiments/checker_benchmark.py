@@ -24,8 +24,6 @@ from pathlib import Path
 import tyro
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
 from experiments.checkers import (
     CHECKERS,
     Checker,

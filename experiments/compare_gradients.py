@@ -20,6 +20,7 @@ import jax
 import numpy as np
 import tyro
 
+from experiments.patience import said_if_slow
 from jaxnet import Network, Params, init_params, load_mnist
 from jaxnet.gradients import autodiff, backprop, numerical
 from jaxnet.plots import gradient_images
@@ -57,7 +58,8 @@ def run(flags: Flags) -> None:
     params = jax.tree.map(np.asarray, init_params(jax.random.key(flags.seed), sizes))
     results, files = {}, []
     for output in OUTPUTS:
-        routes = all_routes(params, *batch, Network(output=output))
+        with said_if_slow(f"compiling the three routes of {output} …"):
+            routes = all_routes(params, *batch, Network(output=output))
         rows = list(compare(routes))
         print_table(f"{output}, {count} images", rows)
         results[output] = rows

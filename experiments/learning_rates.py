@@ -21,6 +21,7 @@ import jax
 import numpy as np
 import tyro
 
+from experiments.patience import said_if_slow
 from jaxnet import History, Mnist, State, load_mnist, train
 from jaxnet.plots import accuracy_by_learning_rate
 from jaxnet.training import init_state, with_learning_rate
@@ -60,7 +61,8 @@ def run(flags: Flags) -> None:
     data = quick_data(load_mnist(flags.data)) if flags.quick else load_mnist(flags.data)
     num_steps = min(flags.num_steps, QUICK_STEPS) if flags.quick else flags.num_steps
     start = all_runs(data, flags.seed)
-    (_, history), seconds = timed(lambda: train(data, start, num_steps=num_steps))
+    with said_if_slow("compiling and training all runs together …"):
+        (_, history), seconds = timed(lambda: train(data, start, num_steps=num_steps))
     result = {**as_table(history), "seconds_together": seconds}
     print_table(result)
     count = len(RATES) * NUM_SEEDS

@@ -20,8 +20,6 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
 from experiments.gradient_cases import FAMILIES, plant
 from jaxnet.verification import GradientReport, Verdict, check_gradients
 
@@ -92,4 +90,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options))
+    main(tyro.cli(Options, description=__doc__))

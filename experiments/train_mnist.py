@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh
 
+from experiments.patience import said_if_slow
 from jaxnet import gradients
 from jaxnet.checkpoint import load_checkpoint, save_checkpoint
 from jaxnet.mnist import NUM_CLASSES, Mnist, load_mnist
@@ -134,7 +135,8 @@ def run(flags: Flags, mesh: Mesh | None) -> None:
     recipe = Recipe(
         gradient=route(flags.gradient), batch_size=flags.batch_size, mesh=mesh
     )
-    with ThreadPoolExecutor(2) as background:
+    waiting = said_if_slow("compiling the programs and reading the data …")
+    with waiting, ThreadPoolExecutor(2) as background:
         loading = background.submit(load_data, flags)
         shapes = jax.eval_shape(partial(fresh_state, flags))
         background.submit(compile_programs, recipe, shapes, data_shapes(flags))

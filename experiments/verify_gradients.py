@@ -32,6 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
+from experiments.patience import said_if_slow
 from jaxnet import Mnist, Params, init_params, load_mnist
 from jaxnet.array_types import Scalar
 from jaxnet.backprop import backprop
@@ -174,7 +175,8 @@ def verify(data: Mnist, flags: Flags) -> bool:
     """Print and write the report of both points; whether both passed."""
     reports = {}
     for name, problem in points(data, flags).items():
-        reports[name] = check(problem, flags.mistake)
+        with said_if_slow(f"compiling and checking the loss, {name} …"):
+            reports[name] = check(problem, flags.mistake)
         print(f"{name}\n\n{reports[name]}\n")
     flags.out.mkdir(parents=True, exist_ok=True)
     path = flags.out / "verify_gradients.json"

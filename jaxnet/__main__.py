@@ -1,5 +1,8 @@
 """`python -m jaxnet`: what there is, and how to start."""
 
+from inspect import getdoc
+from textwrap import shorten
+
 import jaxnet
 
 GUIDE = """\
@@ -27,9 +30,8 @@ def main() -> None:
     """Print the guide, and the first line of every public docstring."""
     print(GUIDE)
     for name in jaxnet.__all__:
-        documentation = (getattr(jaxnet, name).__doc__ or "").strip().splitlines()
-        first = documentation[0][:75] if documentation else ""
-        print(f"    {name:20} {first}".rstrip())
+        first = (getdoc(getattr(jaxnet, name)) or "").partition("\n")[0]
+        print(f"    {name:20} {shorten(first, 75, placeholder=' …')}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import math
+import re
 from typing import Any
 
 import jax
@@ -165,6 +166,17 @@ def test_the_table_says_both_values_and_the_cause() -> None:
     assert worst.candidate_value == pytest.approx(1.01 * np.cos(X[1, 2]), rel=1e-6)
     assert worst.reference_value == pytest.approx(np.cos(X[1, 2]), rel=1e-6)
     assert worst.error == pytest.approx(0.01 * abs(np.cos(X[1, 2])), rel=1e-6)
+
+
+@pytest.mark.parametrize("relative", [1e-2, 1e-7, 1e-11])
+def test_values_that_differ_are_written_so_that_they_do(relative: float) -> None:
+    """However small the error is, the two numbers of a sentence are not the same."""
+    values = {"candidate_value": 1 + relative, "reference_value": 1.0}
+    text = str(GradientReport((leaf(Verdict.DISAGREE, **values),)))
+    found = re.search(r"is (\S+), not (\S+),", text)
+    assert found is not None
+    assert found[1] != found[2] == "1"
+    assert float(found[1]) == pytest.approx(1 + relative, abs=relative / 2)
 
 
 @EACH

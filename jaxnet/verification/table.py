@@ -71,8 +71,17 @@ def as_html(report: GradientReport) -> str:
 
 def _said(leaf: LeafReport) -> str:
     if leaf.verdict is Verdict.DISAGREE:
-        return f"{leaf.candidate_value:.6g}, not {leaf.reference_value:.6g},"
+        return "{}, not {},".format(*_told_apart(leaf, digits=6))
     return leaf.verdict.value
+
+
+def _told_apart(leaf: LeafReport, digits: int) -> tuple[str, str]:
+    """The candidate's and the reference's value, with the digits that differ."""
+    values = leaf.candidate_value, leaf.reference_value
+    candidate, reference = (f"{value:.{digits}g}" for value in values)
+    if candidate != reference or digits == 17:
+        return candidate, reference
+    return _told_apart(leaf, digits + 1)
 
 
 def _listed(names: list[str]) -> str:
@@ -97,9 +106,7 @@ def _details(leaf: LeafReport) -> list[str]:
     where = f"at {leaf.place}: " if leaf.worst_index else ""
     values = ""
     if leaf.verdict is Verdict.DISAGREE:
-        values = (
-            f"{leaf.candidate_value:.9g}, differences say {leaf.reference_value:.9g}"
-        )
+        values = "{}, differences say {}".format(*_told_apart(leaf, digits=9))
     parts = [part for part in (values, leaf.cause) if part]
     return (
         _wrapped("    " + where + "; ".join(parts), "      ") if parts or where else []
