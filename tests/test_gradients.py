@@ -25,7 +25,7 @@ def test_the_three_agree_in_float64(network, num_layers):
     with jax.enable_x64(True):
         autodiff = gradients.autodiff(params, images, labels, network)
         backprop = gradients.backprop(params, images, labels, network)
-        assert close(backprop, autodiff, "float64")
+        assert close(backprop, autodiff, "float64", "gradient")
     numerical = gradients.numerical(params, images, labels, network)
     assert close(numerical, autodiff, "float64", "difference")
 
@@ -36,7 +36,10 @@ def test_backprop_agrees_in_float32(network, num_layers):
     """Within a few float32 epsilons of the leaf's largest entry."""
     problem32 = problem(num_layers, "float32")
     backprop = gradients.backprop(*problem32, network)
-    assert close(backprop, gradients.autodiff(*problem32, network), "float32")
+    autodiff = gradients.autodiff(*problem32, network)
+    assert close(backprop, autodiff, "float32", "gradient")
+    off = jax.tree.map(lambda g: g * np.float32(1 + 1e-5), backprop)
+    assert not close(off, autodiff, "float32", "gradient")
 
 
 def _far_from_kinks(params, images, network):
@@ -55,6 +58,7 @@ def test_the_tolerances_are_those_claimed():
     """float64 rounding is below 1e-12, differences below 1e-8."""
     eps = np.finfo(float).eps
     assert TOLERANCES["float64", "rounding"].epsilons * eps < 1e-12
+    assert TOLERANCES["float64", "gradient"].epsilons * eps < 1e-12
     assert TOLERANCES["float64", "difference"].epsilons * eps < 1e-8
 
 
