@@ -112,10 +112,8 @@ class _Examination:
             for number in range(len(self.function.parameters.leaves))
             for report in self._of_leaf(number)
         ]
-        if all(report.verdict is Verdict.UNINFORMATIVE for report in found):
-            cause = (
-                "exactly 0 by every leaf: the loss does not depend on the parameters"
-            )
+        if all(report.is_silent for report in found):
+            cause = "exactly 0 by every leaf, here and nearby: is the loss a constant?"
             found = [replace(x, passed=False, cause=cause) for x in found]
         return found + [fault for c in self.candidates for fault in c.faults]
 
@@ -184,16 +182,19 @@ def _value_fault(function: Function, looker: Looker) -> str:
     _check_finite(start)
     if not function.traces_alike():
         return "the loss is another program each time it is traced"
-    noise = looker.noise(0)
-    beyond = 100 * noise + 1e3 * function.precision * abs(start)
-    if looker.spread > beyond:
-        return f"the compiled loss gives values {looker.spread:.3g} apart for one input"
+    rounding = 1e3 * function.precision * abs(start)
+    beyond = 100 * looker.noise(0) + rounding
+    if looker.spread > beyond or looker.change > rounding:
+        apart = max(looker.spread, looker.change)
+        return f"the compiled loss gives values {apart:.3g} apart for one input"
     eager = function.eager_value()
     if function.program is not None:
         beyond += 1e3 * function.program.precision_anywhere * abs(start)
-    if eager is not None and not abs(start - eager) <= beyond:
-        return f"the loss is {eager!r} as it is called and {start!r} with jit"
-    return ""
+    if eager is None or abs(start - eager) <= beyond:
+        return ""
+    if abs(start - eager) <= beyond + 100 * function.rounding_spread():
+        return ""
+    return f"the loss is {eager!r} as it is called and {start!r} with jit"
 
 
 def _plain_fault(function: Function) -> str:

@@ -23,12 +23,8 @@ from jaxnet.verification.directions import (
     power_below,
 )
 from jaxnet.verification.leaves import Parameters
-from jaxnet.verification.program import (
-    Program,
-    draws_numbers,
-    one_more_round,
-    solvers,
-)
+from jaxnet.verification.program import Program, draws_numbers
+from jaxnet.verification.rerun import one_more_round, rounding_spread, solvers
 
 BATCH_BYTES = 2**26
 """How much memory the moved copies of the parameters may take at once."""
@@ -127,12 +123,17 @@ class Function:
         if self._solver_noise is None:
             self.evaluations += 2
             with in_float64():
-                point = [
-                    jnp.asarray(x, np.float64) for x in self._base(self.parameters)
-                ]
+                point = self._point()
                 longer = float(one_more_round(self.program, point))
                 self._solver_noise = abs(longer - float(self._of(point)))
         return self._solver_noise
+
+    def rounding_spread(self) -> float:
+        """How far rounding inside the loss may move its value; 0.0 if not traced."""
+        if self.program is None:
+            return 0.0
+        with in_float64():
+            return rounding_spread(self.program, self._point())
 
     def line(
         self,

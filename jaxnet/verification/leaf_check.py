@@ -30,6 +30,9 @@ COARSEST = 0.03
 COARSEST_ROUNDING = 0.3
 """The same for a bound that is wide by the candidate's own rounding, as of bfloat16."""
 
+ZERO = 16.0
+"""How many times what rounding may do to a gradient is still called zero."""
+
 Found = tuple[Look, Finding]
 
 
@@ -59,7 +62,7 @@ class LeafCheck:
         blank = LeafReport(leaf.path, candidate.name, leaf.shape, Verdict.AGREE, True)
         if not self.looks:
             return replace(blank, cause="empty: nothing to check", resolution=0.0)
-        if _is_silent(self.looks) and not np.any(gradient):
+        if not np.any(gradient) and self.is_silent(candidate):
             return replace(blank, verdict=Verdict.UNINFORMATIVE, passed=False)
         found = [(look, self.finding(look, candidate)) for look in self.looks]
         found += self._jointly(candidate) + self._unlooked(candidate)
@@ -68,6 +71,17 @@ class LeafCheck:
         if worst.verdict is Verdict.DISAGREE and not self.where.small:
             look, worst = self._located(candidate, look, worst)
         return self._record(blank, candidate, found, look, worst)
+
+    def is_silent(self, candidate: Candidate) -> bool:
+        """Whether the function's slopes along all looks are 0 but for rounding."""
+        zero = np.zeros_like(self._gradient(candidate))
+        flat = all(
+            look.slope.central.value == 0
+            or look.slope.central.bound <= COARSEST * look.slope.size
+            for look in self.looks
+        )
+        agrees = (f.verdict is Verdict.AGREE for f in self.findings(candidate, zero))
+        return flat and all(agrees)
 
     def findings(self, candidate: Candidate, gradient: np.ndarray) -> Iterator[Finding]:
         """What the looks say of another gradient, computed as the candidate's was."""
@@ -175,6 +189,9 @@ class LeafCheck:
             and breaks(look)
             and look is not worst
         ]
+        if isinstance(worst.direction, Coordinate):  # the other part of a complex entry
+            own = self.leaf.index(worst.direction.flat)
+            others = [i for i in others if self.leaf.index(i) != own]
         places = list(dict.fromkeys(str(list(self.leaf.index(i))) for i in others))
         more = f" and {len(places) - 3} more" if len(places) > 3 else ""
         text = f"; also at {', '.join(places[:3])}{more}" if places else ""
@@ -206,16 +223,24 @@ class LeafCheck:
         return max(bounds[0]) / size, max(bounds[1]) / size
 
     def _is_zero_but_for_rounding(self, candidate: Candidate) -> bool:
-        """Whether the candidate and autodiff are both no more than rounding."""
-        other, terms = self.rounding.gradient(), self.rounding.terms(self.number)
-        if other is None or terms is None:
+        """Whether the candidate and autodiff are both no more than rounding.
+
+        Not of a function so coarse that its rounding could be the whole gradient.
+        """
+        other = self.rounding.gradient()
+        if other is None:
             return False
         eps = eps_of(candidate, self.number, self.looker.function)
-        allowed = (
-            16 * eps * np.max(self.rounding.of_terms(self.number, 1.0, self._largest()))
-        )
         both = self._gradient(candidate), other[self.number]
-        return all(np.max(np.abs(g), initial=0.0) <= allowed for g in both)
+        return all(self.is_rounding(gradient, eps) for gradient in both)
+
+    def is_rounding(self, gradient: np.ndarray, eps: float) -> bool:
+        """Whether a gradient by this leaf is no more than rounding makes of zero."""
+        largest, terms = np.max(np.abs(gradient)), self.rounding.terms(self.number)
+        if terms is None or not largest:
+            return not largest
+        own = self.rounding.of_terms(self.number, ZERO * eps, self._largest())
+        return bool(largest <= np.max(own) <= COARSEST * np.max(terms))
 
     def _jointly(self, candidate: Candidate) -> list[Found]:
         """Kinked coordinates together: what each allows, their sum may not."""
@@ -312,16 +337,11 @@ class LeafCheck:
         return int(np.argmax(difference)) if difference.any() else None
 
 
-def _is_silent(looks: list[Look]) -> bool:
-    """Whether the function does not change at all along any direction."""
-    return all(
-        look.slope.central.value == 0 and not breaks(look) and look.slope.gap.value == 0
-        for look in looks
-    )
-
-
-def _severity(pair: Found) -> tuple[int, bool, float]:
-    _, finding = pair
+def _severity(pair: Found) -> tuple[int, bool, bool, float]:
+    """Sorts the worst first; of kinks that passed, one with a place."""
+    look, finding = pair
     excess = finding.excess
     order = list(Verdict).index(finding.verdict)
-    return order, finding.passed, -excess if excess == excess else 0.0
+    is_kink = finding.passed and finding.verdict is Verdict.NONDIFFERENTIABLE
+    placeless = is_kink and not isinstance(look.direction, Coordinate)
+    return order, finding.passed, placeless, -excess if excess == excess else 0.0

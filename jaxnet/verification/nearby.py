@@ -55,8 +55,8 @@ class Nearby:
         looks = LeafLooks.of(looker, number, None)
         check = LeafCheck(looker, self.rounding, number, self.safety, looks)
         there = candidate.at(self.parameters, self.function)
-        silent = not any(look.slope.central.value for look in check.looks)
-        if self._is_masked(number):
+        silent = check.is_silent(candidate)
+        if self._is_masked(check):
             cause = f"{zero}, but not for jax.grad: the loss's rounding hides it"
             return replace(report, verdict=Verdict.UNRESOLVED, cause=cause)
         if silent and there is None:
@@ -83,7 +83,10 @@ class Nearby:
             report, cause=f"{zero}; {nearby.verdict.value} at a nearby point"
         )
 
-    def _is_masked(self, number: int) -> bool:
+    def _is_masked(self, check: LeafCheck) -> bool:
         """Whether autodiff sees a gradient that the function's values do not show."""
         gradient = self.rounding.gradient()
-        return gradient is not None and bool(np.any(gradient[number]))
+        if gradient is None:
+            return False
+        eps = self.function.precision_of(check.number)
+        return not check.is_rounding(gradient[check.number], eps)

@@ -54,13 +54,18 @@ class Rounding:
         return self._gradient  # type: ignore[return-value]
 
     def jitted(self, dtype: Any) -> Any:
-        """jax.grad of the loss by the moving leaves in `dtype`, compiled."""
+        """jax.grad of the loss by the moving leaves in `dtype`, compiled.
+
+        In float32, the loss is traced without float64: what it closes over and computes
+        of constants is then rounded too, as it was for a float32 candidate.
+        """
         if dtype not in self._jitted:
             leaves = self.function.parameters.leaves
             shapes = [jax.ShapeDtypeStruct(x.values.shape, dtype) for x in leaves]
             traced = self.function.traced
             if dtype != np.float64:
-                traced = Traced(self.function._of, shapes)
+                with jax.enable_x64(False):
+                    traced = Traced(self.function._of, shapes)
             self._jitted[dtype] = jax.jit(jax.grad(traced))
         return self._jitted[dtype]
 
@@ -91,10 +96,11 @@ class Rounding:
         random = np.random.default_rng(0)
         total: list[np.ndarray] | None = None
         for _ in range(SAMPLES):
-            values = [
-                (x * (1 + JITTER * random.standard_normal(x.shape))).astype(np.float32)
-                for x in self._values()
-            ]
+            with np.errstate(over="ignore"):
+                values = [
+                    (x * (1 + JITTER * random.standard_normal(x.shape))).astype("f4")
+                    for x in self._values()
+                ]
             single = self._computed(values, np.float32)
             double = self._computed(values, np.float64)
             if single is None or double is None:
@@ -115,7 +121,9 @@ class Rounding:
             return None
         try:
             with in_float64(), np.errstate(all="ignore"):
-                slopes = self.jitted(dtype)([jnp.asarray(v, dtype) for v in values])
+                gradient = self.jitted(dtype)
+                with jax.enable_x64(dtype == np.float64):
+                    slopes = gradient([jnp.asarray(v, dtype) for v in values])
                 return [np.asarray(g, np.float64) for g in slopes]
         except Exception:
             return None
