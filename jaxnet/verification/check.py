@@ -78,7 +78,7 @@ def check_gradients(
         leaves=tuple(leaves),
         survivors=survivors(checks, good[0], function.program) if good else (),
         held=parameters.held,
-        notes=_notes(function),
+        notes=_notes(function, fitted),
         odd_one_out=odd_one_out(fitted, leaves),
         evaluations=function.evaluations,
         seed=seed,
@@ -216,7 +216,7 @@ def _unrepeatable(name: str, leaf: Any, cause: str) -> LeafReport:
     )
 
 
-def _notes(function: Function) -> tuple[str, ...]:
+def _notes(function: Function, candidates: list[Candidate]) -> tuple[str, ...]:
     notes = []
     if not function.traceable:
         why = "JAX cannot trace the loss"
@@ -227,4 +227,8 @@ def _notes(function: Function) -> tuple[str, ...]:
         notes.append("the loss takes the parameters in their own dtype only")
     elif function.program and function.program.coarsest() is not None:
         notes.append(function.program.describe_coarsest())
+    for candidate in candidates:
+        program = candidate.program
+        if program and program.precision > function.precision:
+            notes.append(f"{candidate.name} {program.describe_coarsest()}")
     return tuple(notes)

@@ -19,7 +19,7 @@ from jaxnet.verification.directions import (
 from jaxnet.verification.judge import Finding, judge
 from jaxnet.verification.leaf_looks import LeafLooks, breaks
 from jaxnet.verification.leaves import Leaf
-from jaxnet.verification.looks import Look, Looker
+from jaxnet.verification.looks import SINGLE, Look, Looker
 from jaxnet.verification.report import LeafReport
 from jaxnet.verification.rounding import Rounding, eps_of
 from jaxnet.verification.verdict import Verdict
@@ -28,7 +28,8 @@ COARSEST = 0.03
 """A bound wider than this share of the leaf's gradient says nothing: UNRESOLVED."""
 
 COARSEST_ROUNDING = 0.3
-"""The same for a bound that is wide by the candidate's own rounding, as of bfloat16."""
+"""The same for a bound that is wide by rounding, of the candidate or the function, to
+less than float32."""
 
 ZERO = 16.0
 """How many times what rounding may do to a gradient is still called zero."""
@@ -155,7 +156,9 @@ class LeafCheck:
         unit = self._unit(look.direction)
         verdict, cause = worst.verdict, worst.explained(unit)
         resolution, by_differences = self._resolution(candidate, found)
-        seen = by_differences <= COARSEST and resolution <= COARSEST_ROUNDING
+        coarse = self.looker.function.precision_of(self.number) > SINGLE
+        widest = COARSEST_ROUNDING if coarse else COARSEST
+        seen = by_differences <= widest and resolution <= COARSEST_ROUNDING
         if verdict is Verdict.AGREE and not seen:
             if self._is_zero_but_for_rounding(candidate):
                 cause = "zero but for rounding"

@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxnet.verification.directions import AnyDirection, Coordinate, Direction
 from jaxnet.verification.evaluation import Function
+from jaxnet.verification.fit import FIT_TIMES, fitted_slope
 from jaxnet.verification.ladder import SHRINK, TIMES, Estimate, Slope, slope
 from jaxnet.verification.leaves import Leaf, Parameters
 from jaxnet.verification.noise import noise_level, noise_times
@@ -17,6 +18,9 @@ SMALL = 64
 
 PROBES = 2
 """Random directions through a larger leaf."""
+
+SINGLE = float(np.finfo(np.float32).eps)
+"""A function that rounds more coarsely is fitted, not differenced."""
 
 NOISY = 0.01
 """Above this share of the function's size, noise is no longer noise: it is chaos."""
@@ -95,8 +99,11 @@ class Looker:
 
     def _look(self, number: int, direction: AnyDirection, shrink: float = 1.0) -> Look:
         multipliers = direction.multipliers()
-        noise = self.noise(number)
         point = self._with(number, direction.leaf)
+        if self.function.precision_of(number) > SINGLE:
+            values = self.function.line(number, multipliers, FIT_TIMES, point)
+            return Look(direction, fitted_slope(values))
+        noise = self.noise(number)
         values = self.function.line(number, multipliers, shrink * TIMES, point)
         found = slope(values, noise, shrink)
         if self._noisy(number, found.size):

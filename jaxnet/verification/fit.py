@@ -1,0 +1,57 @@
+"""The slope of a function that rounds coarsely, fitted to many values along a line.
+
+Eight bits of mantissa leave no two steps that agree, so no ladder. But their rounding
+averages out: the odd part (phi(t) - phi(-t)) / 2 is fitted by a t + b t³, the even part
+by c + d |t| + e t², which is a kink where d is not 0. The residuals tell the noise.
+"""
+
+import numpy as np
+
+from jaxnet.verification.ladder import Estimate, Slope
+
+WIDEST = 0.25
+"""How far from 0, relative to the size of the coordinates…"""
+
+PAIRS = 128
+"""…and at how many t on each side."""
+
+SIDE = WIDEST * (np.arange(PAIRS) + 0.5) / PAIRS
+FIT_TIMES = np.concatenate([SIDE, -SIDE])
+
+DEVIATIONS = 4.0
+"""A bound in standard deviations: neighbours on one tread are not independent."""
+
+
+def fitted_slope(values: np.ndarray) -> Slope:
+    """The slope from phi at `FIT_TIMES`."""
+    forth, back = values[:PAIRS], values[PAIRS:]
+    usable = np.isfinite(forth) & np.isfinite(back)
+    size = float(np.max(np.abs(values[np.isfinite(values)]), initial=0.0))
+    t, forth, back = SIDE[usable], forth[usable], back[usable]
+    if len(t) < PAIRS // 4:
+        nothing = Estimate(float("nan"), float("inf"), False)
+        return Slope(nothing, nothing, 0.0, size)
+    odd, even = (forth - back) / 2, (forth + back) / 2
+    cubic, error = _coefficient(odd, [t, t**3])
+    quintic, more = _coefficient(odd, [t, t**3, t**5])
+    truncation = max(abs(quintic - cubic) - error - more, 0.0)
+    kink, doubt = _coefficient(even, [t, np.ones_like(t), t**2])
+    floor = np.finfo(np.float64).tiny / WIDEST
+    return Slope(
+        central=Estimate(cubic, error + truncation + floor, True),
+        gap=Estimate(2 * kink, 2 * doubt + floor, True),
+        jump=0.0,
+        size=size,
+    )
+
+
+def _coefficient(values: np.ndarray, basis: list[np.ndarray]) -> tuple[float, float]:
+    """The factor of the first function of a basis, by least squares, and its error."""
+    matrix = np.stack(basis, axis=1)
+    scale = float(np.max(np.abs(values))) or 1.0
+    inverse = np.linalg.pinv(matrix)
+    factors = inverse @ (values / scale)
+    residual = values / scale - matrix @ factors
+    variance = float(residual @ residual) / (len(values) - len(basis))
+    error = DEVIATIONS * np.sqrt(variance) * np.linalg.norm(inverse[0])
+    return float(scale * factors[0]), float(scale * error)
