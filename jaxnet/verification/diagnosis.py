@@ -7,6 +7,7 @@ look at the leaf that the given one failed.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import combinations
 
 import numpy as np
 
@@ -180,8 +181,10 @@ class Diagnosis:
 
 def rearranged(g: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     """Each way in which an array may have been rearranged, undone."""
-    if g.ndim >= 2 and g.shape[-1] == g.shape[-2]:
-        yield "transposed", np.swapaxes(g, -1, -2)
+    for one, other in combinations(reversed(range(g.ndim)), 2):
+        if g.shape[one] == g.shape[other] > 1:
+            axes = "" if one == g.ndim - 1 == other + 1 else f": axes {other} and {one}"
+            yield f"transposed{axes}", np.swapaxes(g, one, other)
     if g.ndim == 2 and g.shape[0] != g.shape[1]:
         yield "transposed before a reshape", g.reshape(g.shape[::-1]).T
     for axis in range(g.ndim):

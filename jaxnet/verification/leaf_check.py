@@ -24,7 +24,7 @@ from jaxnet.verification.report import LeafReport
 from jaxnet.verification.rounding import Rounding, eps_of
 from jaxnet.verification.verdict import Verdict
 
-COARSEST = 0.03
+COARSEST = 0.01
 """A bound wider than this share of the leaf's gradient says nothing: UNRESOLVED."""
 
 COARSEST_ROUNDING = 0.3
@@ -63,7 +63,7 @@ class LeafCheck:
         blank = LeafReport(leaf.path, candidate.name, leaf.shape, Verdict.AGREE, True)
         if not self.looks:
             return replace(blank, cause="empty: nothing to check", resolution=0.0)
-        if not np.any(gradient) and self.is_silent(candidate):
+        if not np.any(gradient) and self.is_silent():
             return replace(blank, verdict=Verdict.UNINFORMATIVE, passed=False)
         found = [(look, self.finding(look, candidate)) for look in self.looks]
         found += self._jointly(candidate) + self._unlooked(candidate)
@@ -73,16 +73,14 @@ class LeafCheck:
             look, worst = self._located(candidate, look, worst)
         return self._record(blank, candidate, found, look, worst)
 
-    def is_silent(self, candidate: Candidate) -> bool:
+    def is_silent(self) -> bool:
         """Whether the function's slopes along all looks are 0 but for rounding."""
-        zero = np.zeros_like(self._gradient(candidate))
-        flat = all(
-            look.slope.central.value == 0
-            or look.slope.central.bound <= COARSEST * look.slope.size
-            for look in self.looks
-        )
-        agrees = (f.verdict is Verdict.AGREE for f in self.findings(candidate, zero))
-        return flat and all(agrees)
+        return all(
+            slope.central.value == 0
+            or slope.central.bound <= COARSEST * slope.size
+            and abs(slope.central.value) <= self.safety * slope.central.bound
+            for slope in (look.slope for look in self.looks)
+        ) and not any(breaks(look) for look in self.looks)
 
     def findings(self, candidate: Candidate, gradient: np.ndarray) -> Iterator[Finding]:
         """What the looks say of another gradient, computed as the candidate's was."""
@@ -98,13 +96,26 @@ class LeafCheck:
         value = along(gradient, look.direction)
         own = self.rounding.own(gradient, eps)
         allowed = norm_along(own, look.direction)
-        found = judge(look.slope, value, allowed, self.safety)
+        scale = self._scale(look)
+        found = judge(look.slope, value, allowed, self.safety, scale)
         if found.verdict is not Verdict.DISAGREE:
             return found
         own = np.asarray(
             own + self.rounding.of_terms(self.number, eps, self._largest())
         )
-        return judge(look.slope, value, norm_along(own, look.direction), self.safety)
+        allowed = norm_along(own, look.direction)
+        return judge(look.slope, value, allowed, self.safety, scale)
+
+    def _scale(self, look: Look) -> float:
+        """The largest derivative that settled, in the unit of an unsettled look."""
+        if look.slope.central.settled:
+            return 0.0
+        settled = [
+            abs(x.slope.central.value) / x.direction.leaf.floor
+            for x in self.looks
+            if x.slope.central.settled
+        ]
+        return look.direction.leaf.floor * max(settled, default=0.0)
 
     def reference_array(
         self, candidate: Candidate
@@ -218,12 +229,19 @@ class LeafCheck:
     ) -> tuple[float, float]:
         """The widest bound by the leaf's gradient: in all, and by the differences."""
         every = np.full(self.leaf.values.shape, ONE, np.int8)
-        size = norm(self._gradient(candidate), every, self.leaf)
-        size = max(size, *(abs(f.reference) for _, f in found))
-        if not size:
-            return float("inf"), float("inf")
-        bounds = [f.bound for _, f in found], [f.bound - f.rounding for _, f in found]
-        return max(bounds[0]) / size, max(bounds[1]) / size
+        gradient = self._gradient(candidate)
+        widest, by_differences = 0.0, 0.0
+        for floor in {look.direction.leaf.floor for look, _ in found}:
+            # some looks have moved each coordinate by its own size: another unit
+            alike = [x for x in found if x[0].direction.leaf.floor == floor]
+            size = norm(gradient, every, alike[0][0].direction.leaf)
+            size = max(size, *(abs(f.reference) for _, f in alike))
+            if not size:
+                return float("inf"), float("inf")
+            widest = max(widest, *(f.bound / size for _, f in alike))
+            parts = (max(f.bound - f.rounding, 0.0) / size for _, f in alike)
+            by_differences = max(by_differences, *parts)
+        return widest, by_differences
 
     def _is_zero_but_for_rounding(self, candidate: Candidate) -> bool:
         """Whether the candidate and autodiff are both no more than rounding.

@@ -100,9 +100,10 @@ class Looker:
     def _look(self, number: int, direction: AnyDirection, shrink: float = 1.0) -> Look:
         multipliers = direction.multipliers()
         point = self._with(number, direction.leaf)
-        if self.function.precision_of(number) > SINGLE:
+        precision = self.function.precision_of(number)
+        if precision > SINGLE:
             values = self.function.line(number, multipliers, FIT_TIMES, point)
-            return Look(direction, fitted_slope(values))
+            return Look(direction, fitted_slope(values, precision))
         noise = self.noise(number)
         values = self.function.line(number, multipliers, shrink * TIMES, point)
         found = slope(values, noise, shrink)

@@ -55,7 +55,7 @@ class Nearby:
         looks = LeafLooks.of(looker, number, None)
         check = LeafCheck(looker, self.rounding, number, self.safety, looks)
         there = candidate.at(self.parameters, self.function)
-        silent = check.is_silent(candidate)
+        silent = check.is_silent()
         if self._is_masked(check):
             cause = f"{zero}, but not for jax.grad: the loss's rounding hides it"
             return replace(report, verdict=Verdict.UNRESOLVED, cause=cause)

@@ -120,7 +120,7 @@ class Rounding:
     def _beside(self, random: np.random.Generator, step: float) -> list[np.ndarray]:
         with np.errstate(over="ignore"):
             return [
-                (x * (1 + step * random.standard_normal(x.shape))).astype(np.float32)
+                np.asarray(x * (1 + step * random.standard_normal(x.shape)), np.float32)
                 for x in self._values()
             ]
 

@@ -192,12 +192,19 @@ def random_like(leaves: list[Any], seed: Sequence[int]) -> list[Any]:
 
 
 def inner(one: list[Any], other: list[Any]) -> jax.Array:
-    """Re Σ aᵢ bᵢ, in the dtype of `other`."""
-    pairs = zip(one, other, strict=True)
-    terms = [jnp.sum(jnp.real(jnp.asarray(a, b.dtype) * b)) for a, b in pairs]
-    total = terms[0]
-    for term in terms[1:]:
-        total = total + term.astype(total.dtype)
+    """Re Σ aᵢ bᵢ, with aᵢ rounded to the dtype of bᵢ and summed as finely as may be.
+
+    A sum in bfloat16 would hide what one entry of many changes.
+    """
+    wide = jax.dtypes.canonicalize_dtype(np.float64)
+    total = jnp.zeros((), wide)
+    for a, b in zip(one, other, strict=True):
+        a = jnp.asarray(a, b.dtype)
+        parts = [(jnp.real(a), jnp.real(b))]
+        if jnp.iscomplexobj(b):
+            parts.append((-jnp.imag(a), jnp.imag(b)))
+        for x, y in parts:
+            total = total + jnp.sum(x.astype(wide) * y.astype(wide))
     return total
 
 
