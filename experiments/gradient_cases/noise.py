@@ -14,6 +14,7 @@ from experiments.gradient_cases.case import (
     Case,
     altered,
     keys,
+    like,
     normal,
     wrong,
 )

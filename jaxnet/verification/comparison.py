@@ -1,5 +1,6 @@
 """Two ways of computing one thing, held side by side: equal but for rounding."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,7 +43,8 @@ class Comparison:
                 index = np.unravel_index(int(np.argmax(np.abs(one - other))), one.shape)
                 values = float(np.real(other[index])), float(np.real(one[index]))
                 place = tuple(int(i) for i in index)
-                return _wrong(name, one.shape, cause, place, *values, error, bound)
+                numbers = (*values, error, bound)
+                return _wrong(name, one.shape, cause, place, numbers)
             if error >= worst.error:
                 worst = LeafReport(
                     name, "", one.shape, Verdict.AGREE, True, error=error, bound=bound
@@ -102,7 +104,8 @@ def _wrong(
     shape: tuple[int, ...],
     cause: str,
     place: tuple[int, ...] | None = None,
-    *numbers: float,
+    numbers: tuple[float, float, float, float] = (math.nan,) * 4,
 ) -> LeafReport:
-    row = (name, "", shape, Verdict.DISAGREE, False, place, *numbers)
-    return LeafReport(*row, cause=cause)
+    """numbers: the value got, the one expected, the error and its bound."""
+    wrong = Verdict.DISAGREE, False
+    return LeafReport(name, "", shape, *wrong, place, *numbers, cause=cause)

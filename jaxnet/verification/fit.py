@@ -15,7 +15,10 @@ WIDEST = 0.25
 PAIRS = 128
 """…and at how many t on each side."""
 
-SIDE = WIDEST * (np.arange(PAIRS) + 0.5) / PAIRS
+GOLDEN = (5**0.5 - 1) / 2
+"""Multiples of it, modulo 1, fill the side evenly and in no step with the treads."""
+
+SIDE = WIDEST * ((0.5 + GOLDEN * np.arange(PAIRS)) % 1)
 FIT_TIMES = np.concatenate([SIDE, -SIDE])
 
 DEVIATIONS = 4.0

@@ -75,12 +75,16 @@ class LeafCheck:
 
     def is_silent(self) -> bool:
         """Whether the function's slopes along all looks are 0 but for rounding."""
+        if any(breaks(look) for look in self.looks):
+            return False
         return all(
             slope.central.value == 0
-            or slope.central.bound <= COARSEST * slope.size
-            and abs(slope.central.value) <= self.safety * slope.central.bound
+            or (
+                slope.central.bound <= COARSEST * slope.size
+                and abs(slope.central.value) <= self.safety * slope.central.bound
+            )
             for slope in (look.slope for look in self.looks)
-        ) and not any(breaks(look) for look in self.looks)
+        )
 
     def findings(self, candidate: Candidate, gradient: np.ndarray) -> Iterator[Finding]:
         """What the looks say of another gradient, computed as the candidate's was."""
