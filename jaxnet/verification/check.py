@@ -12,6 +12,7 @@ from jaxnet.verification.evaluation import Function
 from jaxnet.verification.explanation import Explanation
 from jaxnet.verification.leaf_check import LeafCheck
 from jaxnet.verification.leaf_looks import LeafLooks
+from jaxnet.verification.leaf_verdict import LeafVerdict
 from jaxnet.verification.leaves import Parameters
 from jaxnet.verification.looks import Looker
 from jaxnet.verification.nearby import Nearby
@@ -133,7 +134,7 @@ class _Examination:
         return [replace(report, evaluations=spent) for report in found]
 
     def _of_candidate(self, check: LeafCheck, candidate: Candidate) -> LeafReport:
-        report = check.report(candidate)
+        report = LeafVerdict(check, candidate).report()
         if report.verdict is Verdict.UNINFORMATIVE:
             return self.nearby.settle(report, candidate, check.number)
         return self.explanation.of(report, check, candidate)

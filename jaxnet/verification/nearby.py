@@ -9,6 +9,7 @@ from jaxnet.verification.directions import power_below
 from jaxnet.verification.evaluation import Function
 from jaxnet.verification.leaf_check import LeafCheck
 from jaxnet.verification.leaf_looks import LeafLooks
+from jaxnet.verification.leaf_verdict import LeafVerdict
 from jaxnet.verification.leaves import Parameters
 from jaxnet.verification.looks import Looker
 from jaxnet.verification.report import LeafReport
@@ -66,7 +67,7 @@ class Nearby:
             return replace(report, cause=cause)
         if there.gradient[number] is None:
             return replace(report, cause=f"{zero}; malformed at a nearby point")
-        nearby = check.report(there)
+        nearby = LeafVerdict(check, there).report()
         if nearby.verdict is Verdict.UNINFORMATIVE:
             return replace(report, passed=True, cause=f"{zero}, and at a nearby point")
         if nearby.verdict is Verdict.AGREE:
