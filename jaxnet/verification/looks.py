@@ -12,6 +12,7 @@ from jaxnet.verification.fit import FIT_TIMES, fitted_slope
 from jaxnet.verification.ladder import SHRINK, TIMES, Estimate, Slope, slope
 from jaxnet.verification.leaves import Leaf, Parameters
 from jaxnet.verification.noise import noise_level, noise_times
+from jaxnet.verification.program import calls_out
 
 SMALL = 64
 """A leaf of at most so many entries is looked at by every coordinate."""
@@ -164,10 +165,10 @@ class Looker:
         if self._start is None:
             still = np.zeros(self.parameters.leaves[number].values.shape, np.int8)
             times = np.zeros_like(TIMES)
-            values, again = (
-                self.function.line(number, still, times, self.parameters)
-                for _ in range(2)
-            )
+            values = self.function.line(number, still, times, self.parameters)
+            again, program = values, self.function.program
+            if program is not None and calls_out(program):
+                again = self.function.line(number, still, times, self.parameters)
             self._start = float(values[0])
             if np.isfinite([values, again]).all():
                 self.spread = float(np.ptp(values))

@@ -130,6 +130,14 @@ def draws_numbers(program: Program) -> bool:
     return any(e.primitive.name in _RANDOM for e in _every(program.closed.jaxpr))
 
 
+_OUTSIDE = ("pure_callback", "io_callback", "ffi_call", "rng_uniform")
+
+
+def calls_out(program: Program) -> bool:
+    """Whether anything is computed outside the program, where it may be at random."""
+    return any(e.primitive.name in _OUTSIDE for e in _every(program.closed.jaxpr))
+
+
 def _every(jaxpr: Any) -> Iterator[Any]:
     for equation in jaxpr.eqns:
         yield equation
