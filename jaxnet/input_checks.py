@@ -21,6 +21,13 @@ def describe(value: Any) -> str:
     return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '…'}"
 
 
+def first_line(error: Exception, longest: int = 160) -> str:
+    """What an error says, in one line; of a callback's traceback, the last one."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
+    last = "Traceback (most recent call last)" in lines[0]
+    return f"{type(error).__name__}: {lines[-1 if last else 0][:longest]}"
+
+
 def complaint(name: str, expected: str, got: str, fix: str) -> str:
     """The one form of every message."""
     return f"`{name}`: expected {expected}, got {got}; {fix}"

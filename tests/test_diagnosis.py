@@ -13,6 +13,7 @@ from jaxnet.verification import Verdict, check_gradients
 
 RANDOM = np.random.default_rng(0)
 SQUARE, WIDE = RANDOM.standard_normal((5, 5)), RANDOM.standard_normal((4, 6))
+CUBE, KERNEL = RANDOM.standard_normal((3, 3, 3)), RANDOM.standard_normal((2, 1, 3, 4))
 VECTOR = RANDOM.standard_normal(30)
 LARGE = RANDOM.standard_normal((40, 30))
 
@@ -64,6 +65,23 @@ MISTAKES: dict[str, tuple[Callable[[Any], Any], np.ndarray, str]] = {
     "reversed": (lambda g: g[::-1], VECTOR, "reversed along axis 0"),
     "flipped": (lambda g: g[:, ::-1], WIDE, "reversed along axis 1"),
     "turned": (lambda g: g[::-1, ::-1], LARGE, "reversed along"),
+    "a little": (lambda g: (1 + 2e-8) * g, WIDE, r"×\(1 \+ 2.0e-08\) on every entry"),
+    "axes": (lambda g: np.swapaxes(g, 0, 1), CUBE, "transposed: axes 0 and 1"),
+    "kernel": (
+        lambda g: g[..., ::-1, ::-1],
+        KERNEL,
+        "reversed along the last two axes",
+    ),
+    "channel": (
+        _times((1,), 0),
+        KERNEL,
+        "index 1 of axis 0 alone: it is zero",
+    ),
+    "penalty": (
+        lambda g: g - 1e-4 * WIDE,
+        WIDE,
+        r"off by -0.0001 × \['x'\] itself: a wrong penalty\?",
+    ),
     "offset": (lambda g: g + 1e-4, VECTOR, r"offset: \+0.0001 on every entry"),
     "entry": (_times((1, 2), 1.5), WIDE, r"this coordinate alone: ×1.5"),
     "entry zero": (_times((30, 7), 0), LARGE, "this coordinate alone: it is zero"),

@@ -160,6 +160,41 @@ def test_parameters_after_optax_updates() -> None:
     verify(loss, params, jax.grad(loss)(params))
 
 
+def test_a_float32_gradient_through_adam_is_not_accused() -> None:
+    """Adam's 1 - 0.999 is 5e-5 off in float32: its gradient is that of what it does."""
+    adam = optax.adam(0.1)
+
+    def loss(params: Any) -> Any:
+        state, gradient = adam.init(params), jax.tree.map(jnp.cos, params)
+        with jax.numpy_dtype_promotion("standard"):  # adam multiplies by its count
+            updates, _ = adam.update(gradient, state, params)
+        moved = optax.apply_updates(params, updates)
+        return sum(jnp.sum(jnp.sin(x)) for x in jax.tree.leaves(moved))
+
+    params = jax.tree.map(jnp.asarray, PARAMS["out"])
+    given = jax.grad(loss)(params)
+    report = assert_gradients(loss, params, {"float32": given})
+    assert report.worst.resolution < 1e-3
+    wrong = jax.tree.map(lambda g: g * np.float32(1.001), given)
+    with pytest.raises(GradientMismatch, match=r"×1\.001"):
+        assert_gradients(loss, params, {"float32": wrong})
+
+
+def test_float32_data_are_rounded_as_they_were_for_the_candidate() -> None:
+    """float64 data that a float32 gradient saw as float32 are no mistake of its."""
+    images = RNG.standard_normal((8, 3))
+
+    def loss(weight: Any) -> Any:
+        return jnp.sum(jnp.tanh(jnp.asarray(images, dtype=float) @ weight) ** 2)
+
+    weight = jnp.asarray(PARAMS["hidden"][0])
+    given = jax.grad(loss)(weight)
+    assert given.dtype == np.float32
+    assert_gradients(loss, weight, {"float32": given})
+    with pytest.raises(GradientMismatch, match=r"×1\.001"):
+        assert_gradients(loss, weight, {"float32": given * np.float32(1.001)})
+
+
 def test_an_optimizer_state_is_a_tree_like_any_other() -> None:
     """Adam's moments move, its integer count is held."""
     params = jax.tree.map(jnp.asarray, PARAMS["out"])

@@ -100,6 +100,26 @@ def test_a_jump_is_no_noise() -> None:
     assert level(lambda t: np.sin(t) + np.where(t > 0, 0.5, 0.0)) <= 1e-14
 
 
+def test_a_jump_on_either_side_is_no_noise() -> None:
+    """The point itself, which lies on neither side, is in no table."""
+    assert level(lambda t: np.sin(t) + np.sign(t)) <= 1e-14
+
+
+@pytest.mark.parametrize("size", [1e-200, 1e200])
+def test_noise_of_any_magnitude(size: float) -> None:
+    """No square of a value over- or underflows."""
+    random = np.random.default_rng(5)
+    noise = 1e-9 * random.standard_normal(noise_times(DOUBLE).size)
+    found = noise_level(size, size * (1 + noise), DOUBLE)
+    assert found is not None
+    assert size * 1e-10 < found < size * 1e-8
+
+
+def test_a_steep_smooth_function_is_not_noise() -> None:
+    """Its differences still fall at the highest order: below the last is no noise."""
+    assert level(lambda t: np.sin(3e7 * t)) < 1e-6
+
+
 def test_values_that_are_not_finite_give_no_nan() -> None:
     """Where too few values are finite, no noise is told, or none."""
     with np.errstate(invalid="ignore"):

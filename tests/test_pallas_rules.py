@@ -106,19 +106,18 @@ def test_a_kernel_for_float32_only(shape: tuple[int, ...]) -> None:
 
 
 @shapes
-def test_a_kernel_for_bfloat16_only_needs_a_reference(shape: tuple[int, ...]) -> None:
-    """Held against a plain function, errors above bfloat16's own rounding show.
+@pytest.mark.parametrize("reference", [silu, None], ids=["by silu", "alone"])
+def test_a_kernel_for_bfloat16_only(shape: tuple[int, ...], reference: Any) -> None:
+    """Errors above bfloat16's own rounding show, by a plain function or by itself.
 
-    Differences of eight bits of mantissa say nothing: the kernel alone is UNRESOLVED.
+    Eight bits of mantissa: alone, the kernel is known to a tenth.
     """
     x = sample(shape, jnp.bfloat16)
-    report = assert_vjp(kernel(dtype=jnp.bfloat16), x, reference=silu)
-    assert report.worst.resolution < 0.03
-    for factor in (1.2, -1.0):
+    report = assert_vjp(kernel(dtype=jnp.bfloat16), x, reference=reference)
+    assert 1e-3 < report.worst.resolution < (0.03 if reference else 0.2)
+    for factor in (1.5, -1.0, 0.0):
         with pytest.raises(GradientMismatch, match="DISAGREE"):
-            assert_vjp(kernel(factor, jnp.bfloat16), x, reference=silu)
-    with pytest.raises(GradientMismatch, match="UNRESOLVED"):
-        assert_vjp(kernel(dtype=jnp.bfloat16), x)
+            assert_vjp(kernel(factor, jnp.bfloat16), x, reference=reference)
 
 
 def test_a_sign_in_one_block_is_found_there() -> None:

@@ -197,6 +197,59 @@ def test_a_value_that_jit_froze_is_named() -> None:
     assert cause == "a closed-over Python value is another than when jit froze it"
 
 
+def stateful(keeps_residuals: bool) -> Rule:
+    """Sin of an object that remembers its last argument; its rule may rely on it."""
+    kept: dict[str, Any] = {}
+
+    def forward(x: Any) -> Any:
+        kept["x"] = x
+        return jnp.sin(x), x
+
+    return reverse(
+        lambda x, g: g * jnp.cos(x if keeps_residuals else kept["x"]), forward
+    )
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_state_outside_the_residuals_is_named(dtype: Any) -> None:
+    """Right by itself, wrong as soon as another forward pass comes between."""
+    x = X.astype(dtype)
+    right = check_vjp(stateful(True), x)
+    assert right.passed, str(right)
+    assert row(right, "two calls at once").passed
+    report = check_vjp(stateful(False), x)
+    (wrong,) = (leaf for leaf in report.leaves if not leaf.passed)
+    assert wrong.path == "two calls at once"
+    assert "state is kept on an object or a global" in wrong.cause
+
+
+def test_a_function_that_draws_is_random_and_not_wrong() -> None:
+    """Its forward value differs from the rule's because it differs from itself."""
+    random = np.random.default_rng()
+    report = check_vjp(lambda x: jnp.sin(x) * float(random.uniform(1, 2)), X)
+    assert report.verdict is Verdict.NONDETERMINISTIC
+
+
+def test_demands_are_as_coarse_as_what_the_rule_computes_in() -> None:
+    """A product in bfloat16 of float32 arrays: jit, vmap and transposes round too."""
+
+    def product(factor: float) -> Rule:
+        def low(a: Any, b: Any) -> Any:
+            return (a.astype(jnp.bfloat16) @ b.astype(jnp.bfloat16)).astype(a.dtype)
+
+        f = jax.custom_vjp(low)
+        f.defvjp(
+            lambda a, b: (low(a, b), (a, b)),
+            lambda kept, g: (factor * low(g, kept[1].T), low(kept[0].T, g)),
+        )
+        return f
+
+    matrix = jnp.asarray(RNG.standard_normal((3, 2)), jnp.float32)
+    report = check_vjp(product(1.0), ROWS, matrix)
+    assert report.passed, str(report)
+    assert not check_vjp(product(1.5), ROWS, matrix).passed
+
+
 def test_a_rule_gives_the_same_bits_twice() -> None:
     """A backward that counts its calls: two values, which jit hides."""
     calls = [0.0]

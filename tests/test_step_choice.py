@@ -9,6 +9,7 @@ from jaxnet.verification.ladder import (
     EPS,
     LEVELS,
     RATIO,
+    SHRINK,
     SMALLEST,
     STEPS,
     TIMES,
@@ -171,6 +172,38 @@ def test_a_jump_is_seen_and_measured(height: float) -> None:
     """However small: it stays while h shrinks."""
     found = of(lambda t: np.sin(t) + np.where(t >= 0, height, 0.0))
     assert found.jump == pytest.approx(abs(height), rel=0.05)
+
+
+def test_a_jump_to_both_sides_is_as_high_as_both() -> None:
+    """sign: from -1 over 0 to 1."""
+    assert of(lambda t: np.sin(t) + np.sign(t)).jump == pytest.approx(2, rel=0.05)
+
+
+def test_a_kink_a_hair_away_is_no_jump() -> None:
+    """|t - 1e-12|: both sides differ by 2e-12 at any step, and neither jumps."""
+    assert not of(lambda t: np.abs(t - 1e-12)).jump
+
+
+def finer(phi: Phi) -> Slope:
+    """The slope by the finer ladder."""
+    return slope(phi(SHRINK * TIMES), 1e-16, SHRINK)
+
+
+def test_a_finer_ladder_for_what_changes_fast() -> None:
+    """sin 1e8 t within steps of 1e-6 to 1e-14, where the first ladder is lost."""
+
+    def fast(t: np.ndarray) -> np.ndarray:
+        return np.sin(0.3 + 1e8 * t)
+
+    assert not of(fast).central.settled
+    assert finer(fast).central.settled
+    assert is_within(finer(fast), 1e8 * np.cos(0.3))
+
+
+def test_a_staircase_settles_on_no_finer_ladder() -> None:
+    """Flat on its treads, which is no slope of 0."""
+    found = finer(lambda t: np.round(1e9 * np.sin(0.3 + t)) / 1e9)
+    assert not found.central.settled
 
 
 def test_the_smallest_numbers_have_a_floor() -> None:

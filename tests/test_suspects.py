@@ -131,6 +131,17 @@ def test_autodiff_itself_is_wrong_and_says_by_how_much(loss: Loss) -> None:
     assert row.cause.startswith(factor)
 
 
+def test_casts_of_the_verifier_are_no_suspects() -> None:
+    """A loss of float32 alone is called through a cast that is not the loss's."""
+
+    def loss(x: Any) -> Any:
+        if x.dtype != np.float32:
+            raise TypeError("float32 only")
+        return jnp.sum(jnp.sin(x))
+
+    assert check_gradients(loss, X, 2 * np.cos(X)).worst.cause == "×2"
+
+
 def test_suspects_decide_nothing() -> None:
     """A right gradient beside a rule, and a wrong one without: neither is swayed."""
     right = check_gradients(by_custom_vjp, X, np.cos(X))

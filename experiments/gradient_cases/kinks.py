@@ -122,8 +122,21 @@ def _jumps() -> list[Case]:
     def last_step_dropped(params: Any) -> dict[str, jax.Array]:
         return {"x": jnp.floor(params["x"]) + 1}
 
+    def sign(params: Any) -> jax.Array:
+        return jnp.sum(jnp.sin(params["x"]) + 0.25 * jnp.sign(params["x"]))
+
     x = {"x": AWAY}
     return [
+        Case(
+            "jump_both_sides",
+            sign,
+            {"x": POINT},
+            lambda p: {"x": jnp.cos(p["x"])},
+            NONDIFFERENTIABLE,
+            ("['x'][2]",),
+            right=False,
+            smooth=False,
+        ),
         Case(
             "jump_at_x",
             jump,

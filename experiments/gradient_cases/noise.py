@@ -14,6 +14,7 @@ from experiments.gradient_cases.case import (
     Case,
     altered,
     keys,
+    like,
     normal,
     wrong,
 )
@@ -66,6 +67,50 @@ def _low_precision() -> list[Case]:
             in_bfloat16,
             X,
             cosines,
+            AGREE,
+            smooth=False,
+        ),
+        wrong(
+            "bf16_inside_negated",
+            in_bfloat16,
+            X,
+            lambda p: {"x": -jnp.cos(p["x"])},
+            keys("x"),
+            "sign",
+            smooth=False,
+        ),
+        *_cancellation(),
+    ]
+
+
+def _cancellation() -> list[Case]:
+    """Losses small by cancellation: compiled and eager values differ by rounding."""
+    x32 = (100 + normal(53, 6)).astype(np.float32)
+    y = np.arange(6.0) % 2
+
+    def variance(params: Any) -> jax.Array:
+        x = params["x"]
+        return jnp.mean(x**2) - jnp.mean(x) ** 2
+
+    def cross_entropy(params: Any) -> jax.Array:
+        q, t = jax.nn.sigmoid(params["z"]), like(y, params["z"])
+        return -jnp.mean(t * jnp.log(q + 1e-12) + (1 - t) * jnp.log(1 - q + 1e-12))
+
+    z = {"z": np.array([7.0, 16.4, 6.6, -26.1, 18.1, 8.9])}
+    return [
+        Case(
+            "variance_right",
+            variance,
+            {"x": x32},
+            jax.grad(variance),
+            AGREE,
+            smooth=False,
+        ),
+        Case(
+            "saturated_cross_entropy",
+            cross_entropy,
+            z,
+            jax.grad(cross_entropy),
             AGREE + UNRESOLVED,
             smooth=False,
         ),
@@ -127,6 +172,11 @@ def _nondeterministic() -> list[Case]:
         shape = jax.ShapeDtypeStruct((), total.dtype)
         return total + jax.pure_callback(draw, shape, total, vmap_method="sequential")
 
+    def called_back_on_x(params: Any) -> jax.Array:
+        shape = jax.ShapeDtypeStruct((), params["x"].dtype)
+        noise = jax.pure_callback(draw, shape, params["x"][0], vmap_method="sequential")
+        return sum_of_sines(params) + noise
+
     def traced_otherwise(params: Any) -> jax.Array:
         traced = isinstance(params["x"], jax.core.Tracer)
         return sum_of_sines(params) * (1.001 if traced else 1.0)
@@ -137,6 +187,7 @@ def _nondeterministic() -> list[Case]:
     return [
         _random("nondet_counter", counted, cosines),
         _random("nondet_callback", called_back, cosines),
+        _random("nondet_callback_of_x", called_back_on_x, cosines),
         _random("nondet_eager_and_jit", traced_otherwise, cosines),
         _random("nondet_candidate", sum_of_sines, drawn_gradient),
     ]

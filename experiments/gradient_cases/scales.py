@@ -24,7 +24,7 @@ Params = dict[str, Any]
 
 def scale_cases() -> list[Case]:
     """All cases about magnitudes."""
-    return [*_tiny(), *_mixed(), *_domain_edges(), *_degenerate()]
+    return [*_tiny(), *_mixed(), *_steep(), *_domain_edges(), *_degenerate()]
 
 
 def _tiny() -> list[Case]:
@@ -93,6 +93,49 @@ def _mixed() -> list[Case]:
     ]
 
 
+def _steep() -> list[Case]:
+    """Functions that change within far less than the size of their argument."""
+
+    def shifted(params: Params) -> jax.Array:
+        return jnp.sum(jnp.sin(params["x"] - 1e8))
+
+    def steps(params: Params) -> jax.Array:
+        return jnp.sum(jnp.tanh(1e6 * params["x"]))
+
+    def fast(params: Params) -> jax.Array:
+        return jnp.sum(jnp.sin(1e8 * params["x"]))
+
+    far, near = {"x": 1e8 + normal(66, 6)}, {"x": np.array([0.7, -1.2, 0.0, 0.4])}
+    return [
+        Case("shifted_1e8_right", shifted, far, jax.grad(shifted), AGREE, smooth=False),
+        wrong(
+            "shifted_1e8_one_coord",
+            shifted,
+            far,
+            altered_leaf(shifted, "x", lambda d: d.at[2].multiply(1.1)),
+            ("['x'][2]",),
+            smooth=False,
+        ),
+        Case("tanh_1e6_x_right", steps, near, jax.grad(steps), AGREE, smooth=False),
+        wrong(
+            "tanh_1e6_x_clipped",
+            steps,
+            near,
+            altered_leaf(steps, "x", lambda d: jnp.clip(d, -1, 1)),
+            ("['x'][2]",),
+            smooth=False,
+        ),
+        Case(
+            "sin_1e8_x_right",
+            fast,
+            {"x": normal(67, 4)},
+            jax.grad(fast),
+            AGREE + UNRESOLVED,
+            smooth=False,
+        ),
+    ]
+
+
 def _domain_edges() -> list[Case]:
     def roots(params: Params) -> jax.Array:
         return jnp.sum(jnp.sqrt(params["x"]))
@@ -124,7 +167,29 @@ def _degenerate() -> list[Case]:
     def squares(params: Params) -> jax.Array:
         return jnp.sum(params["x"] ** 2)
 
+    def quartic(params: Params) -> jax.Array:
+        return jnp.sum(params["x"] ** 4)
+
+    def cosines(params: Params) -> jax.Array:
+        return jnp.sum(jnp.cos(params["x"]))
+
     return [
+        Case(
+            "quartic_at_0_x7",
+            quartic,
+            {"x": np.zeros(4)},
+            lambda p: {"x": 28 * p["x"] ** 3},
+            ("UNINFORMATIVE", "DISAGREE"),
+            right=False,
+        ),
+        Case(
+            "cosine_at_0_sign",
+            cosines,
+            {"x": np.zeros(4)},
+            lambda p: {"x": jnp.sin(p["x"])},
+            ("UNINFORMATIVE", "DISAGREE"),
+            right=False,
+        ),
         Case(
             "zeros_given_as_array",
             squares,

@@ -1,6 +1,6 @@
 """The gradients to be checked, fitted to the parameters, and how finely they can be."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnet.array_types import PyTree
-from jaxnet.input_checks import complaint, describe
+from jaxnet.input_checks import complaint, describe, first_line
 from jaxnet.verification.evaluation import Function, Gradient
 from jaxnet.verification.leaves import Leaf, Parameters, is_inexact, real_view
+from jaxnet.verification.program import Program
 from jaxnet.verification.report import LeafReport
 from jaxnet.verification.verdict import Verdict
 
@@ -23,6 +24,7 @@ class Candidate:
 
     faults: a MALFORMED record for each place where it does not fit.
     repeats: whether a callable gave the same bits twice.
+    program: what a callable computes, where it could be traced.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Candidate:
     dtypes: list[Any]
     faults: tuple[LeafReport, ...] = ()
     repeats: bool = True
+    program: Program | None = None
     _nearby: dict[int, "Candidate"] = field(default_factory=dict)
 
     @classmethod
@@ -45,7 +48,7 @@ class Candidate:
         except Exception as error:
             return cls._raising(name, source, error, parameters)
         candidate = cls._fitted(name, source, tree, parameters)
-        candidate.repeats = repeats
+        candidate.repeats, candidate.program = repeats, gradient.program
         return candidate
 
     def at(self, parameters: Parameters, function: Function) -> "Candidate | None":
@@ -55,12 +58,14 @@ class Candidate:
         key = id(parameters)
         if key not in self._nearby:
             tree = Gradient(self.source, function).at(parameters)
-            self._nearby[key] = self._fitted(self.name, self.source, tree, parameters)
+            fitted = self._fitted(self.name, self.source, tree, parameters)
+            self._nearby[key] = replace(fitted, program=self.program)
         return self._nearby[key]
 
     def eps(self, number: int) -> float:
-        """ε of the dtype that leaf `number` of the gradient came in."""
-        return float(jnp.finfo(self.dtypes[number]).eps)
+        """ε of the dtype that leaf `number` came in, or of a coarser one inside."""
+        inside = self.program.precision if self.program else 0.0
+        return max(float(jnp.finfo(self.dtypes[number]).eps), inside)
 
     @classmethod
     def _fitted(
@@ -84,8 +89,7 @@ class Candidate:
     def _raising(
         cls, name: str, source: Any, error: Exception, parameters: Parameters
     ) -> "Candidate":
-        first = (str(error).strip().splitlines() or [""])[0]
-        cause = f"raised {type(error).__name__}: {first[:200]}"
+        cause = f"raised {first_line(error, 200)}"
         faults = [_malformed(name, x.path, x.shape, cause) for x in parameters.leaves]
         none: list[Any] = [None] * len(faults)
         return cls(name, source, none, [np.float64] * len(faults), tuple(faults))

@@ -12,6 +12,7 @@ from jaxnet.verification.evaluation import Function
 from jaxnet.verification.explanation import Explanation
 from jaxnet.verification.leaf_check import LeafCheck
 from jaxnet.verification.leaf_looks import LeafLooks
+from jaxnet.verification.leaf_verdict import LeafVerdict
 from jaxnet.verification.leaves import Parameters
 from jaxnet.verification.looks import Looker
 from jaxnet.verification.nearby import Nearby
@@ -78,7 +79,7 @@ def check_gradients(
         leaves=tuple(leaves),
         survivors=survivors(checks, good[0], function.program) if good else (),
         held=parameters.held,
-        notes=_notes(function),
+        notes=_notes(function, fitted),
         odd_one_out=odd_one_out(fitted, leaves),
         evaluations=function.evaluations,
         seed=seed,
@@ -112,10 +113,8 @@ class _Examination:
             for number in range(len(self.function.parameters.leaves))
             for report in self._of_leaf(number)
         ]
-        if all(report.verdict is Verdict.UNINFORMATIVE for report in found):
-            cause = (
-                "exactly 0 by every leaf: the loss does not depend on the parameters"
-            )
+        if all(report.is_silent for report in found):
+            cause = "exactly 0 by every leaf, here and nearby: is the loss a constant?"
             found = [replace(x, passed=False, cause=cause) for x in found]
         return found + [fault for c in self.candidates for fault in c.faults]
 
@@ -135,7 +134,7 @@ class _Examination:
         return [replace(report, evaluations=spent) for report in found]
 
     def _of_candidate(self, check: LeafCheck, candidate: Candidate) -> LeafReport:
-        report = check.report(candidate)
+        report = LeafVerdict(check, candidate).report()
         if report.verdict is Verdict.UNINFORMATIVE:
             return self.nearby.settle(report, candidate, check.number)
         return self.explanation.of(report, check, candidate)
@@ -184,16 +183,19 @@ def _value_fault(function: Function, looker: Looker) -> str:
     _check_finite(start)
     if not function.traces_alike():
         return "the loss is another program each time it is traced"
-    noise = looker.noise(0)
-    beyond = 100 * noise + 1e3 * function.precision * abs(start)
-    if looker.spread > beyond:
-        return f"the compiled loss gives values {looker.spread:.3g} apart for one input"
+    rounding = 1e3 * function.precision * abs(start)
+    beyond = 100 * looker.noise(0) + rounding
+    if looker.spread > beyond or looker.change > rounding:
+        apart = max(looker.spread, looker.change)
+        return f"the compiled loss gives values {apart:.3g} apart for one input"
     eager = function.eager_value()
     if function.program is not None:
         beyond += 1e3 * function.program.precision_anywhere * abs(start)
-    if eager is not None and not abs(start - eager) <= beyond:
-        return f"the loss is {eager!r} as it is called and {start!r} with jit"
-    return ""
+    if eager is None or abs(start - eager) <= beyond:
+        return ""
+    if abs(start - eager) <= beyond + 100 * function.rounding_spread():
+        return ""
+    return f"the loss is {eager!r} as it is called and {start!r} with jit"
 
 
 def _plain_fault(function: Function) -> str:
@@ -215,7 +217,7 @@ def _unrepeatable(name: str, leaf: Any, cause: str) -> LeafReport:
     )
 
 
-def _notes(function: Function) -> tuple[str, ...]:
+def _notes(function: Function, candidates: list[Candidate]) -> tuple[str, ...]:
     notes = []
     if not function.traceable:
         why = "JAX cannot trace the loss"
@@ -226,4 +228,8 @@ def _notes(function: Function) -> tuple[str, ...]:
         notes.append("the loss takes the parameters in their own dtype only")
     elif function.program and function.program.coarsest() is not None:
         notes.append(function.program.describe_coarsest())
+    for candidate in candidates:
+        program = candidate.program
+        if program and program.precision > function.precision:
+            notes.append(f"{candidate.name} {program.describe_coarsest()}")
     return tuple(notes)

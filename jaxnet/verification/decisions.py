@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnet.verification.program import described, run_equation, source_line, sub_jaxprs
+from jaxnet.verification.program import described, source_line, sub_jaxprs
+from jaxnet.verification.rerun import run_equation
 
 MOST_ROUNDS = 1000
 """How many rounds of a loop are followed."""

@@ -7,6 +7,7 @@ look at the leaf that the given one failed.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import combinations
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from jaxnet.verification.verdict import Verdict
 
 NICE = 1e-3
 """How near a ratio must be to a whole number (or its inverse) to be called that."""
+
+COARSE = 0.05
+"""How near it must be where the differences are no more exact than this."""
 
 LARGEST = 2**18
 """Arrays above this size are not rearranged."""
@@ -58,6 +62,7 @@ class Diagnosis:
         if reference is not None:
             yield from self._by_factor(*reference)
             yield from self._by_offset(*reference)
+            yield from self._by_penalty(*reference)
 
     def explains(self, corrected: np.ndarray) -> bool:
         """Whether every look agrees with the corrected gradient."""
@@ -71,12 +76,12 @@ class Diagnosis:
     def _by_ratio(self, nice_only: bool) -> Iterator[str]:
         findings = list(self.check.findings(self.candidate, self.gradient))
         best = max(findings, key=lambda f: abs(f.reference) / max(f.bound, 1e-300))
-        if not best.reference or not np.isfinite(best.reference):
+        if not abs(best.reference) > best.bound:  # too near 0 for a ratio, or NaN
             return
         ratio = best.candidate / best.reference
         if not ratio or not np.isfinite(ratio):
             return
-        nice = _nice(ratio)
+        nice = _nice(ratio, min(best.bound / abs(best.reference), COARSE))
         if nice_only and nice is None:
             return
         if self.explains(np.asarray(self.gradient / (float(nice) if nice else ratio))):
@@ -84,13 +89,11 @@ class Diagnosis:
 
     def _ratio_text(self, ratio: float, nice: Fraction | None) -> str:
         if nice is None:
-            return f"×{ratio:.6g} on every entry"
+            return f"{_times(ratio)} on every entry"
         if nice == -1:
             return "sign flipped, ×-1"
-        sign = "-" if nice < 0 else ""
         whole = max(abs(nice.numerator), nice.denominator)
-        inverse = nice.denominator > 1
-        text = f"×{sign}½" if inverse and whole == 2 else f"×{sign}{abs(nice)}"
+        inverse, text = nice.denominator > 1, _times(ratio, nice)
         where = self.sizes.get(whole)
         mean = "a mean taken twice" if inverse else "a mean not taken"
         return text + (f"; {whole} is {where}: {mean}?" if where else "")
@@ -125,10 +128,10 @@ class Diagnosis:
         count = int(wrong.sum())
         if count == 1 and wrong.size > 1:
             yield f"this coordinate alone{self._factor(reference, wrong)}"
-        for axis, name in _axis_names(wrong.ndim):
-            if wrong.ndim > 1 and len(where[axis]) == 1 and count > 1:
-                index = int(where[axis][0])
-                yield f"{name} {index} alone{self._factor(reference, wrong)}"
+        for axis, name in _axis_names(wrong.ndim) if wrong.ndim > 1 else []:
+            if wrong.shape[axis] > 1 and len(where[axis]) == 1 and count > 1:
+                place = name.format(f" {int(where[axis][0])}")
+                yield f"{place} alone{self._factor(reference, wrong)}"
         if 1 < count <= wrong.size // 2:
             yield f"{count} of {wrong.size} entries"
 
@@ -145,7 +148,7 @@ class Diagnosis:
             )
             if (factor != 0).all() and self.explains(self.gradient / factor):
                 low, high = float(np.min(factor)), float(np.max(factor))
-                yield f"one factor per {name}, {low:.3g} to {high:.3g}"
+                yield f"one factor per {name.format('')}, {low:.6g} to {high:.6g}"
 
     def _factor(self, reference: np.ndarray, wrong: np.ndarray) -> str:
         given, true = self.gradient[wrong].ravel(), reference[wrong].ravel()
@@ -154,8 +157,7 @@ class Diagnosis:
         usable = np.abs(true) > 0
         ratios = given[usable] / true[usable]
         if usable.all() and np.ptp(ratios) <= NICE * abs(ratios[0]):
-            nice = _nice(float(ratios[0]))
-            return f": ×{nice}" if nice else f": ×{ratios[0]:.6g}"
+            return f": {_times(float(ratios[0]), _nice(float(ratios[0])))}"
         return ""
 
     def _by_offset(self, reference: np.ndarray, tolerance: np.ndarray) -> Iterator[str]:
@@ -166,11 +168,23 @@ class Diagnosis:
         if offset and self.explains(self.gradient - offset):
             yield f"offset: {offset:+.4g} on every entry"
 
+    def _by_penalty(self, reference: np.ndarray, _: np.ndarray) -> Iterator[str]:
+        """Off by a multiple of the leaf itself, as where ½λ|x|² is forgotten."""
+        x = self.check.leaf.values.astype(np.float64)
+        if x.size < 3 or not x.any():
+            return
+        share = float(np.sum((self.gradient - reference) * x) / np.sum(x * x))
+        if share and self.explains(self.gradient - share * x):
+            what = self.check.leaf.path or "params"
+            yield f"off by {share:+.4g} × {what} itself: a wrong penalty?"
+
 
 def rearranged(g: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     """Each way in which an array may have been rearranged, undone."""
-    if g.ndim >= 2 and g.shape[-1] == g.shape[-2]:
-        yield "transposed", np.swapaxes(g, -1, -2)
+    for one, other in combinations(reversed(range(g.ndim)), 2):
+        if g.shape[one] == g.shape[other] > 1:
+            axes = "" if one == g.ndim - 1 == other + 1 else f": axes {other} and {one}"
+            yield f"transposed{axes}", np.swapaxes(g, one, other)
     if g.ndim == 2 and g.shape[0] != g.shape[1]:
         yield "transposed before a reshape", g.reshape(g.shape[::-1]).T
     for axis in range(g.ndim):
@@ -179,6 +193,7 @@ def rearranged(g: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
     if g.ndim > 1:
         yield "reversed along every axis", np.flip(g)
         yield "reversed along the first two axes", np.flip(g, (0, 1))
+        yield "reversed along the last two axes", np.flip(g, (-2, -1))
     for axis in range(g.ndim):
         size = g.shape[axis]
         for shift in range(1, min(size, MOST_ROLLS)):
@@ -186,20 +201,34 @@ def rearranged(g: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
                 yield f"rolled by {way} along axis {axis}", np.roll(g, -way, axis)
 
 
-def _nice(ratio: float) -> Fraction | None:
-    """The whole number, or inverse of one, next to a ratio; None if neither is near."""
-    if not ratio or abs(ratio - 1) < NICE:
+def _times(ratio: float, nice: Fraction | None = None) -> str:
+    """A factor as one reads it: ×3, ×-½, ×1.01, ×(1 + 2e-08)."""
+    if nice is not None:
+        half = "-½" if nice < 0 else "½"
+        return f"×{half if abs(nice) == Fraction(1, 2) else nice}"
+    if abs(ratio - 1) < 1e-5:
+        return f"×(1 {'-' if ratio < 1 else '+'} {abs(ratio - 1):.1e})"
+    return f"×{ratio:.6g}"
+
+
+def _nice(ratio: float, doubt: float = 0.0) -> Fraction | None:
+    """The whole number, or inverse of one, next to a ratio; None if neither is near.
+
+    doubt: how wrong the ratio itself may be, relative to it.
+    """
+    if not ratio or abs(ratio - 1) < max(NICE, doubt):
         return None
     whole = round(abs(ratio)) if abs(ratio) > 0.75 else round(1 / abs(ratio))
     value = Fraction(whole) if abs(ratio) > 0.75 else Fraction(1, whole)
-    near = abs(abs(ratio) / float(value) - 1) < NICE
+    near = abs(abs(ratio) / float(value) - 1) < max(NICE, doubt)
     return (value if ratio > 0 else -value) if near else None
 
 
 def _axis_names(ndim: int) -> list[tuple[int, str]]:
+    """What one index along each axis is called; a number goes where the braces are."""
     if ndim == 2:
-        return [(0, "row"), (1, "column")]
-    return [(axis, f"index of axis {axis}") for axis in range(ndim)]
+        return [(0, "row{}"), (1, "column{}")]
+    return [(axis, f"index{{}} of axis {axis}") for axis in range(ndim)]
 
 
 Explain = Callable[[LeafCheck, Candidate], str]

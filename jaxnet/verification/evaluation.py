@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxnet.array_types import PyTree, ScalarFunction
 from jaxnet.float64 import Traced, in_float64
-from jaxnet.input_checks import complaint, describe
+from jaxnet.input_checks import complaint, describe, first_line
 from jaxnet.verification.directions import (
     EXPONENT_BITS,
     ONE,
@@ -23,12 +23,8 @@ from jaxnet.verification.directions import (
     power_below,
 )
 from jaxnet.verification.leaves import Parameters
-from jaxnet.verification.program import (
-    Program,
-    draws_numbers,
-    one_more_round,
-    solvers,
-)
+from jaxnet.verification.program import Program, draws_numbers
+from jaxnet.verification.rerun import one_more_round, rounding_spread, solvers
 
 BATCH_BYTES = 2**26
 """How much memory the moved copies of the parameters may take at once."""
@@ -127,12 +123,17 @@ class Function:
         if self._solver_noise is None:
             self.evaluations += 2
             with in_float64():
-                point = [
-                    jnp.asarray(x, np.float64) for x in self._base(self.parameters)
-                ]
+                point = self._point()
                 longer = float(one_more_round(self.program, point))
                 self._solver_noise = abs(longer - float(self._of(point)))
         return self._solver_noise
+
+    def rounding_spread(self) -> float:
+        """How far rounding inside the loss may move its value; 0.0 if not traced."""
+        if self.program is None:
+            return 0.0
+        with in_float64():
+            return rounding_spread(self.program, self._point())
 
     def line(
         self,
@@ -316,21 +317,22 @@ def _check_scalar(result: Any) -> None:
 
 
 def _raised(error: Exception) -> ValueError:
-    first = str(error).strip().splitlines() or [""]
     fix = "call it on the parameters yourself to see where"
-    got = f"{type(error).__name__}: {first[0][:160]}"
-    return ValueError(complaint("loss(params)", "a value", got, fix))
+    return ValueError(complaint("loss(params)", "a value", first_line(error), fix))
 
 
 class Gradient:
     """A candidate that is called, at the points of one function, in float64 if it can.
 
     It is traced and compiled; if it cannot be traced, it is called on NumPy arrays.
+
+    program: what it computes, where it could be traced.
     """
 
     def __init__(self, source: Callable[[PyTree], PyTree], function: Function) -> None:
         self.source, self.function = source, function
         self.own_dtype = function.own_dtype
+        self.program: Program | None = None
 
     def twice(self) -> tuple[PyTree, bool]:
         """The gradient at the function's point, and whether it is the same again."""
@@ -371,7 +373,7 @@ class Gradient:
                 plain = of([v.copy()[()] for v in values])
                 return jax.tree.map(np.asarray, plain), None
             if new is not None:
-                self._compiled = jax.jit(new)
+                self._compiled, self.program = jax.jit(new), Program.of(new)
             return jax.tree.map(np.asarray, self._compiled(values)), new
 
     def _of(self, parameters: Parameters) -> Callable[[list[Any]], PyTree]:

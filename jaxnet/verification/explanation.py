@@ -12,14 +12,9 @@ from jaxnet.verification.decisions import at_kink
 from jaxnet.verification.diagnosis import Diagnosis
 from jaxnet.verification.evaluation import Function
 from jaxnet.verification.leaf_check import LeafCheck
-from jaxnet.verification.program import (
-    axis_sizes,
-    guards,
-    source_line,
-    suspects,
-    without_small_constants,
-)
+from jaxnet.verification.program import axis_sizes, source_line, suspects
 from jaxnet.verification.report import LeafReport
+from jaxnet.verification.rerun import guards, without_small_constants
 from jaxnet.verification.rounding import Rounding
 from jaxnet.verification.verdict import Verdict
 

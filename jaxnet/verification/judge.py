@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from jaxnet.verification.ladder import Slope
+from jaxnet.verification.ladder import RESOLVED, Slope
 from jaxnet.verification.verdict import Verdict
 
 
@@ -35,8 +35,14 @@ class Finding(NamedTuple):
         return self.error / self.bound if self.bound > 0 else math.inf * self.error
 
 
-def judge(slope: Slope, candidate: float, rounding: float, safety: float) -> Finding:
-    """The finding for `candidate`, whose own rounding may be `rounding`."""
+def judge(
+    slope: Slope, candidate: float, rounding: float, safety: float, scale: float = 0.0
+) -> Finding:
+    """The finding for `candidate`, whose own rounding may be `rounding`.
+
+    scale: the size of the leaf's other derivatives. A slope that does not settle, but
+        only within a small share of it, says enough to agree, if not to disagree.
+    """
     reference = slope.central.value
     bound = safety * slope.central.bound + rounding
 
@@ -52,6 +58,8 @@ def judge(slope: Slope, candidate: float, rounding: float, safety: float) -> Fin
         reason = f"a jump: the function changes by {slope.jump:.3g} at this point"
         return found(Verdict.NONDIFFERENTIABLE, False, reason)
     if not slope.central.settled:
+        if abs(candidate - reference) <= bound <= RESOLVED * scale + rounding:
+            return found(Verdict.AGREE, True)
         return found(
             Verdict.UNRESOLVED, False, "the difference quotients do not settle"
         )

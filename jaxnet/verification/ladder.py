@@ -25,6 +25,9 @@ TIMES = np.concatenate([[0.0, 0.0], STEPS, -STEPS])
 EPS = float(np.finfo(np.float64).eps)
 SMALLEST = float(np.finfo(np.float64).tiny)
 
+SHRINK = 2.0**-16
+"""How much finer a second ladder is, whose steps are still exact: h down to 2^-46."""
+
 SETTLED = 16.0
 """How much larger than rounding the truncation may be at the chosen step."""
 
@@ -67,19 +70,23 @@ class Slope(NamedTuple):
         return self.central.value - half - bound, self.central.value + half + bound
 
 
-def slope(values: np.ndarray, noise: float) -> Slope:
-    """The slope from phi at `TIMES`, where `noise` is phi's standard deviation."""
+def slope(values: np.ndarray, noise: float, shrink: float = 1.0) -> Slope:
+    """The slope from phi at `shrink * TIMES`; `noise` is phi's standard deviation."""
     start, forth, back = values[0], values[2 : 2 + LEVELS], values[2 + LEVELS :]
     with np.errstate(all="ignore"):
         finite = np.isfinite(forth) & np.isfinite(back)
         usable = finite & ~_hides_a_spike(start, forth, back, noise)
         largest = np.maximum(np.maximum(np.abs(forth), np.abs(back)), abs(start))
         rounding = 2 * noise + EPS * largest / 2 + SMALLEST
-        central = (forth - back) / (2 * STEPS)
-        gap = (forth - start + (back - start)) / STEPS
+        steps = shrink * STEPS
+        central = (forth - back) / (2 * steps)
+        gap = (forth - start + (back - start)) / steps
+        limit = _limit(central, rounding / steps, usable, order=2)
+        if shrink < 1 and not _converges(central, rounding / steps):
+            limit = limit._replace(settled=False)
         return Slope(
-            central=_limit(central, rounding / STEPS, usable, order=2),
-            gap=_limit(gap, 4 * rounding / STEPS, usable, order=1),
+            central=limit,
+            gap=_limit(gap, 4 * rounding / steps, usable, order=1),
             jump=_jump(start, forth, back, rounding, finite),
             size=float(np.max(largest[finite], initial=abs(start))),
         )
@@ -104,6 +111,16 @@ def _limit(
         SETTLED * error[best], RESOLVED * abs(value[best])
     )
     return Estimate(float(value[best]), float(bound[best]), bool(settled))
+
+
+def _converges(quotient: np.ndarray, rounding: np.ndarray) -> bool:
+    """Whether quotients fall into place, three times running, faster than h does.
+
+    On steps this fine a function that rounds inside may be flat, and settled on 0.
+    """
+    change = np.abs(np.diff(quotient))
+    falls = (change[1:] < change[:-1] / RATIO) & (change[1:] > rounding[2:])
+    return bool(np.any(falls[1:] & falls[:-1]))
 
 
 def _shifted(step: np.ndarray, before: bool) -> np.ndarray:
@@ -141,15 +158,17 @@ def _jump(
     rounding: np.ndarray,
     finite: np.ndarray,
 ) -> float:
-    """A change across 0 that stays while h shrinks by 64; 0.0 for none."""
+    """A change beside 0 that stays while h shrinks by 64; 0.0 for none.
+
+    Beside, not across: a kink a hair away from 0 also gives a constant forth - back.
+    """
     last = slice(-4, None)
     if not finite[last].all():
         return 0.0
-    sides = np.stack(
-        [forth[last] - start, start - back[last], forth[last] - back[last]]
-    )
+    sides = np.stack([forth[last] - start, start - back[last]])
     middle = np.median(sides, axis=1)
     floor = 16 * np.max(rounding[last])
     stays = np.max(np.abs(sides - middle[:, None]), axis=1) < np.abs(middle) / 8
-    jumps = np.abs(middle[stays & (np.abs(middle) > floor)])
-    return float(np.max(jumps, initial=0.0))
+    jumps = stays & (np.abs(middle) > floor)
+    across = float(np.median(forth[last] - back[last]))
+    return float(np.max(np.abs([*middle[jumps], across]))) if jumps.any() else 0.0

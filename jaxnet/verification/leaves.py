@@ -82,7 +82,7 @@ class Parameters:
                 held.append(name)
         if not moving:
             fix = "differentiate by at least one array of floats"
-            got = f"{len(flat)} leaves, none of them floating"
+            got = f"none among {len(flat)}"
             raise ValueError(complaint("params", "a floating leaf", got, fix))
         everything = tuple(value for _, value in flat)
         return cls(tuple(moving), tuple(held), everything, structure)
@@ -100,7 +100,9 @@ class Parameters:
         for leaf, value in zip(self.leaves, values, strict=True):
             if leaf.is_complex:
                 value = value[..., 0] + 1j * value[..., 1]
-            everything[leaf.position] = value.astype(leaf.dtype) if own_dtype else value
+            if own_dtype:  # without float64 the nearest there is: no warning
+                value = value.astype(jax.dtypes.canonicalize_dtype(leaf.dtype))
+            everything[leaf.position] = value
         return self.structure.unflatten(everything)
 
 

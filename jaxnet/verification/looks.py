@@ -8,15 +8,20 @@ import numpy as np
 
 from jaxnet.verification.directions import AnyDirection, Coordinate, Direction
 from jaxnet.verification.evaluation import Function
-from jaxnet.verification.ladder import TIMES, Estimate, Slope, slope
+from jaxnet.verification.fit import FIT_TIMES, fitted_slope
+from jaxnet.verification.ladder import SHRINK, TIMES, Estimate, Slope, slope
 from jaxnet.verification.leaves import Leaf, Parameters
 from jaxnet.verification.noise import noise_level, noise_times
+from jaxnet.verification.program import calls_out
 
 SMALL = 64
 """A leaf of at most so many entries is looked at by every coordinate."""
 
 PROBES = 2
 """Random directions through a larger leaf."""
+
+SINGLE = float(np.finfo(np.float32).eps)
+"""A function that rounds more coarsely is fitted, not differenced."""
 
 NOISY = 0.01
 """Above this share of the function's size, noise is no longer noise: it is chaos."""
@@ -45,9 +50,12 @@ class Looker:
         self.function = function
         self.seed = seed
         self.parameters = parameters or function.parameters
-        self.spread = 0.0
+        self.spread, self.change = 0.0, 0.0
+        """How far values at the point itself lie apart, in one run and in two."""
         self._start: float | None = None
         self._noise: dict[int, float] = {}
+        self._reach: dict[int, float] = {}
+        """The largest value seen where the noise was measured, by leaf."""
 
     def probes(self, number: int, left_out: tuple[int, ...] = ()) -> list[Look]:
         """Looks along random directions through a whole leaf."""
@@ -66,26 +74,41 @@ class Looker:
         """The derivative along one direction.
 
         Where it does not settle, coordinates much smaller than their leaf may have been
-        moved too far: it is looked at again with each moved by its own size.
+        moved too far: it is looked at again with each moved by its own size. Where that
+        does not settle either, the function changes within much less than the size of
+        its argument, as sin(x - 1e8) does: a finer ladder is tried.
         """
         look = self._look(number, direction)
         finely = direction.leaf.finely()
-        if look.slope.central.settled or look.slope.jump or self._noisy(number, look):
+        if self._is_final(number, look):
             return look
-        if finely.floor == direction.leaf.floor:
-            return look
-        return self._look(number, replace(direction, leaf=finely))
+        if finely.floor != direction.leaf.floor:
+            look = self._look(number, replace(direction, leaf=finely))
+            if self._is_final(number, look):
+                return look
+        finer = self._look(number, direction, SHRINK)
+        return finer if finer.slope.central.settled else look
 
-    def _noisy(self, number: int, look: Look) -> bool:
-        return self.noise(number) > NOISY * look.slope.size
+    def _is_final(self, number: int, look: Look) -> bool:
+        slope = look.slope
+        return (
+            slope.central.settled or bool(slope.jump) or self._noisy(number, slope.size)
+        )
 
-    def _look(self, number: int, direction: AnyDirection) -> Look:
+    def _noisy(self, number: int, size: float) -> bool:
+        return self.noise(number) > NOISY * max(size, self._reach[number])
+
+    def _look(self, number: int, direction: AnyDirection, shrink: float = 1.0) -> Look:
         multipliers = direction.multipliers()
-        noise = self.noise(number)
         point = self._with(number, direction.leaf)
-        values = self.function.line(number, multipliers, TIMES, point)
-        found = slope(values, noise)
-        if self._noisy(number, Look(direction, found)):
+        precision = self.function.precision_of(number)
+        if precision > SINGLE:
+            values = self.function.line(number, multipliers, FIT_TIMES, point)
+            return Look(direction, fitted_slope(values, precision))
+        noise = self.noise(number)
+        values = self.function.line(number, multipliers, shrink * TIMES, point)
+        found = slope(values, noise, shrink)
+        if self._noisy(number, found.size):
             nothing = Estimate(found.central.value, np.inf, False)
             found = found._replace(central=nothing, gap=nothing, jump=0.0)
         return Look(direction, found)
@@ -128,6 +151,8 @@ class Looker:
         multipliers = Direction(leaf, self.seed).multipliers()
         point = self._with(number, leaf)
         values = self.function.line(number, multipliers, noise_times(precision), point)
+        finite = np.abs(values[np.isfinite(values)])
+        self._reach[number] = float(np.max(finite, initial=0.0))
         return noise_level(self.start(number), values, precision)
 
     def _with(self, number: int, leaf: Leaf) -> Parameters:
@@ -141,9 +166,13 @@ class Looker:
             still = np.zeros(self.parameters.leaves[number].values.shape, np.int8)
             times = np.zeros_like(TIMES)
             values = self.function.line(number, still, times, self.parameters)
+            again, program = values, self.function.program
+            if program is not None and calls_out(program):
+                again = self.function.line(number, still, times, self.parameters)
             self._start = float(values[0])
-            if np.isfinite(values).all():
+            if np.isfinite([values, again]).all():
                 self.spread = float(np.ptp(values))
+                self.change = float(np.max(np.abs(values - again)))
         return self._start
 
 

@@ -9,6 +9,7 @@ from jaxnet.verification.directions import power_below
 from jaxnet.verification.evaluation import Function
 from jaxnet.verification.leaf_check import LeafCheck
 from jaxnet.verification.leaf_looks import LeafLooks
+from jaxnet.verification.leaf_verdict import LeafVerdict
 from jaxnet.verification.leaves import Parameters
 from jaxnet.verification.looks import Looker
 from jaxnet.verification.report import LeafReport
@@ -55,8 +56,8 @@ class Nearby:
         looks = LeafLooks.of(looker, number, None)
         check = LeafCheck(looker, self.rounding, number, self.safety, looks)
         there = candidate.at(self.parameters, self.function)
-        silent = not any(look.slope.central.value for look in check.looks)
-        if self._is_masked(number):
+        silent = check.is_silent()
+        if self._is_masked(check):
             cause = f"{zero}, but not for jax.grad: the loss's rounding hides it"
             return replace(report, verdict=Verdict.UNRESOLVED, cause=cause)
         if silent and there is None:
@@ -66,7 +67,7 @@ class Nearby:
             return replace(report, cause=cause)
         if there.gradient[number] is None:
             return replace(report, cause=f"{zero}; malformed at a nearby point")
-        nearby = check.report(there)
+        nearby = LeafVerdict(check, there).report()
         if nearby.verdict is Verdict.UNINFORMATIVE:
             return replace(report, passed=True, cause=f"{zero}, and at a nearby point")
         if nearby.verdict is Verdict.AGREE:
@@ -83,7 +84,10 @@ class Nearby:
             report, cause=f"{zero}; {nearby.verdict.value} at a nearby point"
         )
 
-    def _is_masked(self, number: int) -> bool:
+    def _is_masked(self, check: LeafCheck) -> bool:
         """Whether autodiff sees a gradient that the function's values do not show."""
         gradient = self.rounding.gradient()
-        return gradient is not None and bool(np.any(gradient[number]))
+        if gradient is None:
+            return False
+        eps = self.function.precision_of(check.number)
+        return not check.is_rounding(gradient[check.number], eps)

@@ -37,24 +37,28 @@ def noise_level(start: float, values: np.ndarray, precision: float) -> float | N
     one says nothing of a staircase, and the coarse spacing is taken. The quieter side
     of 0 counts: a kink beside 0 disturbs one side only. A function that rounds to less
     than float64 has the noise of its own rounding at least, however flat it looks.
-    None where no table is finite.
+    The point itself is in no table: it may lie on a jump. Values are divided by their
+    largest, so that no square overflows. None where no table is finite.
     """
-    if precision > np.finfo(np.float64).eps:
-        noise = _noise(start, values, False)
-        return None if noise is None else max(noise, precision * abs(start) / 8)
-    return _noise(start, values, True)
+    largest = float(np.max(np.abs(values[np.isfinite(values)]), initial=0.0)) or 1.0
+    in_double = bool(precision <= np.finfo(np.float64).eps)
+    noise = _noise(values / largest, in_double)
+    if noise is None or in_double:
+        return None if noise is None else largest * noise
+    return max(largest * noise, precision * abs(start) / 8)
 
 
-def _noise(start: float, values: np.ndarray, in_double: bool) -> float | None:
-    tables = [np.concatenate([[start], side]) for side in values.reshape(4, POINTS)]
+def _noise(values: np.ndarray, in_double: bool) -> float | None:
+    tables = list(values.reshape(4, POINTS))
     groups = [g for g in (tables[:2], tables[2:]) if np.isfinite(g).all()]
     if not groups:
         return None
     fine = tables[2:] if np.isfinite(tables[2:]).all() and in_double else []
-    for group in ([t for t in fine if _is_smooth(t)], *groups):
-        levels = [level for level in map(_more_wild, group) if math.isfinite(level)]
-        if levels:
-            return min(levels)
+    smooth = [t for t in fine if _is_smooth(t)]
+    for group in (smooth, *groups):
+        levels = [_more_wild(table, group is smooth) for table in group]
+        if any(map(math.isfinite, levels)):
+            return min(level for level in levels if math.isfinite(level))
     return 0.0
 
 
@@ -65,8 +69,11 @@ def _is_smooth(table: np.ndarray) -> bool:
     return bool(np.ptp(first) <= np.max(np.abs(first)) / 4)
 
 
-def _more_wild(table: np.ndarray) -> float:
-    """The first difference level at which three estimates agree and signs change."""
+def _more_wild(table: np.ndarray, is_smooth: bool) -> float:
+    """The first difference level at which three estimates agree and signs change.
+
+    Where a smooth table has none, its noise is below the smallest estimate.
+    """
     if not np.isfinite(table).all():
         return math.nan
     estimates, changes = [], []
@@ -79,4 +86,4 @@ def _more_wild(table: np.ndarray) -> float:
         three = estimates[level : level + 3]
         if changes[level] and max(three) <= 4 * min(three):
             return estimates[level]
-    return math.nan
+    return min(estimates) if is_smooth else math.nan

@@ -44,6 +44,11 @@ class LeafReport:
     evaluations: int = 0
 
     @property
+    def is_silent(self) -> bool:
+        """Whether the leaf said nothing, neither at the point nor at one nearby."""
+        return self.verdict is Verdict.UNINFORMATIVE and math.isnan(self.resolution)
+
+    @property
     def place(self) -> str:
         """The path, with the index of the worst coordinate where there is one."""
         index = (

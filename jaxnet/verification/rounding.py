@@ -54,13 +54,18 @@ class Rounding:
         return self._gradient  # type: ignore[return-value]
 
     def jitted(self, dtype: Any) -> Any:
-        """jax.grad of the loss by the moving leaves in `dtype`, compiled."""
+        """jax.grad of the loss by the moving leaves in `dtype`, compiled.
+
+        In float32, the loss is traced without float64: what it closes over and computes
+        of constants is then rounded too, as it was for a float32 candidate.
+        """
         if dtype not in self._jitted:
             leaves = self.function.parameters.leaves
             shapes = [jax.ShapeDtypeStruct(x.values.shape, dtype) for x in leaves]
             traced = self.function.traced
             if dtype != np.float64:
-                traced = Traced(self.function._of, shapes)
+                with jax.enable_x64(False):
+                    traced = Traced(self.function._of, shapes)
             self._jitted[dtype] = jax.jit(jax.grad(traced))
         return self._jitted[dtype]
 
@@ -88,34 +93,45 @@ class Rounding:
         return None if self._terms is None else self._terms[number]  # type: ignore
 
     def _measured(self) -> list[np.ndarray] | None:
+        """The root mean square, over points nearby, of what rounding changed.
+
+        That is float32's difference from float64. A function that rounds to less has no
+        float64: there it is the spread of the gradient over points an ulp apart.
+        """
         random = np.random.default_rng(0)
-        total: list[np.ndarray] | None = None
+        eps = max(SINGLE, self.function.precision)
+        coarse = eps > SINGLE
+        squares, shift = [np.zeros(x.shape) for x in self._values()], None
         for _ in range(SAMPLES):
-            values = [
-                (x * (1 + JITTER * random.standard_normal(x.shape))).astype(np.float32)
-                for x in self._values()
-            ]
-            single = self._computed(values, np.float32)
-            double = self._computed(values, np.float64)
-            if single is None or double is None:
+            values = self._beside(random, eps if coarse else JITTER)
+            gradient = self._computed(values, np.float32)
+            other = shift if coarse else self._computed(values, np.float64)
+            shift = gradient if shift is None else shift
+            if gradient is None or (other is None and not coarse):
                 return None
             with np.errstate(all="ignore"):
-                squares = [(a - b) ** 2 for a, b in zip(single, double, strict=True)]
-            total = (
-                squares
-                if total is None
-                else [a + b for a, b in zip(total, squares, strict=True)]
-            )
-        assert total is not None
-        roots = [np.sqrt(t / SAMPLES) / SINGLE for t in total]
+                for total, a, b in zip(
+                    squares, gradient, other or gradient, strict=True
+                ):
+                    total += (a - b) ** 2
+        roots = [np.sqrt(total / SAMPLES) / eps for total in squares]
         return [np.where(np.isfinite(r), r, np.inf) for r in roots]
+
+    def _beside(self, random: np.random.Generator, step: float) -> list[np.ndarray]:
+        with np.errstate(over="ignore"):
+            return [
+                np.asarray(x * (1 + step * random.standard_normal(x.shape)), np.float32)
+                for x in self._values()
+            ]
 
     def _computed(self, values: list[Any], dtype: Any) -> list[np.ndarray] | None:
         if not self.function.traceable:
             return None
         try:
             with in_float64(), np.errstate(all="ignore"):
-                slopes = self.jitted(dtype)([jnp.asarray(v, dtype) for v in values])
+                gradient = self.jitted(dtype)
+                with jax.enable_x64(dtype == np.float64):
+                    slopes = gradient([jnp.asarray(v, dtype) for v in values])
                 return [np.asarray(g, np.float64) for g in slopes]
         except Exception:
             return None

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnet.array_types import PyTree
-from jaxnet.input_checks import complaint
+from jaxnet.input_checks import complaint, first_line
 from jaxnet.verification.leaves import (
     floating_leaves,
     is_inexact,
     only_floating,
     with_floating,
 )
+from jaxnet.verification.program import Program
 from jaxnet.verification.seeds import seed_of
 
 LARGEST_BASIS = 4096
@@ -70,10 +71,32 @@ class Rule:
         cotangent = random_like(gradient(*self.args), [*self.seed, 3])
         return replace(self, function=gradient, reference=gradient, cotangent=cotangent)
 
+    @cached_property
+    def precision(self) -> float:
+        """ε of the coarsest floating type in the function and its gradient."""
+
+        def both(moving: list[Any]) -> PyTree:
+            args = with_floating(self.args, moving)
+            return self._of(args, moving), self._moving_vjp(args, self.cotangent)
+
+        try:
+            traced = jax.make_jaxpr(both)(self.moving(self.args))
+        except Exception:
+            return 0.0
+        return Program.of(traced).precision_anywhere
+
     def vjp(self, args: PyTree, cotangent: list[Any] | None = None) -> PyTree:
         """The gradient of <cotangent, function(args)>, like `args`; None where held."""
         cotangent = self.cotangent if cotangent is None else cotangent
         return only_floating(args, self._moving_vjp(args, cotangent))
+
+    def interrupted_vjp(self, args: PyTree, between: PyTree) -> PyTree:
+        """`vjp`, with a forward pass at another point before its backward pass."""
+        outputs, pull = jax.vjp(lambda m: self._of(args, m), self.moving(args))
+        jax.vjp(lambda m: self._of(between, m), self.moving(between))
+        given = zip(self.cotangent, outputs, strict=True)
+        slopes = pull([jnp.asarray(c, out.dtype) for c, out in given])[0]
+        return only_floating(args, slopes)
 
     def jvp(self, args: PyTree, tangent: list[Any] | None = None) -> PyTree:
         """The function's change along a tangent: a list, of the floating leaves."""
@@ -169,12 +192,19 @@ def random_like(leaves: list[Any], seed: Sequence[int]) -> list[Any]:
 
 
 def inner(one: list[Any], other: list[Any]) -> jax.Array:
-    """Re Σ aᵢ bᵢ, in the dtype of `other`."""
-    pairs = zip(one, other, strict=True)
-    terms = [jnp.sum(jnp.real(jnp.asarray(a, b.dtype) * b)) for a, b in pairs]
-    total = terms[0]
-    for term in terms[1:]:
-        total = total + term.astype(total.dtype)
+    """Re Σ aᵢ bᵢ, with aᵢ rounded to the dtype of bᵢ and summed as finely as may be.
+
+    A sum in bfloat16 would hide what one entry of many changes.
+    """
+    wide = jax.dtypes.canonicalize_dtype(np.float64)
+    total = jnp.zeros((), wide)
+    for a, b in zip(one, other, strict=True):
+        a = jnp.asarray(a, b.dtype)
+        parts = [(jnp.real(a), jnp.real(b))]
+        if jnp.iscomplexobj(b):
+            parts.append((-jnp.imag(a), jnp.imag(b)))
+        for x, y in parts:
+            total = total + jnp.sum(x.astype(wide) * y.astype(wide))
     return total
 
 
@@ -195,7 +225,6 @@ def _called(function: Callable[..., PyTree], args: tuple[Any, ...]) -> PyTree:
     try:
         return function(*args)
     except Exception as error:
-        first = (str(error).strip().splitlines() or [""])[0][:160]
-        got = f"{type(error).__name__}: {first}"
         fix = "call it on the arguments yourself to see where"
-        raise ValueError(complaint("function(*args)", "a value", got, fix)) from error
+        text = complaint("function(*args)", "a value", first_line(error), fix)
+        raise ValueError(text) from error

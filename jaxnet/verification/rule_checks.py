@@ -9,17 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnet.array_types import PyTree
-from jaxnet.verification.leaves import floating_leaves, with_floating
+from jaxnet.input_checks import first_line
+from jaxnet.verification.comparison import (
+    Comparison,
+    arrays,
+    bits,
+    coarsest_real,
+    factor_between,
+)
+from jaxnet.verification.leaves import with_floating
 from jaxnet.verification.program import Program
 from jaxnet.verification.report import LeafReport
 from jaxnet.verification.rule import Rule, inner, random_like
 from jaxnet.verification.verdict import Verdict
-
-ROUNDING = 1e3
-"""How many ulps of the largest entry two ways of computing one thing may differ by…"""
-
-COARSEST = 0.25
-"""…and never by more than this share of it."""
 
 EXAMPLES = 3
 """How many examples vmap is tried on."""
@@ -42,12 +44,13 @@ def consistency(rule: Rule, linear: Map, name: str) -> list[LeafReport]:
 def _demands(rule: Rule, linear: Map, name: str) -> list[LeafReport | None]:
     """The rows that mean something only if the rule repeats."""
     rows = [*_linearity(rule, linear, name), _adjoint(rule), _jitted(rule, linear)]
-    return [*rows, _vmapped(rule, linear), _one_by_one(rule, linear, name)]
+    rows += [_vmapped(rule, linear), _one_by_one(rule, linear, name)]
+    return [*rows, _interrupted(rule, linear) if name == "vjp" else None]
 
 
 def _is_finite(rule: Rule, linear: Map) -> bool:
     try:
-        return all(jnp.isfinite(x).all() for x in _arrays(linear(rule.args)))
+        return all(jnp.isfinite(x).all() for x in arrays(linear(rule.args)))
     except Exception:
         return False
 
@@ -57,18 +60,21 @@ def _forward(rule: Rule) -> LeafReport | None:
         by_rule = rule.value_by_rule(rule.args)
     except Exception:
         return None
+    value = rule.value(rule.args)
+    if bits(value) != bits(rule.value(rule.args)):
+        return None  # its values differ anyway, as the leaves say
     cause = "the rule's forward pass gives another value than the function"
-    return _compared("forward value", rule.value(rule.args), by_rule, cause)
+    return _comparison(rule).row("forward value", value, by_rule, cause)
 
 
 def _repeats(rule: Rule, linear: Map) -> LeafReport:
     first, second = linear(rule.args), linear(rule.args)
     frozen = jax.jit(lambda: linear(rule.args))
-    same = _bits(first) == _bits(second)
+    same = bits(first) == bits(second)
     cause = ""
     if not same:
         cause = "two values for one input"
-        if _bits(frozen()) == _bits(frozen()):
+        if bits(frozen()) == bits(frozen()):
             cause += (
                 ": a closed-over Python value changes between calls, and jit freezes it"
             )
@@ -85,17 +91,19 @@ def _linearity(rule: Rule, linear: Map, name: str) -> list[LeafReport]:
     none = linear(rule.args, jax.tree.map(lambda c: 0.0 * c, seed))
     twice = linear(rule.args, jax.tree.map(lambda c: -2.0 * c, seed))
     word = "cotangent" if name == "vjp" else "tangent"
-    ignores = _close(twice, once) and _close(none, once)
+    ignores = _comparison(rule).close(twice, once) and _comparison(rule).close(
+        none, once
+    )
     cause = (
         f"not linear in the {word}" if not ignores else f"the rule ignores its {word}"
     )
     zero = jax.tree.map(jnp.zeros_like, none)
     scale = max(
-        (float(np.max(np.abs(x), initial=0)) for x in _arrays(once)), default=0.0
+        (float(np.max(np.abs(x), initial=0)) for x in arrays(once)), default=0.0
     )
     return [
-        _compared(f"0 for {word} 0", zero, none, cause, scale),
-        _compared(
+        _comparison(rule).row(f"0 for {word} 0", zero, none, cause, scale),
+        _comparison(rule).row(
             f"linear in {word}", jax.tree.map(lambda x: -2 * x, once), twice, cause
         ),
     ]
@@ -106,7 +114,7 @@ def _adjoint(rule: Rule) -> LeafReport | None:
     tangent = random_like(rule.moving(rule.args), [*rule.seed, 4])
     try:
         forward = rule.jvp(rule.args, tangent)
-        back = _arrays(rule.vjp(rule.args))
+        back = arrays(rule.vjp(rule.args))
     except Exception:
         return None
     pushed = float(inner(rule.cotangent, forward))
@@ -116,8 +124,29 @@ def _adjoint(rule: Rule) -> LeafReport | None:
         for a, b in zip(tangent, back, strict=True)
     ]
     cause = "the forward and the reverse mode are not each other's transpose"
-    one, other = np.asarray(pushed, _dtype(back)), np.asarray(pulled, _dtype(back))
-    return _compared("adjoint identity", [one], [other], cause, sum(sizes) / 32)
+    one, other = (
+        np.asarray(pushed, coarsest_real(back)),
+        np.asarray(pulled, coarsest_real(back)),
+    )
+    return _comparison(rule).row(
+        "adjoint identity", [one], [other], cause, sum(sizes) / 32
+    )
+
+
+def _interrupted(rule: Rule, linear: Map) -> LeafReport:
+    """A backward pass must see its own forward pass, not the one that came last."""
+    random = np.random.default_rng([*rule.seed, 6])
+    moved = [_moved(x, random, (-0.75, -0.25)) for x in rule.moving(rule.args)]
+    expected = linear(rule.args)
+    try:
+        got = rule.interrupted_vjp(rule.args, with_floating(rule.args, moved))
+    except Exception as error:
+        return _failed("two calls at once", error)
+    cause = (
+        "another forward pass before the backward changes the gradient: state is kept "
+        "on an object or a global, not in the residuals"
+    )
+    return _comparison(rule).row("two calls at once", expected, got, cause)
 
 
 def _jitted(rule: Rule, linear: Map) -> LeafReport:
@@ -127,11 +156,11 @@ def _jitted(rule: Rule, linear: Map) -> LeafReport:
     except Exception as error:
         return _failed("jit = eager", error)
     eager, afresh = linear(rule.args), _without_any_jit(rule, linear)
-    if afresh is not None and not _close(eager, afresh):
+    if afresh is not None and not _comparison(rule).close(eager, afresh):
         cause = "a closed-over Python value is another than when jit froze it"
-        return _compared("jit = eager", afresh, eager, cause)
+        return _comparison(rule).row("jit = eager", afresh, eager, cause)
     cause = "jit gives another value: a Python value or branch was frozen"
-    return _compared("jit = eager", eager, compiled, cause)
+    return _comparison(rule).row("jit = eager", eager, compiled, cause)
 
 
 def _without_any_jit(rule: Rule, linear: Map) -> PyTree | None:
@@ -169,7 +198,7 @@ def _vmapped(rule: Rule, linear: Map) -> LeafReport | None:
     looped = [_compiled(rule, linear)(m) for m in examples]
     expected = jax.tree.map(lambda *xs: jnp.stack(xs), *looped)
     cause = "vmap gives another value than a loop over the examples"
-    return _compared(
+    return _comparison(rule).row(
         "vmap = loop",
         expected,
         together,
@@ -194,7 +223,7 @@ def _one_by_one(rule: Rule, linear: Map, name: str) -> LeafReport | None:
         value = jax.jit(lambda m: rule.value(with_floating(rule.args, m)))
         values = [value(one(i)) for i in range(count)]
         joined = jax.tree.map(lambda *xs: jnp.concatenate(xs), *values)
-        if not _close(outputs, joined):
+        if not _comparison(rule).close(outputs, joined):
             return None
         cotangent = rule.cotangent
         pull = _compiled(rule, linear)
@@ -205,17 +234,13 @@ def _one_by_one(rule: Rule, linear: Map, name: str) -> LeafReport | None:
     together = linear(rule.args)
     cause = "a batch gives another gradient than its examples one by one"
     cause += _shape_factor(rule, expected, together)
-    return _compared("batch = examples", expected, together, cause)
+    return _comparison(rule).row("batch = examples", expected, together, cause)
 
 
 def _shape_factor(rule: Rule, expected: PyTree, got: PyTree, examples: int = 1) -> str:
     """Whether the two differ by one factor, made of axis sizes."""
-    one = np.concatenate([np.ravel(x) for x in _arrays(expected)])
-    other = np.concatenate([np.ravel(x) for x in _arrays(got)])
-    if one.shape != other.shape or not np.any(one) or np.iscomplexobj(one):
-        return ""
-    factor = float(one @ other / (one @ one))
-    if not factor or not np.allclose(other, factor * one, rtol=1e-2, atol=0):
+    factor = factor_between(expected, got)
+    if factor is None:
         return ""
     sizes = {s for x in rule.moving(rule.args) for s in x.shape} | {examples, 1}
     for n in sizes:
@@ -225,84 +250,22 @@ def _shape_factor(rule: Rule, expected: PyTree, got: PyTree, examples: int = 1) 
     return f", ×{factor:.4g}"
 
 
-def _compared(
-    name: str, expected: PyTree, got: PyTree, cause: str, scale: float = 0.0
-) -> LeafReport:
-    """A row that agrees if all entries are equal within rounding."""
-    pairs = list(zip(_arrays(expected), _arrays(got), strict=True))
-    worst = LeafReport(name, "", (), Verdict.AGREE, True, error=0.0, bound=0.0)
-    for one, other in pairs:
-        if one.shape != other.shape:
-            shapes = f"{other.shape} for {one.shape}"
-            return LeafReport(
-                name, "", other.shape, Verdict.DISAGREE, False, cause=shapes
-            )
-        error, bound = _difference(one, other, scale)
-        if error > bound or not error <= np.inf:
-            index = np.unravel_index(int(np.argmax(np.abs(one - other))), one.shape)
-            return LeafReport(
-                name,
-                "",
-                one.shape,
-                Verdict.DISAGREE,
-                False,
-                tuple(int(i) for i in index),
-                float(np.real(other[index])),
-                float(np.real(one[index])),
-                error,
-                bound,
-                cause=cause,
-            )
-        if error >= worst.error:
-            worst = LeafReport(
-                name, "", one.shape, Verdict.AGREE, True, error=error, bound=bound
-            )
-    return worst
-
-
-def _difference(
-    one: np.ndarray, other: np.ndarray, scale: float
-) -> tuple[float, float]:
-    largest = max(float(np.max(np.abs(one), initial=0.0)), scale)
-    share = min(ROUNDING * float(jnp.finfo(_coarser(one, other)).eps), COARSEST)
-    wide = np.complex128 if np.iscomplexobj(one) else np.float64
-    gap = np.abs(one.astype(wide) - other.astype(wide))
-    return float(np.max(gap, initial=0.0)), share * largest
-
-
-def _close(one: PyTree, other: PyTree) -> bool:
-    return all(
-        a.shape == b.shape and np.less_equal(*_difference(a, b, 0.0))
-        for a, b in zip(_arrays(one), _arrays(other), strict=True)
-    )
-
-
-def _coarser(one: np.ndarray, other: np.ndarray) -> Any:
-    dtypes = [one.dtype, other.dtype]
-    return max(dtypes, key=lambda dtype: float(jnp.finfo(dtype).eps))
-
-
-def _arrays(tree: PyTree) -> list[np.ndarray]:
-    return [np.asarray(x) for x in floating_leaves(tree)]
-
-
-def _dtype(arrays: list[np.ndarray]) -> Any:
-    widest = max((x.dtype for x in arrays), key=lambda d: float(jnp.finfo(d).eps))
-    return np.zeros(0, widest).real.dtype
-
-
-def _bits(tree: PyTree) -> list[bytes]:
-    return [x.tobytes() for x in _arrays(tree)]
+def _comparison(rule: Rule) -> Comparison:
+    return Comparison(rule.precision)
 
 
 def _near(x: jax.Array, random: np.random.Generator, number: int) -> jax.Array:
     """The point itself, then points a little beside it."""
-    step = 0.0 if number == 0 else 0.01
-    factor = 1 + step * random.uniform(-1, 1, x.shape)
-    return x * jnp.asarray(factor, x.dtype)
+    return _moved(x, random, (-0.01, 0.01) if number else (0.0, 0.0))
+
+
+def _moved(
+    x: jax.Array, random: np.random.Generator, share: tuple[float, float]
+) -> jax.Array:
+    """A point moved by a random share of each coordinate."""
+    return x * jnp.asarray(1 + random.uniform(*share, x.shape), x.dtype)
 
 
 def _failed(name: str, error: Exception) -> LeafReport:
-    first = (str(error).strip().splitlines() or [""])[0][:160]
-    cause = f"{type(error).__name__}: {first}"
+    cause = first_line(error)
     return LeafReport(name, "", (), Verdict.MALFORMED, False, cause=cause)

@@ -31,7 +31,8 @@ def check_vjp(
     against differences of the function, as `check_gradients` does. The rule must also
     be linear in c, give the function's own value, repeat bit for bit, satisfy
     <c, J v> = <Jᵀ c, v> where there is a forward mode, and be the same without jit,
-    with jit, under vmap and one example at a time.
+    with jit, under vmap, one example at a time, and with another forward pass between
+    its forward and its backward.
 
     Args:
         function: of arrays or pytrees, to an array or pytree; with `jax.custom_vjp`,
