@@ -50,6 +50,12 @@ BLOG = (
 )
 """Training and test accuracy that the blog printed at the start of each epoch."""
 
+HEARTBEAT_SECONDS = 20
+"""How long a process may be silent before the others end."""
+
+SHUTDOWN_SECONDS = 40
+"""How long a process that is done, or failed, waits for the others."""
+
 QUICK_STEPS, QUICK_EXAMPLES = 150, 5000
 MNIST_SHAPES = {"train": (60_000, 784), "test": (10_000, 784)}
 
@@ -96,6 +102,23 @@ def main() -> None:
         run(flags, mesh)
     except (OSError, TypeError, ValueError, FloatingPointError) as error:
         sys.exit(f"error: {error}")
+    except jax.errors.JaxRuntimeError as error:
+        sys.exit(f"error: {lost(error)}")
+
+
+def lost(error: jax.errors.JaxRuntimeError) -> str:
+    """Which process is gone, as far as this one can tell, and how to go on.
+
+    As it exits JAX waits for the others, and names the one that is silent.
+    """
+    here, count = jax.process_index(), jax.process_count()
+    reason = " ".join(str(error).split())[:200]
+    if count == 1:
+        return reason
+    others = ", ".join(str(i) for i in range(count) if i != here)
+    one_of = "one of the processes" if count > 2 else "process"
+    fix = "start all of them again with --resume"
+    return f"process {here} lost {one_of} {others} ({reason}); {fix}"
 
 
 def parse_flags() -> Flags:
@@ -117,7 +140,11 @@ def make_mesh(flags: Flags) -> Mesh | None:
         jax.config.update("jax_num_cpu_devices", max(1, here))
     if many:
         jax.distributed.initialize(
-            flags.coordinator, flags.num_processes, flags.process_id
+            flags.coordinator,
+            flags.num_processes,
+            flags.process_id,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=SHUTDOWN_SECONDS,
         )
     if flags.devices is None and not many:
         return None
