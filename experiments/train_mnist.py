@@ -159,7 +159,7 @@ def make_mesh(flags: Flags) -> Mesh | None:
 def run(flags: Flags, mesh: Mesh | None) -> None:
     """Train, print, and write, from the start or from the newest checkpoint."""
     recipe = Recipe(
-        gradient=route(flags.gradient), batch_size=flags.batch_size, mesh=mesh
+        gradient=route(flags.gradient, mesh), batch_size=flags.batch_size, mesh=mesh
     )
     with ThreadPoolExecutor(2) as background:
         loading = background.submit(load_data, flags)
@@ -184,9 +184,9 @@ def run(flags: Flags, mesh: Mesh | None) -> None:
     watcher.finished()
 
 
-def route(name: str) -> Any:
+def route(name: str, mesh: Mesh | None = None) -> Any:
     """The gradient, in a form that can be traced."""
-    numerical = partial(gradients.numerical, dtype=jnp.float32)
+    numerical = partial(gradients.numerical, dtype=jnp.float32, mesh=mesh)
     return numerical if name == "numerical" else gradients.ROUTES[name]
 
 
