@@ -16,6 +16,7 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,7 +26,13 @@ import numpy as np
 from jax.sharding import AxisType, Mesh
 
 from jaxnet import gradients
-from jaxnet.checkpoint import load_checkpoint, save_checkpoint
+from jaxnet.checkpoint import MAX_BYTES, load_checkpoint, save_checkpoint
+from jaxnet.input_checks import (
+    check_layer_sizes,
+    check_positive,
+    complaint,
+    describe,
+)
 from jaxnet.mnist import NUM_CLASSES, Mnist, load_mnist
 from jaxnet.training import (
     History,
@@ -52,6 +59,8 @@ BLOG = (
 
 HEARTBEAT_SECONDS = 20
 """How long a process may be silent before the others end."""
+
+MAX_DEVICES = 4096
 
 SHUTDOWN_SECONDS = 40
 """How long a process that is done, or failed, waits for the others."""
@@ -98,6 +107,7 @@ def main() -> None:
     """Parse the flags, train, and turn expected errors into one line."""
     flags = parse_flags()
     try:
+        check_flags(flags)
         mesh = make_mesh(flags)
         run(flags, mesh)
     except (OSError, TypeError, ValueError, FloatingPointError) as error:
@@ -130,12 +140,43 @@ def parse_flags() -> Flags:
     return tyro.cli(Flags, description=__doc__)
 
 
+def check_flags(flags: Flags) -> None:
+    """What would end in an obscure error, or in none, is refused before all else."""
+    check_positive("learning_rate", flags.learning_rate)
+    sizes = layer_sizes(flags)
+    check_layer_sizes(sizes)
+    count = sum((inputs + 1) * outputs for inputs, outputs in pairwise(sizes))
+    _check_within("hidden", count, 1, MAX_BYTES // 4, "parameters", "narrower layers")
+    _check_within("seed", flags.seed, -(2**63), 2**63 - 1, "", "a smaller number")
+    _check_within(
+        "devices",
+        1 if flags.devices is None else flags.devices,
+        1,
+        MAX_DEVICES,
+        "",
+        "fewer",
+    )
+    host, _, port = (flags.coordinator or "127.0.0.1:1").rpartition(":")
+    if not (host and port.isdecimal() and len(port) < 6 and 0 < int(port) < 2**16):
+        got, fix = (
+            describe(flags.coordinator),
+            "take a free port of process 0's machine",
+        )
+        raise ValueError(complaint("coordinator", "HOST:PORT", got, fix))
+
+
+def _check_within(
+    name: str, value: int, least: int, most: int, what: str, fix: str
+) -> None:
+    if not least <= value <= most:
+        expected = f"{least} to {most} {what}".rstrip()
+        raise ValueError(complaint(name, expected, str(value)[:40], f"pass {fix}"))
+
+
 def make_mesh(flags: Flags) -> Mesh | None:
     """The devices to split batches over; None where one does it all."""
     many = flags.distributed or flags.coordinator is not None
     if flags.devices is not None:
-        if flags.devices < 1:
-            raise ValueError(f"--devices {flags.devices}: expected at least 1")
         here = flags.devices // (flags.num_processes or 1)
         jax.config.update("jax_num_cpu_devices", max(1, here))
     if many:
