@@ -7,7 +7,7 @@ loopback, by backprop and by the numeric gradient in float32, with batches drawn
 and without replacement. Prints how far the parameters are from those of one device, in
 units in the last place of each leaf's largest entry, and beside it those of another
 key; the times of a step and of a whole numeric gradient in one process and in two; and
-what a batch of 1024 costs on 8 to 1024 devices, on paper. Takes 3 minutes on two cores.
+what a batch of 1024 costs on 8 to 1024 devices, on paper. Takes minutes on two cores.
 """
 
 import json
