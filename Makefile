@@ -1,14 +1,23 @@
 # make train: the book's network on MNIST.   make test: lint, types and tests.
+# make train-2: the same in two processes of this machine; FLAGS=... are the script's.
 # make package: a wheel and an sdist in dist/, installed into a bare environment and tried.
 # PYTHON=python3.12 make test uses another interpreter, in a .venv of its own.
 PYTHON ?= python3
 VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 
-.PHONY: train test package clean
+.PHONY: train train-2 test package clean
 
 train: $(VENV)/installed
 	$(BIN)/python experiments/train_mnist.py --out out
+
+FREE_PORT := import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); \
+	print(s.getsockname()[1])
+train-2: $(VENV)/installed
+	@port=$$($(BIN)/python -c '$(FREE_PORT)'); \
+	run="$(BIN)/python experiments/train_mnist.py --out out $(FLAGS) \
+		--num-processes 2 --coordinator 127.0.0.1:$$port"; \
+	$$run --process-id 1 > /dev/null & $$run --process-id 0 && wait $$!
 
 test: $(VENV)/installed-test
 	$(BIN)/ruff check .

@@ -16,6 +16,7 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +27,13 @@ from jax.sharding import AxisType, Mesh
 
 from experiments.patience import said_if_slow
 from jaxnet import gradients
-from jaxnet.checkpoint import load_checkpoint, save_checkpoint
+from jaxnet.checkpoint import MAX_BYTES, load_checkpoint, save_checkpoint
+from jaxnet.input_checks import (
+    check_layer_sizes,
+    check_positive,
+    complaint,
+    describe,
+)
 from jaxnet.mnist import NUM_CLASSES, Mnist, load_mnist
 from jaxnet.training import (
     History,
@@ -50,6 +57,14 @@ BLOG = (
     (0.9261, 0.9282),
 )
 """Training and test accuracy that the blog printed at the start of each epoch."""
+
+HEARTBEAT_SECONDS = 20
+"""How long a process may be silent before the others end."""
+
+MAX_DEVICES = 4096
+
+SHUTDOWN_SECONDS = 40
+"""How long a process that is done, or failed, waits for the others."""
 
 QUICK_STEPS, QUICK_EXAMPLES = 150, 5000
 MNIST_SHAPES = {"train": (60_000, 784), "test": (10_000, 784)}
@@ -93,10 +108,28 @@ def main() -> None:
     """Parse the flags, train, and turn expected errors into one line."""
     flags = parse_flags()
     try:
+        check_flags(flags)
         mesh = make_mesh(flags)
         run(flags, mesh)
     except (OSError, TypeError, ValueError, FloatingPointError) as error:
         sys.exit(f"error: {error}")
+    except jax.errors.JaxRuntimeError as error:
+        sys.exit(f"error: {lost(error)}")
+
+
+def lost(error: jax.errors.JaxRuntimeError) -> str:
+    """Which process is gone, as far as this one can tell, and how to go on.
+
+    As it exits JAX waits for the others, and names the one that is silent.
+    """
+    here, count = jax.process_index(), jax.process_count()
+    reason = " ".join(str(error).split())[:200]
+    if count == 1:
+        return reason
+    others = ", ".join(str(i) for i in range(count) if i != here)
+    one_of = "one of the processes" if count > 2 else "process"
+    fix = "start all of them again with --resume"
+    return f"process {here} lost {one_of} {others} ({reason}); {fix}"
 
 
 def parse_flags() -> Flags:
@@ -108,17 +141,52 @@ def parse_flags() -> Flags:
     return tyro.cli(Flags, description=__doc__)
 
 
+def check_flags(flags: Flags) -> None:
+    """What would end in an obscure error, or in none, is refused before all else."""
+    check_positive("learning_rate", flags.learning_rate)
+    sizes = layer_sizes(flags)
+    check_layer_sizes(sizes)
+    count = sum((inputs + 1) * outputs for inputs, outputs in pairwise(sizes))
+    _check_within("hidden", count, 1, MAX_BYTES // 4, "parameters", "narrower layers")
+    _check_within("seed", flags.seed, -(2**63), 2**63 - 1, "", "a smaller number")
+    _check_within(
+        "devices",
+        1 if flags.devices is None else flags.devices,
+        1,
+        MAX_DEVICES,
+        "",
+        "fewer",
+    )
+    host, _, port = (flags.coordinator or "127.0.0.1:1").rpartition(":")
+    if not (host and port.isdecimal() and len(port) < 6 and 0 < int(port) < 2**16):
+        got, fix = (
+            describe(flags.coordinator),
+            "take a free port of process 0's machine",
+        )
+        raise ValueError(complaint("coordinator", "HOST:PORT", got, fix))
+
+
+def _check_within(
+    name: str, value: int, least: int, most: int, what: str, fix: str
+) -> None:
+    if not least <= value <= most:
+        expected = f"{least} to {most} {what}".rstrip()
+        raise ValueError(complaint(name, expected, str(value)[:40], f"pass {fix}"))
+
+
 def make_mesh(flags: Flags) -> Mesh | None:
     """The devices to split batches over; None where one does it all."""
     many = flags.distributed or flags.coordinator is not None
     if flags.devices is not None:
-        if flags.devices < 1:
-            raise ValueError(f"--devices {flags.devices}: expected at least 1")
         here = flags.devices // (flags.num_processes or 1)
         jax.config.update("jax_num_cpu_devices", max(1, here))
     if many:
         jax.distributed.initialize(
-            flags.coordinator, flags.num_processes, flags.process_id
+            flags.coordinator,
+            flags.num_processes,
+            flags.process_id,
+            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+            shutdown_timeout_seconds=SHUTDOWN_SECONDS,
         )
     if flags.devices is None and not many:
         return None
@@ -133,7 +201,7 @@ def make_mesh(flags: Flags) -> Mesh | None:
 def run(flags: Flags, mesh: Mesh | None) -> None:
     """Train, print, and write, from the start or from the newest checkpoint."""
     recipe = Recipe(
-        gradient=route(flags.gradient), batch_size=flags.batch_size, mesh=mesh
+        gradient=route(flags.gradient, mesh), batch_size=flags.batch_size, mesh=mesh
     )
     waiting = said_if_slow("compiling the programs and reading the data …")
     with waiting, ThreadPoolExecutor(2) as background:
@@ -159,9 +227,9 @@ def run(flags: Flags, mesh: Mesh | None) -> None:
     watcher.finished()
 
 
-def route(name: str) -> Any:
+def route(name: str, mesh: Mesh | None = None) -> Any:
     """The gradient, in a form that can be traced."""
-    numerical = partial(gradients.numerical, dtype=jnp.float32)
+    numerical = partial(gradients.numerical, dtype=jnp.float32, mesh=mesh)
     return numerical if name == "numerical" else gradients.ROUTES[name]
 
 

@@ -10,9 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Float, Integer
 
 from jaxnet.array_types import Array, PyTree, Scalar, ScalarFunction
+from jaxnet.devices import automatic, spread
 from jaxnet.float64 import Traced
 from jaxnet.input_checks import check_count, check_positive, complaint, describe
 
@@ -33,7 +35,11 @@ def relative_step(dtype: Any) -> float:
 
 
 def numerical_gradient(
-    function: ScalarFunction, point: PyTree, *, step: float | None = None
+    function: ScalarFunction,
+    point: PyTree,
+    *,
+    step: float | None = None,
+    mesh: Mesh | None = None,
 ) -> PyTree:
     """The gradient by central differences, (f(x + h eᵢ) - f(x - h eᵢ)) / 2h for each i.
 
@@ -44,6 +50,10 @@ def numerical_gradient(
     every call, compiled if its program is a new one, and sees many points at once,
     within 1 MB. Any other is called on NumPy arrays, one point after the other, and so
     is one that needs no JAX where there are few numbers.
+
+    `mesh` spreads the coordinates of a traced function over the devices of its one
+    axis: every process passes the same, and gets what one device gives, up to the
+    rounding of the function's values.
 
     Raises:
         TypeError: `point` holds no numbers, or the result is not a real scalar.
@@ -64,7 +74,8 @@ def numerical_gradient(
             slopes = _one_by_one(value, flat, step)
         else:
             program = _Program(traced.jaxpr)
-            slopes = np.asarray(_compiled_slopes(program, traced.consts, flat, step))
+            compiled = partial(_compiled_slopes, program, automatic(mesh))
+            slopes = np.asarray(compiled(traced.consts, flat, step))
     if not np.isfinite(slopes).all():
         index = int(np.argmin(np.isfinite(slopes)))
         fix = "pass a smaller `step`, or a point inside the function's domain"
@@ -174,9 +185,17 @@ class _Program:
         return isinstance(other, _Program) and self.text == other.text
 
 
-@partial(jax.jit, static_argnums=0)
-def _compiled_slopes(program: _Program, consts: Any, x: Vector, step: Any) -> Vector:
-    return _slopes(lambda x: jax.core.eval_jaxpr(program.jaxpr, consts, x)[0], x, step)
+@partial(jax.jit, static_argnums=(0, 1))
+def _compiled_slopes(
+    program: _Program, mesh: Mesh | None, consts: Any, x: Vector, step: Any
+) -> Vector:
+    def slopes(coordinates: Array, consts: Any, x: Vector, step: Any) -> Vector:
+        def value(x: Vector) -> Any:
+            return jax.core.eval_jaxpr(program.jaxpr, consts, x)[0]
+
+        return _slopes(value, x, step, coordinates)
+
+    return spread(slopes, mesh)(jnp.arange(x.size), consts, x, step)
 
 
 def _traced_or_plain(
@@ -220,8 +239,13 @@ def _steps(x: Any, step: Any) -> Any:
     return xp.exp2(xp.ceil(xp.log2(magnitude)))
 
 
-def _slopes(value: VectorFunction, x: Vector, step: Any) -> Vector:
-    """Central differences by every coordinate of x, traceable, a chunk at a time."""
+def _slopes(
+    value: VectorFunction, x: Vector, step: Any, chosen: Array | None = None
+) -> Vector:
+    """Central differences by every coordinate of x, traceable, a chunk at a time.
+
+    chosen: by these coordinates only.
+    """
     h = _steps(x, step)
     coordinates = jnp.arange(x.size)
 
@@ -232,7 +256,8 @@ def _slopes(value: VectorFunction, x: Vector, step: Any) -> Vector:
 
     if x.size == 0:
         return x
-    return jax.lax.map(slope, coordinates, batch_size=_chunk(value, x))
+    chosen = coordinates if chosen is None else chosen
+    return jax.lax.map(slope, chosen, batch_size=_chunk(value, x))
 
 
 def _chunk(value: VectorFunction, x: Vector) -> int:

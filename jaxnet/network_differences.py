@@ -8,13 +8,15 @@ is left out. These are the differences of the true loss that a loop over all par
 would take, up to rounding; no derivative is used. A bias is the weight of an input 1.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 from jaxtyping import Float, Integer
 
 from jaxnet.array_types import Array, Images, Labels
+from jaxnet.devices import summed
 from jaxnet.finite_difference import relative_step
 from jaxnet.network import Dense, Network, Params, affine, forward
 
@@ -34,12 +36,34 @@ class _Site(NamedTuple):
 
 
 def network_differences(
-    params: Params, images: Images, labels: Labels, network: Network
+    params: Params,
+    images: Images,
+    labels: Labels,
+    network: Network,
+    mesh: Mesh | None = None,
 ) -> Params:
     """(loss(w + h) - loss(w - h)) / 2h for every parameter w, traceable.
 
-    h = ∛ε max(|w|, 1) in the dtype of the parameters.
+    h = ∛ε max(|w|, 1) in the dtype of the parameters. Of n devices each takes every
+    n-th chunk of the nudges, and their sums are added up.
     """
+    if mesh is None:
+        return _share(params, images, labels, network, (0, 1))
+
+    def of_device(number: Any, params: Any, images: Any, labels: Any) -> Params:
+        return _share(params, images, labels, network, (number, mesh.size))
+
+    return summed(of_device, mesh)(params, images, labels)
+
+
+def _share(
+    params: Params,
+    images: Images,
+    labels: Labels,
+    network: Network,
+    share: tuple[Any, int],
+) -> Params:
+    """What every n-th chunk of the nudges gives, from the k-th on; share: (k, n)."""
     inputs, _ = forward(params, images, network)
     gradient = []
     for number, (layer, x) in enumerate(zip(params, inputs, strict=True)):
@@ -48,12 +72,14 @@ def network_differences(
             weight=jnp.concatenate([layer.weight, layer.bias[None, :]]),
             above=params[number + 1 :],
         )
-        slopes = _layer_slopes(site, labels, network)
+        slopes = _layer_slopes(site, labels, network, share)
         gradient.append(Dense(slopes[:-1], slopes[-1]))
     return tuple(gradient)
 
 
-def _layer_slopes(site: _Site, labels: Labels, network: Network) -> Matrix:
+def _layer_slopes(
+    site: _Site, labels: Labels, network: Network, share: tuple[Any, int]
+) -> Matrix:
     """The slopes of the mean loss by one layer's weights, the bias as their last row.
 
     The sum over examples runs in chunks over the (example, input) pairs that are not
@@ -70,7 +96,11 @@ def _layer_slopes(site: _Site, labels: Labels, network: Network) -> Matrix:
     example, row = jnp.nonzero(site.x, size=batch * rows + chunk, fill_value=rows)
     nudged = _Nudged.of(site, outputs, labels, network)
 
-    def add_chunk(number: Integer[Array, ""], slopes: Matrix) -> Matrix:
+    first, stride = jnp.asarray(share[0], count.dtype), share[1]
+    rounds = ((count + chunk - 1) // chunk - first + stride - 1) // stride
+
+    def add_chunk(turn: Integer[Array, ""], slopes: Matrix) -> Matrix:
+        number = first + turn * stride
         n = jax.lax.dynamic_slice_in_dim(example, number * chunk, chunk)
         i = jax.lax.dynamic_slice_in_dim(row, number * chunk, chunk)
         n, h = jnp.minimum(n, batch - 1), steps.at[i].get(mode="clip")
@@ -78,9 +108,7 @@ def _layer_slopes(site: _Site, labels: Labels, network: Network) -> Matrix:
         difference = nudged.losses(n, nudge) - nudged.losses(n, -nudge)
         return jnp.asarray(slopes).at[i].add(difference / (2 * h), mode="drop")
 
-    slopes = jax.lax.fori_loop(
-        0, (count + chunk - 1) // chunk, add_chunk, jnp.zeros_like(site.weight)
-    )
+    slopes = jax.lax.fori_loop(0, rounds, add_chunk, jnp.zeros_like(site.weight))
     return slopes / batch
 
 

@@ -13,6 +13,7 @@ import optax
 from jax.sharding import Mesh
 
 from jaxnet import gradients
+from jaxnet.devices import automatic
 from jaxnet.input_checks import (
     check_count,
     check_labels,
@@ -72,12 +73,14 @@ def train(
     route; the numerical one is functools.partial(gradients.numerical,
     dtype=jnp.float32). `callback(state, history)` is called at the first step and
     after every `steps_per_call` steps, an epoch by default, while the device is busy
-    with the next. `mesh` splits each batch over the devices of its one axis.
+    with the next. `mesh` splits each batch over the devices of its one axis; the
+    numerical route is to be given it too.
 
     Raises:
         FloatingPointError: the loss is no longer finite (in a batch of runs: in none).
         TypeError, ValueError: an argument does not fit the others.
     """
+    mesh = automatic(mesh)
     recipe = Recipe(network, gradient, optimizer, batch_size, replacement, mesh)
     check_count("num_steps", num_steps, minimum=0)
     check_count("steps_per_call", 1 if steps_per_call is None else steps_per_call)

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int32
 
 from jaxnet import gradients
 from jaxnet.array_types import Array, Images, Labels, PyTree, RandomKey
-from jaxnet.input_checks import complaint
+from jaxnet.devices import automatic, check_divides, check_one_axis, whole
 from jaxnet.minibatches import epoch_indices, steps_per_epoch
 from jaxnet.mnist import GREY_LEVELS, Mnist
 from jaxnet.network import BOOK_NETWORK, Dense, Network, Params, logits, mean_loss
@@ -60,9 +60,11 @@ def compile_programs(recipe: Recipe, state: State, data: Mnist) -> Programs:
         ValueError: the batch does not divide among the devices of the mesh.
     """
     check_mesh(recipe)
-    whole = _replicated(recipe.mesh)
+    recipe = recipe._replace(mesh=automatic(recipe.mesh))
+    everywhere = _replicated(recipe.mesh)
     forms = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=whole), (state, data)
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
+        (state, data),
     )
     leaves, structure = jax.tree.flatten(forms)
     return _compile(recipe, structure, tuple(leaves))
@@ -80,16 +82,17 @@ def _compile(
         draw = jax.vmap(draw, (0, None))
         run_steps = jax.vmap(run_steps, (RUNS_AXES, None, 0, None), (RUNS_AXES, 0))
         evaluate = jax.vmap(evaluate, (0, None))
-    whole, split = _replicated(recipe.mesh), _split(recipe.mesh, runs)
+    everywhere, split = _replicated(recipe.mesh), _split(recipe.mesh, runs)
     number, bounds = (
-        jax.ShapeDtypeStruct(shape, np.int32, sharding=whole) for shape in ((), (2,))
+        jax.ShapeDtypeStruct(shape, np.int32, sharding=everywhere)
+        for shape in ((), (2,))
     )
     shape = (*runs, steps_per_epoch(count, recipe.batch_size), recipe.batch_size)
     batches = jax.ShapeDtypeStruct(shape, np.int32, sharding=split)
     jobs = [
-        _Job(run_steps, (state, data, batches, bounds), whole, _BY_EIGEN),
+        _Job(run_steps, (state, data, batches, bounds), everywhere, _BY_EIGEN),
         _Job(draw, (state.key, number), split, _IN_HASTE),
-        _Job(evaluate, (state.params, data), whole, {}),
+        _Job(evaluate, (state.params, data), everywhere, {}),
     ]
     with ThreadPoolExecutor(len(jobs)) as threads:
         run_steps, draw, evaluate = threads.map(_compile_one, jobs)
@@ -239,13 +242,13 @@ def place(tree: PyTree, mesh: Mesh | None) -> PyTree:
             words = put(jax.random.key_data(leaf))
             return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
         local = np.asarray(leaf)
-        return jax.make_array_from_process_local_data(_replicated(mesh), local)
+        return jax.make_array_from_process_local_data(whole(mesh), local)
 
     return jax.tree.map(put, tree)
 
 
 def _replicated(mesh: Mesh | None) -> NamedSharding | None:
-    return None if mesh is None else NamedSharding(mesh, PartitionSpec())
+    return None if mesh is None else whole(mesh)
 
 
 def _split(mesh: Mesh | None, runs: tuple[int, ...]) -> NamedSharding | None:
@@ -260,14 +263,5 @@ def check_mesh(recipe: Recipe) -> None:
     """One axis, whose size divides the batch."""
     if recipe.mesh is None:
         return
-    if len(recipe.mesh.axis_names) != 1:
-        fix = "make it by jax.make_mesh((devices,), ('batch',))"
-        got = str(recipe.mesh.axis_names)
-        raise ValueError(complaint("mesh", "one axis", got, fix))
-    devices, size = recipe.mesh.size, recipe.batch_size
-    if size % devices:
-        below, above = size // devices * devices, -(-size // devices) * devices
-        nearest = f"{below} or {above}" if below else str(above)
-        expected = f"a multiple of the {devices} devices"
-        fix = f"the nearest sizes that divide are {nearest}"
-        raise ValueError(complaint("batch_size", expected, str(size), fix))
+    check_one_axis(recipe.mesh.axis_names)
+    check_divides("batch_size", recipe.batch_size, recipe.mesh.size)

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from tolerances import close
 
+from experiments import devices
+
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 PNG = b"\x89PNG\r\n\x1a\n"
 NAMES = [
@@ -19,6 +21,7 @@ NAMES = [
     "simple_net",
     "compare_gradients",
     "finite_difference_step",
+    "devices",
 ]
 
 
@@ -125,6 +128,25 @@ def test_finite_difference_step(run):
     best = result["steps"][int(np.argmin(result["float32"]))]
     assert best > 1e-3
     assert "the book's step" in outcome.text
+
+
+def test_devices(run):
+    """Any number of devices, and two processes, lead where one does, as far as stated.
+
+    Another key, as is seen, does not. On paper more devices are faster, until messages
+    take longer than what they save.
+    """
+    result = run("devices").json("devices.json")
+    places = {"1 device", "8 devices", "2 processes", "another key"}
+    assert {row["place"] for row in result["ulps"]} == places
+    for row in result["ulps"]:
+        most = devices.MOST_ULPS[row["route"]]
+        for batches in devices.BATCHES:
+            assert (row[batches] <= most) == (row["place"] != "another key")
+            assert (row[batches] == 0) == (row["place"] == "1 device")
+    cheap, dear = result["on_paper"]
+    assert cheap["pays_up_to"] < dear["pays_up_to"]
+    assert 1 < dear["speedups"]["8"] < 8
 
 
 @pytest.mark.parametrize("name", NAMES)

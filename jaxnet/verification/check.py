@@ -4,8 +4,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxnet.array_types import PyTree, ScalarFunction
+from jaxnet.devices import automatic
 from jaxnet.input_checks import check_positive, complaint
 from jaxnet.verification.candidates import Candidate, named
 from jaxnet.verification.evaluation import Function
@@ -31,6 +33,7 @@ def check_gradients(
     key: Any = None,
     safety: float = 4.0,
     every_coordinate: bool | None = None,
+    mesh: Mesh | None = None,
 ) -> GradientReport:
     """Whether gradients of `loss` at `params` are right, and if not, where and why.
 
@@ -49,6 +52,9 @@ def check_gradients(
         safety: how many bounds an agreeing gradient may be off.
         every_coordinate: look at every coordinate of every leaf (True), at random
             directions only (False), or at every coordinate of leaves up to 64 entries.
+        mesh: spreads the 32 points of each line over the devices of its one axis, if
+            JAX can trace the loss. Every process passes the same, and gets the report
+            of one device, up to the rounding of the loss.
 
     Returns:
         The report: `print` it, ask it for `passed`, or call `raise_if_failed()`.
@@ -59,7 +65,7 @@ def check_gradients(
     """
     check_positive("safety", safety)
     parameters = Parameters.of(params)
-    function, seed = Function(loss, parameters), seed_of(key)
+    function, seed = Function(loss, parameters, automatic(mesh)), seed_of(key)
     looker = Looker(function, seed)
     rounding = Rounding(function)
     sources = named(candidates, Autodiff(rounding), parameters)

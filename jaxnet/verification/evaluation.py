@@ -12,8 +12,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxnet.array_types import PyTree, ScalarFunction
+from jaxnet.devices import spread
 from jaxnet.float64 import Traced, in_float64
 from jaxnet.input_checks import complaint, describe, first_line
 from jaxnet.verification.directions import (
@@ -48,9 +50,12 @@ class Function:
     evaluations: how many values were computed so far.
     """
 
-    def __init__(self, loss: ScalarFunction, parameters: Parameters) -> None:
+    def __init__(
+        self, loss: ScalarFunction, parameters: Parameters, mesh: Mesh | None = None
+    ) -> None:
         self.loss = loss
         self.parameters = parameters
+        self.mesh = mesh
         self.evaluations = 0
         self.own_dtype = False
         self.as_given = False
@@ -244,6 +249,14 @@ class Function:
         return min(WIDEST_BATCH, 2 ** int(np.log2(fitting)))
 
     def _along(
+        self, base: Any, moves: Any, floors: Any, times: jax.Array, batch: int
+    ) -> jax.Array:
+        def of_part(times: Any, base: Any, moves: Any, floors: Any) -> jax.Array:
+            return self._at_times(base, moves, floors, times, batch)
+
+        return spread(of_part, self.mesh)(times, base, moves, floors)
+
+    def _at_times(
         self,
         base: list[Any],
         moves: list[Any],

@@ -1,0 +1,97 @@
+"""Work spread over the devices of a mesh, of one process or of many.
+
+Each device takes its part of the turns, and has all else whole, as it has the results.
+The compiler moves the data.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxnet.array_types import Array, PyTree
+from jaxnet.input_checks import complaint
+
+
+def whole(mesh: Mesh) -> NamedSharding:
+    """All of an array on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def automatic(mesh: Mesh | None) -> Mesh | None:
+    """The mesh with an axis along which the compiler moves data by itself.
+
+    Raises:
+        ValueError: it has another number of axes than one.
+    """
+    if mesh is None:
+        return None
+    check_one_axis(mesh.axis_names)
+    return Mesh(mesh.devices, mesh.axis_names)
+
+
+def check_one_axis(axis_names: tuple[Any, ...]) -> None:
+    """The devices of a mesh are a list, not a table."""
+    if len(axis_names) != 1:
+        fix = "make it by jax.make_mesh((devices,), ('batch',))"
+        raise ValueError(complaint("mesh", "one axis", str(axis_names), fix))
+
+
+def check_divides(name: str, size: int, devices: int) -> None:
+    """A batch that divides evenly among the devices."""
+    if size % devices:
+        below, above = size // devices * devices, -(-size // devices) * devices
+        nearest = f"{below} or {above}" if below else str(above)
+        expected = f"a multiple of the {devices} devices"
+        fix = f"the nearest sizes that divide are {nearest}"
+        raise ValueError(complaint(name, expected, str(size), fix))
+
+
+def spread(function: Callable[..., Any], mesh: Mesh | None) -> Callable[..., Any]:
+    """function(xs, …), where each device takes its part of the first axis of xs.
+
+    Every array of the result has one entry for each of xs, however many there are. All
+    other arguments, and the results, are whole.
+    """
+    if mesh is None:
+        return function
+
+    def spread_out(xs: Array, *others: Any) -> Any:
+        filled = jnp.pad(xs, (0, -len(xs) % mesh.size), mode="edge")
+        results = _of_parts(function, mesh)(filled, *others)
+        return _gathered(jax.tree.map(lambda y: y[: len(xs)], results), mesh)
+
+    return spread_out
+
+
+def summed(function: Callable[..., PyTree], mesh: Mesh) -> Callable[..., PyTree]:
+    """function(number, …) of all devices, added up; they have the numbers from 0."""
+
+    def of_one(numbers: Array, *others: Any) -> PyTree:
+        return jax.tree.map(lambda y: y[None], function(numbers[0], *others))
+
+    def of_all(*others: Any) -> PyTree:
+        terms = _of_parts(of_one, mesh)(jnp.arange(mesh.size), *others)
+        return _gathered(jax.tree.map(lambda y: y.sum(axis=0), terms), mesh)
+
+    return of_all
+
+
+def _of_parts(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """Each device's result of its part of the first argument, one behind the other."""
+    part, every = PartitionSpec(mesh.axis_names[0]), PartitionSpec()
+
+    def of_parts(xs: Array, *others: Any) -> Any:
+        specs = (part, *(every for _ in others))
+        mapped = jax.shard_map(
+            function, mesh=mesh, in_specs=specs, out_specs=part, check_vma=False
+        )
+        return mapped(xs, *others)
+
+    return of_parts
+
+
+def _gathered(tree: PyTree, mesh: Mesh) -> PyTree:
+    return jax.lax.with_sharding_constraint(tree, whole(mesh))
