@@ -5,17 +5,18 @@
 PYTHON ?= python3
 VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
+OUT ?= out
 
 .PHONY: train train-2 test package clean
 
 train: $(VENV)/installed
-	$(BIN)/python experiments/train_mnist.py --out out
+	$(BIN)/python experiments/train_mnist.py --out $(OUT)
 
 FREE_PORT := import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); \
 	print(s.getsockname()[1])
 train-2: $(VENV)/installed
 	@port=$$($(BIN)/python -c '$(FREE_PORT)'); \
-	run="$(BIN)/python experiments/train_mnist.py --out out $(FLAGS) \
+	run="$(BIN)/python experiments/train_mnist.py --out $(OUT) $(FLAGS) \
 		--num-processes 2 --coordinator 127.0.0.1:$$port"; \
 	$$run --process-id 1 > /dev/null & $$run --process-id 0 && wait $$!
 

@@ -157,6 +157,11 @@ def check_flags(flags: Flags) -> None:
         "",
         "fewer",
     )
+    ranks = {"num_processes": flags.num_processes, "process_id": flags.process_id}
+    for name, value in ranks.items():
+        if flags.coordinator is None and value is not None:
+            fix = "pass --coordinator HOST:PORT, or --distributed without numbers"
+            raise ValueError(complaint(name, "a coordinator", str(value), fix))
     host, _, port = (flags.coordinator or "127.0.0.1:1").rpartition(":")
     if not (host and port.isdecimal() and len(port) < 6 and 0 < int(port) < 2**16):
         got, fix = (

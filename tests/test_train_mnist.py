@@ -129,6 +129,7 @@ def test_stopped_and_resumed_is_uninterrupted(
         (["--keep", "0"], "`keep`"),
         (["--num-steps", "-1"], "`num_steps`"),
         (["--coordinator", "here"], "`coordinator`: expected HOST:PORT"),
+        (["--num-processes", "2"], "`num_processes`: expected a coordinator, got 2"),
         (["--coordinator", "here:65536"], "`coordinator`: expected HOST:PORT"),
         (["--data", "nowhere\0"], "nowhere"),
         (["--out", "/dev/null/out"], "/dev/null/out"),

@@ -17,7 +17,6 @@ from jaxnet.verification import (
     check_gradients,
 )
 
-SEEDS = (0, 1)
 LEAVES = {"[0].weight", "[0].bias", "[1].weight", "[1].bias"}
 WRONG = {
     "zero-b1": ({"[0].bias"}, "all zero"),
@@ -74,15 +73,17 @@ def test_when_all_is_well() -> None:
     assert report.evaluations > 1000
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_every_mistake_is_caught(seed: int) -> None:
-    """In the leaves where it was planted and nowhere else, and called by its name."""
-    given = draw_problem(mnist(), seed)
+def test_every_mistake_is_caught() -> None:
+    """In the leaves where it was planted and nowhere else, and called by its name.
+
+    `experiments/verify_gradients.py --seeds 20` does so at twenty points.
+    """
+    given = draw_problem(mnist(), 0)
     candidates = {name: planted(given, name) for name in WRONG}
     gone = (candidates["pixel-row"][0].weight == 0) & (given.gradient[0].weight != 0)
     (row,) = np.flatnonzero(gone.any(axis=1))
     everything: dict[str, Any] = {**candidates, "entry": entry_flipped(given)}
-    report = check_gradients(given.loss, given.params, everything, key=seed)
+    report = check_gradients(given.loss, given.params, everything, key=0)
     for name, (paths, cause) in WRONG.items():
         leaves = failed(report, name)
         assert set(leaves) == paths

@@ -62,11 +62,11 @@ def test_all_three_routes_pass(run):
 
 def test_a_planted_mistake_fails(run):
     """Exit code 1, at both points, and the mistake stands alone."""
-    outcome = run("--break", "hidden-column")
+    outcome = run("--break", "zero-b1")
     assert outcome.code == 1
-    assert outcome.text.count("FAILED: hidden-column is") == 2
-    assert "column 7 alone: it is zero" in outcome.text
-    assert {x.odd_one_out for x in outcome.reports()} == {"hidden-column"}
+    assert outcome.text.count("FAILED: zero-b1 is 0, not ") == 2
+    assert "all zero" in outcome.text
+    assert {x.odd_one_out for x in outcome.reports()} == {"zero-b1"}
 
 
 def test_the_book_s_own_pair_fails(run):

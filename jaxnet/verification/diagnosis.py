@@ -206,7 +206,7 @@ def _times(ratio: float, nice: Fraction | None = None) -> str:
     if nice is not None:
         half = "-½" if nice < 0 else "½"
         return f"×{half if abs(nice) == Fraction(1, 2) else nice}"
-    if abs(ratio - 1) < 1e-5:
+    if abs(ratio - 1) < 5e-6:  # six digits would read ×1
         return f"×(1 {'-' if ratio < 1 else '+'} {abs(ratio - 1):.1e})"
     return f"×{ratio:.6g}"
 

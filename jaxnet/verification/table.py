@@ -77,7 +77,7 @@ def _said(leaf: LeafReport) -> str:
 
 def _told_apart(leaf: LeafReport, digits: int) -> tuple[str, str]:
     """The candidate's and the reference's value, with the digits that differ."""
-    values = leaf.candidate_value, leaf.reference_value
+    values = leaf.candidate_value + 0.0, leaf.reference_value + 0.0  # no -0
     candidate, reference = (f"{value:.{digits}g}" for value in values)
     if candidate != reference or digits == 17:
         return candidate, reference
