@@ -4,7 +4,7 @@ Source: *Deep Learning from Scratch*, sections 4.3 and 4.4.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache
 from typing import Any
 
 import jax
@@ -18,10 +18,10 @@ from jaxnet.devices import automatic, spread
 from jaxnet.float64 import Traced
 from jaxnet.input_checks import check_count, check_positive, complaint, describe
 
-MAX_BYTES = 2**20
-"""How much memory a function's values beside the point may take at once: a cache's."""
+MAX_BYTES = 2**24
+"""How much memory a function's values beside the point may take at once."""
 
-FEW = 64
+FEW = 100
 """Up to so many numbers, a NumPy function is called: tracing it would take longer."""
 
 REAL = (np.floating, np.integer)
@@ -48,8 +48,8 @@ def numerical_gradient(
     computed in float64 with h = `step` × max(|xᵢ|, 1), rounded up to a power of two,
     where `step` is ∛ε ≈ 6e-6 by default. A function that JAX can trace is traced in
     every call, compiled if its program is a new one, and sees many points at once,
-    within 1 MB. Any other is called on NumPy arrays, one point after the other, and so
-    is one that needs no JAX where there are few numbers.
+    within 16 MiB. Any other is called on NumPy arrays, one point after the other, and
+    so is one that needs no JAX where there are few numbers.
 
     `mesh` spreads the coordinates of a traced function over the devices of its one
     axis: every process passes the same, and gets what one device gives, up to the
@@ -73,8 +73,7 @@ def numerical_gradient(
         if traced is None:
             slopes = _one_by_one(value, flat, step)
         else:
-            program = _Program(traced.jaxpr)
-            compiled = partial(_compiled_slopes, program, automatic(mesh))
+            compiled = _compiled_slopes(_Program(traced.jaxpr), automatic(mesh))
             slopes = np.asarray(compiled(traced.consts, flat, step))
     if not np.isfinite(slopes).all():
         index = int(np.argmin(np.isfinite(slopes)))
@@ -185,17 +184,20 @@ class _Program:
         return isinstance(other, _Program) and self.text == other.text
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _compiled_slopes(
-    program: _Program, mesh: Mesh | None, consts: Any, x: Vector, step: Any
-) -> Vector:
+@cache
+def _compiled_slopes(program: _Program, mesh: Mesh | None) -> Callable[..., Vector]:
+    """jit finds a program of one function faster than one of its static arguments."""
+
     def slopes(coordinates: Array, consts: Any, x: Vector, step: Any) -> Vector:
         def value(x: Vector) -> Any:
             return jax.core.eval_jaxpr(program.jaxpr, consts, x)[0]
 
         return _slopes(value, x, step, coordinates)
 
-    return spread(slopes, mesh)(jnp.arange(x.size), consts, x, step)
+    def compiled_slopes(consts: Any, x: Vector, step: Any) -> Vector:
+        return spread(slopes, mesh)(jnp.arange(x.size), consts, x, step)
+
+    return jax.jit(compiled_slopes)
 
 
 def _traced_or_plain(
