@@ -89,8 +89,10 @@ def _compile(
     )
     shape = (*runs, steps_per_epoch(count, recipe.batch_size), recipe.batch_size)
     batches = jax.ShapeDtypeStruct(shape, np.int32, sharding=split)
+    by_products = recipe.gradient in (gradients.backprop, gradients.autodiff)
+    products = _BY_EIGEN if by_products else {}
     jobs = [
-        _Job(run_steps, (state, data, batches, bounds), everywhere, _BY_EIGEN),
+        _Job(run_steps, (state, data, batches, bounds), everywhere, products),
         _Job(draw, (state.key, number), split, _IN_HASTE),
         _Job(evaluate, (state.params, data), everywhere, {}),
     ]
@@ -115,7 +117,9 @@ _IN_HASTE: Options = {"xla_backend_optimization_level": "0"}
 """For what runs a few times only: optimising it would take longer than it does."""
 
 _BY_EIGEN: Options = {"xla_cpu_experimental_ynn_fusion_type": ""}
-"""For small matrix products: XLA would take YNNPACK, which packs the weights anew."""
+"""For small matrix products: XLA would take YNNPACK, which packs the weights anew.
+
+Not for the numeric gradient, whose many small sums it makes half as fast again."""
 
 
 def _compile_one(job: _Job) -> Any:
