@@ -11,7 +11,8 @@ import jax
 import numpy as np
 
 from experiments import train_mnist
-from experiments.train_mnist import Flags, Watcher
+from experiments.main_job.flags import Flags
+from experiments.main_job.watcher import Watcher
 from tests.test_processes import identical, newest_step, tiny_mnist
 
 KILLS = 24

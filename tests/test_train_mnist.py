@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.numpy import load
 
 from experiments import predict_digits, train_mnist
+from experiments.main_job import watcher
 from jaxnet.checkpoint import load_checkpoint, load_params
 from jaxnet.mnist import load_mnist
 from jaxnet.training import History
@@ -76,13 +77,13 @@ def test_blog_numbers_stand_beside_ours() -> None:
     printed = []
     for row in range(1, 11):
         history = History(600, steps[:row], shares[:row], shares[:row], losses)
-        printed.append(train_mnist.table_row(history).split())
+        printed.append(watcher.table_row(history).split())
     assert [row[0] for row in printed] == [str(step) for step in steps]
     assert [len(row) for row in printed] == [5] * 9 + [3]
     assert printed[0][3:] == ["0.0974", "0.0982"]
     assert printed[8][3:] == ["0.9261", "0.9282"]
     other = History(50, steps[:2], shares[:2], shares[:2], losses[:600])
-    assert len(train_mnist.table_row(other).split()) == 3
+    assert len(watcher.table_row(other).split()) == 3
 
 
 def test_stopped_and_resumed_is_uninterrupted(

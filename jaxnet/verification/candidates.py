@@ -9,7 +9,8 @@ import numpy as np
 
 from jaxnet.array_types import PyTree
 from jaxnet.input_checks import complaint, describe, first_line
-from jaxnet.verification.evaluation import Function, Gradient
+from jaxnet.verification.called_gradient import Gradient
+from jaxnet.verification.evaluation import Function
 from jaxnet.verification.leaves import Leaf, Parameters, is_inexact, real_view
 from jaxnet.verification.program import Program
 from jaxnet.verification.report import LeafReport

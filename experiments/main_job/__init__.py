@@ -1,0 +1,1 @@
+"""What train_mnist.py is made of, besides the run itself."""
