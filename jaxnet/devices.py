@@ -52,18 +52,39 @@ def check_divides(name: str, size: int, devices: int) -> None:
 def spread(function: Callable[..., Any], mesh: Mesh | None) -> Callable[..., Any]:
     """function(xs, …), where each device takes its part of the first axis of xs.
 
-    Every array of the result has one entry for each of xs, however many there are. All
-    other arguments, and the results, are whole.
+    Every array of the result has one entry for each of xs, an array or a pytree of
+    them, however many there are. All other arguments, and the results, are whole.
     """
     if mesh is None:
         return function
 
-    def spread_out(xs: Array, *others: Any) -> Any:
-        filled = jnp.pad(xs, (0, -len(xs) % mesh.size), mode="edge")
-        results = _of_parts(function, mesh)(filled, *others)
-        return _gathered(jax.tree.map(lambda y: y[: len(xs)], results), mesh)
+    def spread_out(xs: PyTree, *others: Any) -> Any:
+        count = len(jax.tree.leaves(xs)[0])
+
+        def filled(x: Array) -> Array:
+            more = [(0, -count % mesh.size)] + [(0, 0)] * (x.ndim - 1)
+            return jnp.pad(x, more, mode="edge") if count % mesh.size else x
+
+        results = of_parts(function, mesh)(jax.tree.map(filled, xs), *others)
+        return _gathered(jax.tree.map(lambda y: y[:count], results), mesh)
 
     return spread_out
+
+
+def of_parts(function: Callable[..., Any], mesh: Mesh | None) -> Callable[..., Any]:
+    """As `spread`, of xs that divide evenly; each device keeps its part of results."""
+    if mesh is None:
+        return function
+    part, every = PartitionSpec(mesh.axis_names[0]), PartitionSpec()
+
+    def each_its_part(xs: PyTree, *others: Any) -> Any:
+        specs = (part, *(every for _ in others))
+        mapped = jax.shard_map(
+            function, mesh=mesh, in_specs=specs, out_specs=part, check_vma=False
+        )
+        return mapped(xs, *others)
+
+    return each_its_part
 
 
 def summed(function: Callable[..., PyTree], mesh: Mesh) -> Callable[..., PyTree]:
@@ -73,24 +94,10 @@ def summed(function: Callable[..., PyTree], mesh: Mesh) -> Callable[..., PyTree]
         return jax.tree.map(lambda y: y[None], function(numbers[0], *others))
 
     def of_all(*others: Any) -> PyTree:
-        terms = _of_parts(of_one, mesh)(jnp.arange(mesh.size), *others)
+        terms = of_parts(of_one, mesh)(jnp.arange(mesh.size), *others)
         return _gathered(jax.tree.map(lambda y: y.sum(axis=0), terms), mesh)
 
     return of_all
-
-
-def _of_parts(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
-    """Each device's result of its part of the first argument, one behind the other."""
-    part, every = PartitionSpec(mesh.axis_names[0]), PartitionSpec()
-
-    def of_parts(xs: Array, *others: Any) -> Any:
-        specs = (part, *(every for _ in others))
-        mapped = jax.shard_map(
-            function, mesh=mesh, in_specs=specs, out_specs=part, check_vma=False
-        )
-        return mapped(xs, *others)
-
-    return of_parts
 
 
 def _gathered(tree: PyTree, mesh: Mesh) -> PyTree:

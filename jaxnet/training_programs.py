@@ -6,7 +6,7 @@ Each is compiled once, for arrays of one form, before or while the data are read
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ from jaxnet.minibatches import epoch_indices, steps_per_epoch
 from jaxnet.mnist import GREY_LEVELS, Mnist
 from jaxnet.network import BOOK_NETWORK, Dense, Network, Params, logits, mean_loss
 from jaxnet.training_state import RUNS_AXES, SGD, State
+from jaxnet.xla_options import BY_EIGEN, IN_HASTE, Options, compiled
 
 EVALUATED_AT_ONCE = 2000
 """How many images the evaluation looks at together."""
@@ -90,18 +91,15 @@ def _compile(
     shape = (*runs, steps_per_epoch(count, recipe.batch_size), recipe.batch_size)
     batches = jax.ShapeDtypeStruct(shape, np.int32, sharding=split)
     by_products = recipe.gradient in (gradients.backprop, gradients.autodiff)
-    products = _BY_EIGEN if by_products else {}
+    products = BY_EIGEN if by_products else {}
     jobs = [
         _Job(run_steps, (state, data, batches, bounds), everywhere, products),
-        _Job(draw, (state.key, number), split, _IN_HASTE),
+        _Job(draw, (state.key, number), split, IN_HASTE),
         _Job(evaluate, (state.params, data), everywhere, {}),
     ]
     with ThreadPoolExecutor(len(jobs)) as threads:
         run_steps, draw, evaluate = threads.map(_compile_one, jobs)
     return Programs(draw, run_steps, evaluate)
-
-
-Options: TypeAlias = dict[str, str | bool]
 
 
 class _Job(NamedTuple):
@@ -113,25 +111,9 @@ class _Job(NamedTuple):
     options: Options
 
 
-_IN_HASTE: Options = {"xla_backend_optimization_level": "0"}
-"""For what runs a few times only: optimising it would take longer than it does."""
-
-_BY_EIGEN: Options = {"xla_cpu_experimental_ynn_fusion_type": ""}
-"""For small matrix products: XLA would take YNNPACK, which packs the weights anew.
-
-Not for the numeric gradient, whose many small sums it makes half as fast again."""
-
-
 def _compile_one(job: _Job) -> Any:
-    """The compiled program; LLVM's level 3 takes longer than 2 and runs no faster."""
     lowered = jax.jit(job.function, out_shardings=job.sharding).lower(*job.forms)
-    if jax.default_backend() != "cpu":
-        return lowered.compile()
-    options: Options = {"xla_backend_optimization_level": "2"}
-    try:
-        return lowered.compile({**options, **job.options})
-    except jax.errors.JaxRuntimeError:  # an XLA without that option
-        return lowered.compile(options)
+    return compiled(lowered, job.options)
 
 
 def _draw(

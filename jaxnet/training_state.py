@@ -16,6 +16,7 @@ from jaxtyping import Float32, Int, Int32
 from jaxnet.array_types import Array, PyTree, RandomKey
 from jaxnet.input_checks import complaint, describe
 from jaxnet.network import Params, init_params
+from jaxnet.xla_options import IN_HASTE
 
 SGD = optax.inject_hyperparams(optax.sgd)(learning_rate=0.1)
 """The book's optimiser; its learning rate lies in the State, so no rate recompiles."""
@@ -81,11 +82,8 @@ def _initial(
     return jax.vmap(one, out_axes=RUNS_AXES)(key) if key.ndim else one(key)
 
 
-# It runs once: optimising it would take longer than it does.
 _initial_compiled = partial(
-    jax.jit,
-    static_argnums=(1, 2, 3),
-    compiler_options={"xla_backend_optimization_level": 0},
+    jax.jit, static_argnums=(1, 2, 3), compiler_options=dict(IN_HASTE)
 )(_initial)
 
 

@@ -26,12 +26,18 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 from tests import test_devices
 mesh = jax.make_mesh((3,), ("batch",))
 test_devices.compare(mesh)
+from jaxnet.verification import lines
+lines.LINE_BYTES = 0
+test_devices.compare(mesh)
 test_devices.count_turns(test_devices.automatic(mesh))
 """
 
 
 def test_many_devices_are_as_one() -> None:
-    """On 3 devices, which divide nothing here: `compare` and `count_turns`, below."""
+    """On 3 devices, which divide nothing here: `compare` and `count_turns`, below.
+
+    Lines both as of a small net and as of a large one.
+    """
     command = [sys.executable, "-W", "error", "-c", IN_THREE]
     subprocess.run(command, check=True, cwd=ROOT)
 

@@ -22,6 +22,7 @@ NAMES = [
     "compare_gradients",
     "finite_difference_step",
     "devices",
+    "verifier_at_scale",
 ]
 
 
@@ -147,6 +148,17 @@ def test_devices(run):
     cheap, dear = result["on_paper"]
     assert cheap["pays_up_to"] < dear["pays_up_to"]
     assert 1 < dear["speedups"]["8"] < 8
+
+
+def test_verifier_at_scale(run):
+    """Every leaf of a larger net agrees, whatever its size, in 100 evaluations."""
+    result = run("verifier_at_scale").json("verifier_at_scale.json")
+    assert len(result["check"]["leaves"]) == 20
+    for leaf in result["check"]["leaves"].values():
+        assert leaf["verdict"] == "AGREE"
+        assert leaf["evaluations"] <= 100
+        assert leaf["resolution"] < 1e-8
+    assert 0 < result["gradient"]["peak_bytes"] < result["check"]["peak_bytes"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -146,7 +146,7 @@ def test_train_2_fails_if_one_of_them_does(data: Path, tmp_path: Path) -> None:
     for batch_size, status in ((20, 0), (21, 2)):
         done = subprocess.run(
             [
-                *("make", "train-2", f"VENV={tmp_path}"),
+                *("make", "--no-print-directory", "train-2", f"VENV={tmp_path}"),
                 f"BIN={Path(sys.executable).parent}",
                 f"FLAGS={flags} --num-steps 30 --batch-size {batch_size}",
             ],

@@ -1,6 +1,7 @@
 """A candidate that is called, rather than given as arrays."""
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -30,12 +31,19 @@ class Gradient:
         """The gradient at the function's point, and whether it is the same again."""
         parameters = self.function.parameters
         first, traced = self._called(parameters)
+        bits = _digest(first)
+        del first  # a large gradient is held once
         second, again = self._called(parameters, traced)
+        self._traced = None if again is not None else traced
         if traced is not None and again is None:
             with in_float64():
                 again = Traced(self._of(parameters), self._values(parameters))
         alike = traced is None or (again is not None and traced.is_same(again))
-        return second, alike and _bits(first) == _bits(second)
+        return second, alike and bits == _digest(second)
+
+    def again(self) -> PyTree:
+        """The gradient at the function's point, after `twice`."""
+        return self._called(self.function.parameters, self._traced)[0]
 
     def at(self, parameters: Parameters) -> PyTree:
         """The gradient at another point."""
@@ -62,18 +70,49 @@ class Gradient:
             try:
                 new = Traced(of, values) if traced is None else None
             except UNTRACEABLE:
-                plain = of([v.copy()[()] for v in values])
+                plain = of([v[()] for v in values])
                 return jax.tree.map(np.asarray, plain), None
             if new is not None:
                 self._compiled, self.program = jax.jit(new), Program.of(new)
             return jax.tree.map(np.asarray, self._compiled(values)), new
 
     def _of(self, parameters: Parameters) -> Callable[[list[Any]], PyTree]:
-        return lambda values: self.source(parameters.rebuild(values, self.own_dtype))
+        def gradient(values: list[Any]) -> PyTree:
+            wide = [v.astype(np.float64) for v in values]  # in the program: no copies
+            return self.source(parameters.rebuild(wide, self.own_dtype))
+
+        return gradient
 
     def _values(self, parameters: Parameters) -> list[np.ndarray]:
-        return [np.asarray(leaf.values, np.float64) for leaf in parameters.leaves]
+        return [leaf.values for leaf in parameters.leaves]
 
 
-def _bits(tree: PyTree) -> list[bytes]:
-    return [np.ascontiguousarray(x).tobytes() for x in jax.tree.leaves(tree)]
+class LeafByLeaf(Sequence[np.ndarray | None]):
+    """The gradient of many parameters, computed anew for each leaf that is asked for.
+
+    Held whole in float64, it would take twice the memory of float32 parameters.
+    """
+
+    def __init__(
+        self, compute: Callable[[], Sequence[np.ndarray | None]], length: int
+    ) -> None:
+        self._compute, self._length = compute, length
+        self._number, self._leaf = -1, None
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, number: Any) -> Any:
+        """The leaf's gradient, kept until another is asked for."""
+        if not 0 <= number < self._length:
+            raise IndexError(number)
+        if number != self._number:
+            self._leaf = None
+            self._leaf, self._number = self._compute()[number], number
+        return self._leaf
+
+
+def _digest(tree: PyTree) -> list[bytes]:
+    """A fingerprint of the bits of every leaf."""
+    leaves = map(np.ascontiguousarray, jax.tree.leaves(tree))
+    return [hashlib.sha256(x.view(np.uint8).data).digest() for x in leaves]

@@ -1,5 +1,6 @@
 """The gradients to be checked, fitted to the parameters, and how finely they can be."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from jaxnet.array_types import PyTree
 from jaxnet.input_checks import complaint, describe, first_line
-from jaxnet.verification.called_gradient import Gradient
+from jaxnet.verification.called_gradient import Gradient, LeafByLeaf
 from jaxnet.verification.evaluation import Function
 from jaxnet.verification.leaves import Leaf, Parameters, is_inexact, real_view
 from jaxnet.verification.program import Program
@@ -30,7 +31,7 @@ class Candidate:
 
     name: str
     source: Any
-    gradient: list[np.ndarray | None]
+    gradient: Sequence[np.ndarray | None]
     dtypes: list[Any]
     faults: tuple[LeafReport, ...] = ()
     repeats: bool = True
@@ -50,6 +51,12 @@ class Candidate:
             return cls._raising(name, source, error, parameters)
         candidate = cls._fitted(name, source, tree, parameters)
         candidate.repeats, candidate.program = repeats, gradient.program
+        if parameters.are_many and repeats:
+
+            def again() -> Sequence[np.ndarray | None]:
+                return cls._fitted(name, source, gradient.again(), parameters).gradient
+
+            candidate.gradient = LeafByLeaf(again, len(parameters.leaves))
         return candidate
 
     def at(self, parameters: Parameters, function: Function) -> "Candidate | None":

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float, Int8
 
-from jaxnet.verification.leaves import CHUNK, Leaf
+from jaxnet.verification.leaves import CHUNK, Leaf, largest_size
 
 ONE = 64
 """The multiplier that stands for 1."""
@@ -108,7 +108,7 @@ def norm_along(gradient: np.ndarray, direction: AnyDirection) -> float:
 
 def norm(gradient: np.ndarray, multipliers: Multipliers, leaf: Leaf) -> float:
     """√Σ (gᵢ vᵢ)² with vᵢ given by its multipliers."""
-    largest = float(np.max(np.abs(gradient), initial=0.0)) * leaf.largest
+    largest = largest_size(gradient) * leaf.largest
     if not largest or not np.isfinite(largest):
         return largest
     return largest * _weighted(gradient, multipliers, leaf, largest) ** 0.5

@@ -1,8 +1,7 @@
 """The function along a line: every evaluation of the loss, counted.
 
-A function that JAX can trace is compiled once, in float64 whatever the parameters'
-dtype, for one line of 32 points; every probe of every leaf runs the same program. Any
-other function is called on NumPy arrays, one point after the other.
+A function that JAX can trace is compiled in float64, whatever the parameters' dtype.
+Any other function is called on NumPy arrays, one point after the other.
 """
 
 import warnings
@@ -14,23 +13,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxnet.array_types import PyTree, ScalarFunction
-from jaxnet.devices import spread
 from jaxnet.float64 import Traced, in_float64
 from jaxnet.input_checks import complaint, describe, first_line
-from jaxnet.verification.directions import (
-    EXPONENT_BITS,
-    ONE,
-    Multipliers,
-    power_below,
-)
+from jaxnet.verification.directions import ONE, Multipliers, power_below
 from jaxnet.verification.leaves import Parameters
+from jaxnet.verification.lines import Lines
 from jaxnet.verification.program import Program, draws_numbers
 from jaxnet.verification.rerun import one_more_round, rounding_spread, solvers
-
-BATCH_BYTES = 2**26
-"""How much memory the moved copies of the parameters may take at once."""
-
-WIDEST_BATCH = 32
 
 DOUBLE = float(np.finfo(np.float64).eps)
 
@@ -59,11 +48,9 @@ class Function:
         self.own_dtype = False
         self.as_given = False
         self.program: Program | None = None
-        self._batched = True
         self._plain_precision = float(np.finfo(np.float32).eps)
         self._solver_noise: float | None = None
         self._precisions: dict[int, float] = {}
-        self._zeros: dict[int, jax.Array] = {}
         self.traced: Traced
         self.given = self._given_value(), self._given_value()
         self._trace()
@@ -98,8 +85,7 @@ class Function:
     def traces_alike(self) -> bool:
         """Whether the loss is the same program when it is traced once more."""
         with in_float64():
-            point = self._point()
-            return Traced(self._of, point).is_same(self.traced)
+            return Traced(self._of, self._shapes()).is_same(self.traced)
 
     def eager_value(self) -> float | None:
         """The loss in float64 without tracing; None where that fails."""
@@ -155,24 +141,15 @@ class Function:
         with in_float64():
             if self.program is None:
                 return self._plain_line(number, multipliers, times, parameters)
-            moves = [
-                jnp.asarray(multipliers) if i == number else self._zero(i)
-                for i in range(len(parameters.leaves))
-            ]
-            floors = [leaf.floor for leaf in parameters.leaves]
-            return np.asarray(self._run(self._base(parameters), moves, floors, times))
+            return self._lines.values(number, multipliers, times, parameters)
 
     def _trace(self) -> None:
         """Find how to call the loss: traced in float64, in its own dtype, or plain."""
         errors: list[Exception] = []
         with in_float64():
             for self.own_dtype in (False, True):
-                shapes = [
-                    jax.ShapeDtypeStruct(leaf.values.shape, np.float64)
-                    for leaf in self.parameters.leaves
-                ]
                 try:
-                    traced = Traced(self._of, shapes)
+                    traced = Traced(self._of, self._shapes())
                 except UNTRACEABLE as error:
                     errors.append(error)
                     break
@@ -185,7 +162,7 @@ class Function:
                     self.program, self.as_given = None, True
                     self._jitted = jax.jit(self.loss_of_leaves)
                     return
-                self._line = jax.jit(self._along, static_argnames="batch")
+                self._lines = Lines(traced, self.parameters, self.mesh)
                 return
         self.own_dtype = False
         try:
@@ -223,56 +200,11 @@ class Function:
         return self.loss(self.parameters.rebuild(moved, own_dtype=True))
 
     def _point(self) -> list[jax.Array]:
-        return [jnp.asarray(x, np.float64) for x in self._base(self.parameters)]
+        return [jnp.asarray(x.values, np.float64) for x in self.parameters.leaves]
 
-    def _base(self, parameters: Parameters) -> list[Any]:
-        return [leaf.values for leaf in parameters.leaves]
-
-    def _zero(self, number: int) -> jax.Array:
-        if number not in self._zeros:
-            shape = self.parameters.leaves[number].values.shape
-            self._zeros[number] = jnp.zeros(shape, jnp.int8)
-        return self._zeros[number]
-
-    def _run(self, *line: Any) -> Any:
-        if self._batched:
-            try:
-                return self._line(*line, batch=self._batch())
-            except (NotImplementedError, ValueError):  # what cannot be vmapped
-                self._batched = False
-        return self._line(*line, batch=1)
-
-    def _batch(self) -> int:
-        size = sum(leaf.values.size for leaf in self.parameters.leaves)
-        fitting = max(1, BATCH_BYTES // (8 * max(size, 1)))
-        return min(WIDEST_BATCH, 2 ** int(np.log2(fitting)))
-
-    def _along(
-        self, base: Any, moves: Any, floors: Any, times: jax.Array, batch: int
-    ) -> jax.Array:
-        def of_part(times: Any, base: Any, moves: Any, floors: Any) -> jax.Array:
-            return self._at_times(base, moves, floors, times, batch)
-
-        return spread(of_part, self.mesh)(times, base, moves, floors)
-
-    def _at_times(
-        self,
-        base: list[Any],
-        moves: list[Any],
-        floors: list[Any],
-        times: jax.Array,
-        batch: int,
-    ) -> jax.Array:
-        def phi(t: jax.Array) -> jax.Array:
-            moved = [
-                _move(x, m, t, floor)
-                for x, m, floor in zip(base, moves, floors, strict=True)
-            ]
-            return jnp.asarray(self.traced(moved), np.float64)
-
-        if batch == 1:
-            return jax.lax.map(phi, times)
-        return jax.lax.map(phi, times, batch_size=batch)
+    def _shapes(self) -> list[jax.ShapeDtypeStruct]:
+        leaves = self.parameters.leaves
+        return [jax.ShapeDtypeStruct(x.values.shape, np.float64) for x in leaves]
 
     def _plain_line(
         self, number: int, multipliers: Multipliers, times: Any, parameters: Parameters
@@ -303,15 +235,6 @@ class Function:
         if float(np.float32(result)) != float(result):
             self._plain_precision = DOUBLE
         return float(result)
-
-
-def _move(x: Any, multipliers: Any, t: Any, floor: Any) -> jax.Array:
-    """x + t v in float64, as `directions` defines v."""
-    x = jnp.asarray(x, np.float64)
-    size = jnp.maximum(jnp.abs(x), floor)
-    bits = jax.lax.bitcast_convert_type(size, jnp.uint64) & EXPONENT_BITS
-    power = jax.lax.bitcast_convert_type(bits, jnp.float64)
-    return x + t * (multipliers.astype(np.float64) / ONE) * power
 
 
 def _check_scalar(result: Any) -> None:

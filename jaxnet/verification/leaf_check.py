@@ -71,13 +71,19 @@ class LeafCheck:
             gradient = self.gradient(candidate)
         eps = eps_of(candidate, self.number, self.looker.function)
         value = along(gradient, look.direction)
-        own = self.rounding.own(gradient, eps)
-        allowed = norm_along(own, look.direction)
+        allowed = self.rounding.own_along(gradient, eps, look.direction)
         scale = self._scale(look)
         found = judge(look.slope, value, allowed, self.safety, scale)
         if found.verdict is not Verdict.DISAGREE:
             return found
-        own = np.asarray(own + self.rounding.of_terms(self.number, eps, self.largest()))
+        most = self.rounding.most_of_terms(eps, self.largest())
+        everywhere = np.broadcast_to(most, gradient.shape)
+        most = allowed + norm_along(everywhere, look.direction)
+        wider = judge(look.slope, value, most, self.safety, scale)
+        if wider.verdict is Verdict.DISAGREE:  # whatever the terms: they cost much
+            return found
+        of_terms = self.rounding.of_terms(self.number, eps, self.largest())
+        own = self.rounding.own(gradient, eps) + of_terms
         allowed = norm_along(own, look.direction)
         return judge(look.slope, value, allowed, self.safety, scale)
 

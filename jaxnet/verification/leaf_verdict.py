@@ -168,8 +168,10 @@ class LeafVerdict:
             reason = "the probes cross kinks that could not be told apart"
             return [(look, self._unresolved(look, reason))]
         where = np.array(self.check.where.unlooked, int)
+        if not len(where):
+            return []
         other = self.autodiff
-        if not len(where) or (other is None and self.candidate.name == "autodiff"):
+        if other is None and self.candidate.name == "autodiff":
             return []
         given = self.gradient.reshape(-1)[where]
         if other is not None and np.allclose(

@@ -14,6 +14,9 @@ import numpy as np
 from jaxnet.array_types import PyTree
 from jaxnet.input_checks import complaint, describe
 
+MANY = 2**22
+"""Parameters above this number are copied to float64 as seldom as can be."""
+
 CHUNK = 2**20
 """How many coordinates a sum takes in float64 at once."""
 
@@ -43,7 +46,7 @@ class Leaf:
     @property
     def largest(self) -> float:
         """The size of the largest coordinate."""
-        return max(float(np.max(np.abs(self.values), initial=0.0)), self.floor)
+        return max(largest_size(self.values), self.floor)
 
     def size(self, flat: int) -> float:
         """The unit in which a coordinate moves: the power of two below its size."""
@@ -86,6 +89,11 @@ class Parameters:
             raise ValueError(complaint("params", "a floating leaf", got, fix))
         everything = tuple(value for _, value in flat)
         return cls(tuple(moving), tuple(held), everything, structure)
+
+    @property
+    def are_many(self) -> bool:
+        """Whether a copy of all of them matters."""
+        return sum(leaf.values.size for leaf in self.leaves) > MANY
 
     def as_given(self) -> PyTree:
         """The pytree with every leaf in the dtype in which it was given."""
@@ -156,9 +164,14 @@ def _leaf(name: str, position: int, value: Any) -> Leaf:
     return Leaf(name, position, values, dtype, is_complex, size_floor(values))
 
 
+def largest_size(values: np.ndarray) -> float:
+    """max |x|, 0 of no values, without a copy."""
+    return float(max(np.max(values, initial=0.0), -np.min(values, initial=0.0)))
+
+
 def size_floor(values: np.ndarray) -> float:
     """A quarter of the root of the mean square; 1 for zeros, which have no size."""
-    largest = float(np.max(np.abs(values), initial=0.0))
+    largest = largest_size(values)
     if not largest:
         return 1.0
     total, flat = 0.0, values.reshape(-1)

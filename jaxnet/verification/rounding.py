@@ -6,6 +6,7 @@ float32's ε times the size of the terms each entry is summed from. That size, t
 2e-9 of what float32 got wrong, so it hides no mistake.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -14,7 +15,9 @@ import numpy as np
 
 from jaxnet.array_types import PyTree
 from jaxnet.float64 import Traced, in_float64
+from jaxnet.verification.called_gradient import LeafByLeaf
 from jaxnet.verification.candidates import Candidate
+from jaxnet.verification.directions import AnyDirection, norm_along
 from jaxnet.verification.evaluation import Function
 
 SINGLE = float(np.finfo(np.float32).eps)
@@ -45,13 +48,20 @@ class Rounding:
         self.function = function
         self._jitted: dict[Any, Any] = {}
         self._terms: list[np.ndarray] | bool | None = False
-        self._gradient: list[np.ndarray] | bool | None = False
+        self._gradient: Sequence[Any] | bool | None = False
 
-    def gradient(self) -> list[np.ndarray] | None:
+    def gradient(self) -> Sequence[Any] | None:
         """jax.grad by leaf, in float64; None where it cannot be had."""
         if self._gradient is False:
-            self._gradient = self._computed(self._values(), np.float64)
+            gradient, parameters = self._at_point(), self.function.parameters
+            if gradient is not None and parameters.are_many:
+                gradient = LeafByLeaf(self._at_point, len(parameters.leaves))
+            self._gradient = gradient
         return self._gradient  # type: ignore[return-value]
+
+    def _at_point(self) -> Any:
+        values = [leaf.values for leaf in self.function.parameters.leaves]
+        return self._computed(values, np.float64)
 
     def jitted(self, dtype: Any) -> Any:
         """jax.grad of the loss by the moving leaves in `dtype`, compiled.
@@ -66,11 +76,22 @@ class Rounding:
             if dtype != np.float64:
                 with jax.enable_x64(False):
                     traced = Traced(self.function._of, shapes)
-            self._jitted[dtype] = jax.jit(jax.grad(traced))
+            gradient = jax.grad(traced)
+            self._jitted[dtype] = jax.jit(  # no copy in `dtype` outside the program
+                lambda values: gradient([v.astype(dtype) for v in values])
+            )
         return self._jitted[dtype]
 
+    def own_along(
+        self, gradient: np.ndarray, eps: float, direction: AnyDirection
+    ) -> float:
+        """What is allowed along a direction before the terms are looked at."""
+        if self.function.traceable:
+            return OWN_ULPS * eps * norm_along(gradient, direction)
+        return norm_along(self.own(gradient, eps), direction)
+
     def own(self, gradient: np.ndarray, eps: float) -> np.ndarray:
-        """What is allowed before the terms are looked at."""
+        """The same by each entry."""
         size = np.abs(gradient.astype(np.float64))
         if not self.function.traceable:
             return np.full(size.shape, ROUGH_ULPS * eps * np.max(size, initial=0.0))
@@ -85,6 +106,10 @@ class Rounding:
         if terms is None:
             return 0.0
         return TERM_ULPS * eps * np.where(terms <= TOO_LARGE * largest, terms, 0.0)
+
+    def most_of_terms(self, eps: float, largest: float) -> float:
+        """What `of_terms` allows at most."""
+        return TERM_ULPS * eps * TOO_LARGE * largest
 
     def terms(self, number: int) -> np.ndarray | None:
         """The size of the terms that each entry of a leaf's gradient is summed from."""
@@ -131,7 +156,7 @@ class Rounding:
             with in_float64(), np.errstate(all="ignore"):
                 gradient = self.jitted(dtype)
                 with jax.enable_x64(dtype == np.float64):
-                    slopes = gradient([jnp.asarray(v, dtype) for v in values])
+                    slopes = gradient(values)
                 return [np.asarray(g, np.float64) for g in slopes]
         except Exception:
             return None

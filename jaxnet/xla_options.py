@@ -1,0 +1,28 @@
+"""What XLA's CPU compiler is told about one program."""
+
+from typing import Any, TypeAlias
+
+import jax
+
+Options: TypeAlias = dict[str, str | bool]
+
+QUICK: Options = {"xla_backend_optimization_level": "2"}
+"""LLVM's level 3 takes longer to compile than 2 and runs no faster."""
+
+IN_HASTE: Options = {"xla_backend_optimization_level": "0"}
+"""For what runs a few times only: optimising it would take longer than it does."""
+
+BY_EIGEN: Options = {"xla_cpu_experimental_ynn_fusion_type": ""}
+"""For products of few rows: XLA would take YNNPACK, which packs the weights anew.
+
+Not for the numeric gradient, whose many small sums it makes half as fast again."""
+
+
+def compiled(lowered: Any, options: Options) -> Any:
+    """The program, compiled by the options that this XLA knows; on a CPU only."""
+    if jax.default_backend() != "cpu":
+        return lowered.compile()
+    try:
+        return lowered.compile({**QUICK, **options})
+    except jax.errors.JaxRuntimeError:  # an XLA without that option
+        return lowered.compile(QUICK)

@@ -1,0 +1,108 @@
+"""Many parameters: one copy of them at a time, and the same answers."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from jaxnet import check_gradients
+from jaxnet.network import BOOK_NETWORK, mean_loss
+from jaxnet.verification import leaves, lines
+from jaxnet.verification.called_gradient import LeafByLeaf
+from jaxnet.verification.report import GradientReport
+from tests.problems import problem
+
+MISTAKE, PLACE = 1e-3, (4, 1)
+
+
+@pytest.fixture
+def as_if_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small net is treated as a large one is."""
+    monkeypatch.setattr(leaves, "MANY", 0)
+    monkeypatch.setattr(lines, "LINE_BYTES", 0)
+
+
+def reports() -> dict[str, GradientReport]:
+    """Of a right gradient, and of one with an entry that is off."""
+    params, images, labels = problem()
+
+    def loss(params: Any) -> jax.Array:
+        return mean_loss(params, images, labels, BOOK_NETWORK)
+
+    def wrong(params: Any) -> Any:
+        first, second = jax.grad(loss)(params)
+        weight = first.weight.at[PLACE].multiply(1 + MISTAKE)
+        return first._replace(weight=weight), second
+
+    candidates = {"autodiff": None, "right": jax.grad(loss), "wrong": wrong}
+    return {
+        name: check_gradients(loss, params, candidate, every_coordinate=False)
+        for name, candidate in candidates.items()
+    }
+
+
+def test_the_answers_are_those_of_a_small_net(
+    request: pytest.FixtureRequest,
+) -> None:
+    """Verdicts, resolutions, and the place of a mistake in one entry of 30."""
+    one = reports()
+    request.getfixturevalue("as_if_many")
+    many = reports()
+    for name, report in many.items():
+        assert report.passed == one[name].passed == (name != "wrong")
+        for a, b in zip(report.leaves, one[name].leaves, strict=True):
+            assert (a.path, a.verdict) == (b.path, b.verdict)
+            assert 0.1 < a.resolution / b.resolution < 10
+    a, b = many["wrong"].worst, one["wrong"].worst
+    assert a.worst_index == b.worst_index == PLACE
+    assert np.isclose(a.reference_value, b.reference_value, rtol=1e-9)
+
+
+@pytest.mark.usefixtures("as_if_many")
+def test_a_gradient_is_not_held() -> None:
+    """It is computed twice to see that it repeats, and once a leaf when it is read."""
+    params, images, labels = problem()
+    calls = []
+
+    def loss(params: Any) -> jax.Array:
+        return mean_loss(params, images, labels, BOOK_NETWORK)
+
+    def counted(params: Any) -> Any:
+        jax.debug.callback(lambda: calls.append(1))
+        return jax.grad(loss)(params)
+
+    assert check_gradients(loss, params, counted).passed
+    jax.effects_barrier()
+    examined = survived = len(jax.tree.leaves(params))
+    assert len(calls) == 2 + examined + survived
+
+
+def test_leaf_by_leaf() -> None:
+    """The last leaf that was read is kept, and no other."""
+    computed = []
+
+    def compute() -> list[np.ndarray]:
+        computed.append(1)
+        return [np.full(3, 1.0), np.full(2, 2.0)]
+
+    gradient = LeafByLeaf(compute, 2)
+    assert [g.size for g in gradient] == [3, 2]
+    assert gradient[1] is gradient[1]
+    assert len(computed) == 2
+    with pytest.raises(IndexError):
+        gradient[2]
+
+
+def test_one_time_after_the_other(as_if_many: None) -> None:
+    """What cannot be vmapped is evaluated by the same program, 32 times a line."""
+    calls = []
+
+    def loss(params: Any) -> jax.Array:
+        jax.debug.callback(lambda: calls.append(1))
+        return (params["w"] ** 3).sum()
+
+    report = check_gradients(loss, {"w": np.linspace(1, 2, 5)})
+    jax.effects_barrier()
+    assert report.passed
+    assert len(calls) >= report.evaluations
