@@ -21,9 +21,10 @@ from jaxnet.input_checks import check_count, check_positive, complaint, describe
 MAX_BYTES = 2**24
 """How much memory a function's values beside the point may take at once."""
 
-FEW = 100
+FEW = 200
 """Up to so many numbers, a NumPy function is called: tracing it would take longer."""
 
+_FILTERING = "jax_traceback_filtering"
 REAL = (np.floating, np.integer)
 Vector = Float[Array, " coordinates"]
 VectorFunction = Callable[[Vector], Any]
@@ -112,7 +113,7 @@ def gradient_descent(
         path = jax.lax.scan(move, x, length=num_steps)[1]
         return jnp.concatenate([x[None, :], path])
 
-    def descend_plainly(x: Vector) -> Float[Array, "points coordinates"]:
+    def descend_plainly(x: np.ndarray) -> Float[Array, "points coordinates"]:
         path = [x]
         for _ in range(num_steps):
             path.append(path[-1] - learning_rate * _one_by_one(value, path[-1], step))
@@ -126,20 +127,22 @@ def ravel_numpy(point: PyTree) -> tuple[np.ndarray, VectorFunction]:
     """The point as one float64 vector (a copy), and the way back to its structure."""
     leaves, structure = jax.tree.flatten(point)
     arrays = [np.asarray(leaf) for leaf in leaves]
-    for (path, _), array in zip(
-        jax.tree_util.tree_leaves_with_path(point), arrays, strict=True
-    ):
+    for number, array in enumerate(arrays):
         if not any(jnp.issubdtype(array.dtype, kind) for kind in REAL):
+            path, _ = jax.tree_util.tree_leaves_with_path(point)[number]
             name = f"point{jax.tree_util.keystr(path)}"
             fix = "differentiate by real numbers only"
             raise TypeError(complaint(name, "real numbers", describe(array), fix))
-    is_one_array = bool(arrays) and jax.tree_util.treedef_is_leaf(structure)
+    if len(arrays) == 1 and jax.tree_util.treedef_is_leaf(structure):
+        shape = arrays[0].shape
+        flat = arrays[0].astype(float).ravel()
+        if len(shape) == 1:
+            return flat, lambda vector: vector
+        return flat, lambda vector: vector.reshape(shape)
     ends = np.cumsum([a.size for a in arrays], dtype=int)
     flat = np.concatenate([np.zeros(0), *(a.astype(float).ravel() for a in arrays)])
 
     def unravel(vector: Vector) -> PyTree:
-        if is_one_array:
-            return vector.reshape(arrays[0].shape)
         pieces = [
             vector[end - a.size : end].reshape(a.shape)
             for end, a in zip(ends, arrays, strict=True)
@@ -159,10 +162,14 @@ def _gives_numpy(value: VectorFunction, x: np.ndarray) -> bool:
 
 def _traced(value: VectorFunction, x: np.ndarray) -> Traced | None:
     """The function as JAX traces it; None if it cannot."""
+    filtering = getattr(jax.config, _FILTERING)
+    jax.config.update(_FILTERING, "off")  # of an error, it takes longer than tracing
     try:
         return Traced(value, x)
     except Exception:  # what NumPy code says to a tracer has many types
         return None
+    finally:
+        jax.config.update(_FILTERING, filtering)
 
 
 class _Program:
@@ -201,7 +208,7 @@ def _compiled_slopes(program: _Program, mesh: Mesh | None) -> Callable[..., Vect
 
 
 def _traced_or_plain(
-    traced: VectorFunction, plain: VectorFunction, x: np.ndarray
+    traced: VectorFunction, plain: Callable[[np.ndarray], Any], x: np.ndarray
 ) -> np.ndarray:
     """traced(x), compiled; plain(x) where JAX cannot trace it. Both in float64.
 
@@ -222,16 +229,19 @@ def _value(function: ScalarFunction, unravel: VectorFunction) -> VectorFunction:
 
     def value(x: Vector) -> Any:
         y = function(unravel(x))
-        if isinstance(y, (int, float)):
-            return y
-        real = jnp.issubdtype(getattr(y, "dtype", object), np.floating)
-        if not real or np.shape(y) != ():
-            fix = "return one real number"
-            got = describe(y)
-            raise TypeError(complaint("function(point)", "a real scalar", got, fix))
-        return y
+        return y if isinstance(y, float) else _real_scalar(y)
 
     return value
+
+
+def _real_scalar(y: Any) -> Any:
+    if isinstance(y, int):
+        return y
+    real = jnp.issubdtype(getattr(y, "dtype", object), np.floating)
+    if not real or np.shape(y) != ():
+        fix = "return one real number"
+        raise TypeError(complaint("function(point)", "a real scalar", describe(y), fix))
+    return y
 
 
 def _steps(x: Any, step: Any) -> Any:
@@ -275,17 +285,15 @@ def _bytes(jaxpr: Any) -> int:
     return 8 * own + sum(_bytes(p) for p in parts if hasattr(p, "eqns"))
 
 
-def _one_by_one(value: VectorFunction, x: Vector, step: float) -> Vector:
+def _one_by_one(value: VectorFunction, x: np.ndarray, step: float) -> np.ndarray:
     """Central differences by every coordinate of x, by plain calls on copies of x."""
     h = _steps(x, step)
-    most = max(1, MAX_BYTES // max(x.nbytes, 1))
     sides = []
-    for nudge in (h, -h):
-        values: list[float] = []
-        for first in range(0, x.size, most):
-            some = np.arange(first, min(first + most, x.size))
-            points = np.tile(x, (len(some), 1))
-            points[some - first, some] += nudge[some]
-            values += [float(value(point)) for point in points]
-        sides.append(np.array(values))
-    return (sides[0] - sides[1]) / (2 * h)
+    for beside in ((x + h).tolist(), (x - h).tolist()):
+        values = np.empty(x.size)
+        for i, nudged in enumerate(beside):
+            point = x.copy()
+            point[i] = nudged
+            values[i] = value(point)
+        sides.append(values)
+    return np.asarray((sides[0] - sides[1]) / (2 * h))

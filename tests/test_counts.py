@@ -208,13 +208,13 @@ def test_numerical_gradient_traces_once(compiled: Compiled) -> None:
         calls[0] += 1
         return (x**3).sum()
 
-    numerical_gradient(function, np.ones(117))
+    numerical_gradient(function, np.ones(217))
     assert compiled.new().count("compiled_slopes") == 1
     assert calls == [1]
-    numerical_gradient(function, np.zeros(117))
+    numerical_gradient(function, np.zeros(217))
     assert compiled.new() == []
     assert calls == [2]
-    numerical_gradient(function, np.zeros(118))
+    numerical_gradient(function, np.zeros(218))
     assert compiled.new().count("compiled_slopes") == 1
 
 

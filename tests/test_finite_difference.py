@@ -316,3 +316,17 @@ def test_float64_stays_inside():
         warnings.simplefilter("error")
         numerical_gradient(squares, np.ones(2))
     assert jnp.ones(1).dtype == jnp.float32
+
+
+def test_tracing_in_vain_leaves_jax_as_it_was():
+    """The filter of tracebacks, off while tracing, is as the caller set it."""
+
+    def seen(x):
+        filters.append(jax.config.jax_traceback_filtering)
+        return float(np.dot(np.asarray(x), np.asarray(x)))
+
+    filters = []
+    before = jax.config.jax_traceback_filtering
+    numerical_gradient(seen, np.ones(finite_difference.FEW + 1))
+    assert filters[0] == "off"
+    assert set(filters[1:]) == {before} == {jax.config.jax_traceback_filtering}
