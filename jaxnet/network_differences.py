@@ -20,7 +20,7 @@ from jaxnet.devices import summed
 from jaxnet.finite_difference import relative_step
 from jaxnet.network import Dense, Network, Params, affine, forward
 
-CHUNK_ENTRIES = 2**16
+CHUNK_ENTRIES = 2**18
 """How many outputs of the layer after the nudged one are recomputed at once."""
 
 Matrix = Float[Array, "rows columns"]
