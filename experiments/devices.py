@@ -148,6 +148,7 @@ def runs(mesh: Mesh | None, quick: bool, seed: int = 0) -> dict[str, Any]:
 
 
 def batch_size(quick: bool) -> int:
+    """Images a step, a number that 8 devices share evenly."""
     return QUICK_BATCH if quick else BATCH_SIZE
 
 
@@ -238,6 +239,7 @@ def texts(result: dict[str, Any]) -> list[list[str]]:
 
 
 def columns(words: Iterable[Any], width: int) -> str:
+    """Words set flush right, each in so many columns."""
     return "".join(f"{word:>{width}}" for word in words)
 
 

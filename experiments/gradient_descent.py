@@ -80,14 +80,17 @@ def bowl(x: Any) -> Any:
 
 
 def numbers(point: Any) -> str:
+    """A point in as few digits as say it."""
     return f"({', '.join(f'{x:g}' for x in point)})"
 
 
 def exactly(point: Any) -> str:
+    """A point to 12 digits."""
     return f"({', '.join(f'{x:.12f}' for x in point)})"
 
 
 def scientific(point: Any) -> str:
+    """A point as the notebook prints it."""
     return f"({', '.join(f'{x:.4e}' for x in point)})"
 
 

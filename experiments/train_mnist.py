@@ -151,6 +151,7 @@ def fresh_state(flags: Flags) -> State:
 
 
 def load_data(flags: Flags) -> Mnist:
+    """MNIST as bytes; its first images in quick mode."""
     data = load_mnist(flags.data, as_bytes=True)
     return Mnist(*(a[:QUICK_EXAMPLES] for a in data)) if flags.quick else data
 

@@ -93,6 +93,7 @@ def test_without_any_peer(monkeypatch, without_torch):
 
 
 def fake(racer: processes.Racer) -> None:
+    """A round that took a second."""
     racer.wall.append(1.0)
     racer.user.append(1.0)
 

@@ -26,6 +26,7 @@ WIDEST = 100
 
 
 def default(checker: Checker) -> Setting:
+    """A checker's documented settings."""
     return Setting(checker.name, "default", checker.default or {})
 
 
@@ -35,6 +36,8 @@ def saying(passed: bool | None, **grid) -> Checker:
 
 
 def raising(error: Exception) -> Checker:
+    """A checker that raises whatever it is asked."""
+
     def answer(*_):
         raise error
 

@@ -36,11 +36,13 @@ class Compiled:
         self.names: list[str] = []
 
     def listen(self, event: str, _: float, **about: Any) -> None:
+        """Note a program that JAX reports as compiled."""
         if event == COMPILED:
             name = str(about["fun_name"])
             self.names.append(name.removeprefix("jit(").removesuffix(")"))
 
     def new(self) -> list[str]:
+        """The names since the last call, sorted."""
         names, self.names = sorted(self.names), []
         return names
 

@@ -33,6 +33,7 @@ class Outcome:
         self.text, self.folder = text, folder
 
     def json(self, name: str):
+        """What it wrote as JSON under a name."""
         return json.loads((self.folder / name).read_text())
 
     def figures(self) -> set[str]:

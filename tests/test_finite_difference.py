@@ -14,10 +14,12 @@ from jaxnet.finite_difference import gradient_descent, numerical_gradient
 
 
 def squares(x):
+    """The book's function, x₀² + x₁²."""
     return x[0] ** 2 + x[1] ** 2
 
 
 def right(got, want):
+    """Whether a float64 difference is as near as it should be."""
     return close(got, want, "float64", "difference")
 
 

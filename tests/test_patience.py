@@ -17,6 +17,7 @@ class Written(StringIO):
         self.event = Event()
 
     def write(self, text: str) -> int:
+        """Tell the test that something was said."""
         self.event.set()
         return super().write(text)
 

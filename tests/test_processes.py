@@ -104,6 +104,7 @@ def wait_for_step(out: Path, step: int) -> None:
 
 
 def newest_step(out: Path) -> int:
+    """The step of the newest checkpoint of a folder."""
     return max(int(path.stem.removeprefix("step-")) for path in out.glob("step-*"))
 
 

@@ -18,6 +18,7 @@ ACROSS_MACHINES = 0.002
 
 
 def text_of(readme: str) -> str:
+    """A README as text."""
     return (ROOT / readme).read_text(encoding="utf-8")
 
 

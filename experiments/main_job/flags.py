@@ -55,10 +55,12 @@ class Flags:
 
 
 def num_steps(flags: Flags) -> int:
+    """How many steps the run takes."""
     return min(flags.num_steps, QUICK_STEPS) if flags.quick else flags.num_steps
 
 
 def layer_sizes(flags: Flags) -> tuple[int, ...]:
+    """Pixels, the hidden layers' units, classes."""
     return (MNIST_SHAPES["train"][1], *flags.hidden, NUM_CLASSES)
 
 

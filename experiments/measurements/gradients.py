@@ -137,14 +137,17 @@ def peak_memory() -> float:
 
 
 def sum_of_squares(x: Any) -> Any:
+    """Σ xᵢ², of NumPy arrays and of JAX arrays."""
     return (x**2).sum()
 
 
 def rosenbrock(x: Any) -> Any:
+    """Rosenbrock's valley, of NumPy arrays and of JAX arrays."""
     return (100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2).sum()
 
 
 def untraceable(x: Any) -> float:
+    """Σ xᵢ² as NumPy alone can compute it."""
     return float(np.dot(np.asarray(x), np.asarray(x)))
 
 

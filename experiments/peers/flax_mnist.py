@@ -26,11 +26,13 @@ BATCH, EPOCH = 100, 600
 
 
 def read(name: str, header: int) -> np.ndarray:
+    """The bytes of one of the four files, after its header."""
     with gzip.open(DATA / f"{name}.gz") as file:
         return np.frombuffer(file.read(), np.uint8, offset=header)
 
 
 def load() -> list[tuple[jax.Array, jax.Array]]:
+    """(images in [0, 1], labels) of the training and the test set."""
     sets = []
     for name in ("train", "t10k"):
         images = read(f"{name}-images-idx3-ubyte", 16).reshape(-1, 784)
@@ -49,6 +51,7 @@ class Classifier(nn.Module):
 
 @jax.jit
 def init(key: jax.Array) -> TrainState:
+    """The parameters at the start."""
     model = Classifier()
     params = model.init(key, jnp.zeros((1, 784)))
     return TrainState.create(apply_fn=model.apply, params=params, tx=optax.sgd(0.1))
@@ -74,10 +77,12 @@ def train_step(
 
 @jax.jit
 def accuracy(state: TrainState, images: jax.Array, labels: jax.Array) -> jax.Array:
+    """The share of images that are put right."""
     return (state.apply_fn(state.params, images).argmax(axis=1) == labels).mean()
 
 
 def main(out: Path, steps: int = 5000) -> None:
+    """Train, evaluate each epoch, print, and write the metrics and the parameters."""
     (train_x, train_y), (test_x, test_y) = load()
     key, batches_key = jax.random.split(jax.random.key(0))
     state = init(key)

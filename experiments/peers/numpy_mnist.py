@@ -20,11 +20,13 @@ BATCH, EPOCH, RATE = 100, 600, np.float32(0.1)
 
 
 def read(name: str, header: int) -> np.ndarray:
+    """The bytes of one of the four files, after its header."""
     with gzip.open(DATA / f"{name}.gz") as file:
         return np.frombuffer(file.read(), np.uint8, offset=header)
 
 
 def load() -> list[tuple[np.ndarray, np.ndarray]]:
+    """(images in [0, 1], labels) of the training and the test set."""
     sets = []
     for name in ("train", "t10k"):
         images = read(f"{name}-images-idx3-ubyte", 16).reshape(-1, 784)
@@ -34,6 +36,7 @@ def load() -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def init(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """The parameters at the start."""
     return {
         "W1": np.float32(0.01) * rng.standard_normal((784, 50), np.float32),
         "b1": np.zeros(50, np.float32),
@@ -43,6 +46,7 @@ def init(rng: np.random.Generator) -> dict[str, np.ndarray]:
 
 
 def forward(p: dict[str, np.ndarray], x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(hidden outputs, logits)."""
     hidden = 1 / (1 + np.exp(-(x @ p["W1"] + p["b1"])))
     return hidden, hidden @ p["W2"] + p["b2"]
 
@@ -67,10 +71,12 @@ def step(p: dict[str, np.ndarray], x: np.ndarray, labels: np.ndarray) -> float:
 
 
 def accuracy(p: dict[str, np.ndarray], x: np.ndarray, labels: np.ndarray) -> float:
+    """The share of images that are put right."""
     return float(np.mean(forward(p, x)[1].argmax(axis=1) == labels))
 
 
 def main(out: Path, steps: int = 5000) -> None:
+    """Train, evaluate each epoch, print, and write the metrics and the parameters."""
     (train_x, train_y), (test_x, test_y) = load()
     rng = np.random.default_rng(0)
     params = init(rng)

@@ -22,11 +22,13 @@ BATCH, EPOCH = 100, 600
 
 
 def read(name: str, header: int) -> np.ndarray:
+    """The bytes of one of the four files, after its header."""
     with gzip.open(DATA / f"{name}.gz") as file:
         return np.frombuffer(file.read(), np.uint8, offset=header)
 
 
 def load() -> list[tuple[Tensor, Tensor]]:
+    """(images in [0, 1], labels) of the training and the test set."""
     sets = []
     for name in ("train", "t10k"):
         images = read(f"{name}-images-idx3-ubyte", 16).reshape(-1, 784)
@@ -38,6 +40,7 @@ def load() -> list[tuple[Tensor, Tensor]]:
 
 
 def make_model() -> nn.Module:
+    """784-50-10 with a sigmoid between, small weights."""
     layers = nn.Linear(784, 50), nn.Linear(50, 10)
     for layer in layers:
         nn.init.normal_(layer.weight, std=0.01)
@@ -47,10 +50,12 @@ def make_model() -> nn.Module:
 
 @torch.inference_mode()
 def accuracy(model: nn.Module, x: Tensor, labels: Tensor) -> float:
+    """The share of images that are put right."""
     return (model(x).argmax(dim=1) == labels).float().mean().item()
 
 
 def main(out: Path, steps: int = 5000) -> None:
+    """Train, evaluate each epoch, print, and write the metrics and the parameters."""
     (train_x, train_y), (test_x, test_y) = load()
     torch.manual_seed(0)
     model = make_model()

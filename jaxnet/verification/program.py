@@ -86,6 +86,7 @@ def sub_jaxprs(equation: Any) -> Iterator[Any]:
 
 
 def is_literal(variable: Any) -> bool:
+    """Whether an input of an equation is a number written into the program."""
     return hasattr(variable, "val")
 
 
