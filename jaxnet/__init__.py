@@ -6,7 +6,8 @@ The public names, in the order in which data flows.
 from jaxnet import gradients
 from jaxnet.activations import relu, sigmoid, tanh
 from jaxnet.checkpoint import load_checkpoint, save_checkpoint
-from jaxnet.finite_difference import gradient_descent, numerical_gradient
+from jaxnet.descent import gradient_descent
+from jaxnet.finite_difference import numerical_gradient
 from jaxnet.losses import (
     cross_entropy_error,
     from_one_hot,

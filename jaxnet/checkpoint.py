@@ -1,16 +1,11 @@
 """Checkpoints: one safetensors file each, written whole or not at all.
 
 A file holds a State, its History and the run's configuration as JSON, with a SHA-256 of
-them all. It gets its name only once it is on the disk, so that a process may be killed
-at any moment. Nothing in a file is run: there is no pickle.
+them all.
 """
 
-import hashlib
 import json
-import os
-import re
 import warnings
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,23 +13,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from jaxnet.array_types import PyTree
+from jaxnet.checkpoint_file import (
+    Config,
+    Tensors,
+    damaged,
+    newest_first,
+    read_checkpoint,
+    write_checkpoint,
+)
 from jaxnet.input_checks import check_count, check_params
 from jaxnet.network import Dense, Params
 from jaxnet.training_state import History, State
 
-MAX_BYTES = 2**32
-"""The largest file that is read."""
-
-_NAME = re.compile(r"step-(\d{8,18})\.safetensors")
-_AGAIN = "delete it, or train again"
 _AS_BEFORE = "pass what the run began with, or start another in another folder"
-
-Config = Mapping[str, Any]
-Tensors = dict[str, np.ndarray]
 
 
 class Checkpoint(NamedTuple):
@@ -60,25 +53,7 @@ def save_checkpoint(
     check_count("keep", keep)
     tree = {**_plain(state), "history": history}
     tensors = {n: np.array(x, order="C") for n, x in _named(tree).items()}
-    text = json.dumps(dict(config), sort_keys=True)
-    metadata = {"config": text, "sha256": _digest(tensors, text)}
-    path = Path(folder) / f"step-{int(state.step):08d}.safetensors"
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for remains in path.parent.glob(".step-*.safetensors.tmp"):
-            remains.unlink()
-        _write(temporary, save(tensors, metadata))
-        temporary.replace(path)
-        _sync_folder(path.parent)
-        for old in _newest_first(path.parent)[keep:]:
-            old.unlink()
-    except OSError as error:
-        _discard(temporary)
-        reason = error.strerror or str(error)
-        fix = "older checkpoints are kept; free the disk or name another folder"
-        raise OSError(f"{path}: cannot be written ({reason}); {fix}") from None
-    return path
+    return write_checkpoint(Path(folder), int(state.step), tensors, config, keep)
 
 
 def load_checkpoint(
@@ -124,44 +99,16 @@ def load_params(path: str | Path) -> tuple[Params, Config, Path]:
 
 def _first_whole(path: Path) -> tuple[Path, Tensors, Config]:
     """The file and what it holds; in a folder, the newest that is not damaged."""
-    files = _newest_first(path) if path.is_dir() else [path] if path.is_file() else []
+    files = newest_first(path) if path.is_dir() else [path] if path.is_file() else []
     if not files:
         fix = "make one by `python experiments/train_mnist.py`"
         raise FileNotFoundError(f"{path}: no checkpoint here; {fix}")
     for file in files[:-1]:
         try:
-            return (file, *_read(file))
+            return (file, *read_checkpoint(file))
         except ValueError as error:
             warnings.warn(f"{error}; taking the one before it", stacklevel=3)
-    return (files[-1], *_read(files[-1]))
-
-
-def _newest_first(folder: Path) -> list[Path]:
-    """By the time of writing: a run begun anew has lower steps but newer files."""
-    files = [f for f in folder.iterdir() if _NAME.fullmatch(f.name) and f.is_file()]
-    return sorted(files, key=lambda f: (f.stat().st_mtime_ns, f.name), reverse=True)
-
-
-def _read(path: Path) -> tuple[Tensors, Config]:
-    """The arrays and the configuration, whole: their checksum is right."""
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ValueError(f"more than {MAX_BYTES} bytes")
-        with safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        text = metadata["config"]
-        if metadata["sha256"] != _digest(tensors, text):
-            raise ValueError("wrong checksum")
-        config = json.loads(text)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise ValueError(f"{path}: damaged checkpoint ({reason}); {_AGAIN}") from None
-    except RecursionError:
-        raise ValueError(f"{path}: damaged checkpoint (config); {_AGAIN}") from None
-    if not isinstance(config, dict):
-        raise ValueError(f"{path}: damaged checkpoint (config); {_AGAIN}")
-    return tensors, config
+    return (files[-1], *read_checkpoint(files[-1]))
 
 
 def _named(tree: PyTree) -> dict[str, Any]:
@@ -227,7 +174,7 @@ def _check_config(path: Path, saved: Config, config: Config) -> None:
             if saved.get(name) != config.get(name)
         ]
     except RecursionError:
-        raise ValueError(f"{path}: damaged checkpoint (config); {_AGAIN}") from None
+        raise ValueError(damaged(path)) from None
     if differences:
         raise ValueError(f"{path}: {_listed(differences)}; {_AS_BEFORE}")
 
@@ -241,38 +188,3 @@ def _listed(differences: list[str], most: int = 6) -> str:
     shown = ", ".join(" ".join(d.split())[:200] for d in differences[:most])
     more = len(differences) - most
     return f"{shown} and {more} more" if more > 0 else shown
-
-
-def _digest(tensors: Tensors, config: str) -> str:
-    """SHA-256 of the configuration, and of the name, form and bytes of every array."""
-    digest = hashlib.sha256(config.encode())
-    for name in sorted(tensors):
-        array = tensors[name]
-        digest.update(f"{name} {array.dtype} {array.shape} ".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
-
-
-def _write(path: Path, data: bytes) -> None:
-    """A file that is on the disk when this returns."""
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename outlast a power cut."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _discard(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:
-        return

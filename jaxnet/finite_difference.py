@@ -1,6 +1,6 @@
-"""Numerical differentiation of any scalar function of any pytree, and descent by it.
+"""Numerical differentiation of any scalar function of any pytree.
 
-Source: *Deep Learning from Scratch*, sections 4.3 and 4.4.
+Source: *Deep Learning from Scratch*, section 4.3.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from jaxtyping import Float, Integer
 from jaxnet.array_types import Array, PyTree, Scalar, ScalarFunction
 from jaxnet.devices import automatic, spread
 from jaxnet.float64 import Traced
-from jaxnet.input_checks import check_count, check_positive, complaint, describe
+from jaxnet.input_checks import check_positive, complaint, describe
 
 MAX_BYTES = 2**24
 """How much memory a function's values beside the point may take at once."""
@@ -67,12 +67,12 @@ def numerical_gradient(
     step = relative_step(np.float64) if step is None else step
     check_positive("step", step)
     flat, unravel = ravel_numpy(point)
-    value = _value(function, unravel)
+    value = scalar_value(function, unravel)
     with jax.enable_x64(True):
         needs_no_jax = flat.size <= FEW and _gives_numpy(value, flat)
         traced = None if needs_no_jax else _traced(value, flat)
         if traced is None:
-            slopes = _one_by_one(value, flat, step)
+            slopes = one_by_one(value, flat, step)
         else:
             compiled = _compiled_slopes(_Program(traced.jaxpr), automatic(mesh))
             slopes = np.asarray(compiled(traced.consts, flat, step))
@@ -82,45 +82,6 @@ def numerical_gradient(
         got = f"{slopes[index]} at coordinate {index}"
         raise ValueError(complaint("function", "finite values beside point", got, fix))
     return unravel(slopes)
-
-
-def gradient_descent(
-    function: ScalarFunction,
-    init: PyTree,
-    learning_rate: float = 0.01,
-    num_steps: int = 1000,
-) -> tuple[PyTree, PyTree]:
-    """Where x ← x - learning_rate × numerical_gradient(x) leads, and the way there.
-
-    Both have the structure of `init`, in NumPy float64; the leaves of the path have one
-    more leading axis, of num_steps + 1 points from `init` to the result.
-    Source: section 4.4.1.
-
-    >>> point, path = gradient_descent(lambda x: x**2, 1.0, 0.25, num_steps=2)
-    >>> print(point.round(6), path.round(6))
-    0.25 [1.   0.5  0.25]
-    """
-    check_positive("learning_rate", learning_rate)
-    check_count("num_steps", num_steps, minimum=0)
-    flat, unravel = ravel_numpy(init)
-    value = _value(function, unravel)
-    step = relative_step(np.float64)
-
-    def descend(x: Vector) -> Float[Array, "points coordinates"]:
-        def move(x: Vector, _: None) -> tuple[Vector, Vector]:
-            return (moved := x - learning_rate * _slopes(value, x, step)), moved
-
-        path = jax.lax.scan(move, x, length=num_steps)[1]
-        return jnp.concatenate([x[None, :], path])
-
-    def descend_plainly(x: np.ndarray) -> Float[Array, "points coordinates"]:
-        path = [x]
-        for _ in range(num_steps):
-            path.append(path[-1] - learning_rate * _one_by_one(value, path[-1], step))
-        return np.stack(path)
-
-    points = [unravel(x) for x in _traced_or_plain(descend, descend_plainly, flat)]
-    return points[-1], jax.tree.map(lambda *leaves: np.stack(leaves), *points)
 
 
 def ravel_numpy(point: PyTree) -> tuple[np.ndarray, VectorFunction]:
@@ -199,7 +160,7 @@ def _compiled_slopes(program: _Program, mesh: Mesh | None) -> Callable[..., Vect
         def value(x: Vector) -> Any:
             return jax.core.eval_jaxpr(program.jaxpr, consts, x)[0]
 
-        return _slopes(value, x, step, coordinates)
+        return slopes_of(value, x, step, coordinates)
 
     def compiled_slopes(consts: Any, x: Vector, step: Any) -> Vector:
         return spread(slopes, mesh)(jnp.arange(x.size), consts, x, step)
@@ -207,24 +168,7 @@ def _compiled_slopes(program: _Program, mesh: Mesh | None) -> Callable[..., Vect
     return jax.jit(compiled_slopes)
 
 
-def _traced_or_plain(
-    traced: VectorFunction, plain: Callable[[np.ndarray], Any], x: np.ndarray
-) -> np.ndarray:
-    """traced(x), compiled; plain(x) where JAX cannot trace it. Both in float64.
-
-    Compiled anew each time: what a function closes over may have changed since.
-    """
-    with jax.enable_x64(True):
-        jitted = jax.jit(traced)
-        try:
-            jitted.eval_shape(x)
-            traceable = True
-        except Exception:  # what NumPy code says to a tracer has many types
-            traceable = False
-        return np.asarray(jitted(x) if traceable else plain(x))
-
-
-def _value(function: ScalarFunction, unravel: VectorFunction) -> VectorFunction:
+def scalar_value(function: ScalarFunction, unravel: VectorFunction) -> VectorFunction:
     """The function of the flat vector; its result is checked to be a real scalar."""
 
     def value(x: Vector) -> Any:
@@ -251,7 +195,7 @@ def _steps(x: Any, step: Any) -> Any:
     return xp.exp2(xp.ceil(xp.log2(magnitude)))
 
 
-def _slopes(
+def slopes_of(
     value: VectorFunction, x: Vector, step: Any, chosen: Array | None = None
 ) -> Vector:
     """Central differences by every coordinate of x, traceable, a chunk at a time.
@@ -285,7 +229,7 @@ def _bytes(jaxpr: Any) -> int:
     return 8 * own + sum(_bytes(p) for p in parts if hasattr(p, "eqns"))
 
 
-def _one_by_one(value: VectorFunction, x: np.ndarray, step: float) -> np.ndarray:
+def one_by_one(value: VectorFunction, x: np.ndarray, step: float) -> np.ndarray:
     """Central differences by every coordinate of x, by plain calls on copies of x."""
     h = _steps(x, step)
     sides = []

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
-from jaxnet import checkpoint
+from jaxnet import checkpoint_file
 from jaxnet.checkpoint import load_checkpoint, load_params, save_checkpoint
 from jaxnet.training import SGD, History, State, init_state
 
@@ -246,7 +246,7 @@ def test_killed_while_saving(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, moment, killed)
+        patch.setattr(checkpoint_file, moment, killed)
         with pytest.raises(KeyboardInterrupt):
             save_checkpoint(folder, *made(key, 40), CONFIG)
     loaded = load_checkpoint(folder, made(key, 1)[0])
@@ -257,7 +257,7 @@ def test_killed_while_saving(
 
 def sealed(tensors: dict[str, np.ndarray], config: str) -> bytes:
     """A file whose checksum is right, whatever it holds."""
-    digest = checkpoint._digest(tensors, config)
+    digest = checkpoint_file._digest(tensors, config)
     return save(tensors, {"config": config, "sha256": digest})
 
 

@@ -10,7 +10,8 @@ import pytest
 from tolerances import close
 
 from jaxnet import finite_difference
-from jaxnet.finite_difference import gradient_descent, numerical_gradient
+from jaxnet.descent import gradient_descent
+from jaxnet.finite_difference import numerical_gradient
 
 
 def squares(x):

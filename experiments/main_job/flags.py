@@ -5,7 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-from jaxnet.checkpoint import MAX_BYTES
+from jaxnet.checkpoint_file import MAX_BYTES
 from jaxnet.input_checks import (
     check_layer_sizes,
     check_positive,

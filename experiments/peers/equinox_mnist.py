@@ -81,7 +81,7 @@ def accuracy(model: eqx.nn.MLP, images: jax.Array, labels: jax.Array) -> jax.Arr
 
 
 def main(out: Path, steps: int = 5000) -> None:
-    """Train, evaluate each epoch, print, and write the metrics and the parameters."""
+    """Train, evaluate each epoch, print, and write what it came to."""
     (train_x, train_y), (test_x, test_y) = load()
     key, batches_key = jax.random.split(jax.random.key(0))
     model, state = init(key)

@@ -1,0 +1,80 @@
+"""Descent by numerical gradients, of any scalar function of any pytree.
+
+Source: *Deep Learning from Scratch*, section 4.4.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from jaxnet.array_types import Array, PyTree, ScalarFunction
+from jaxnet.finite_difference import (
+    Vector,
+    VectorFunction,
+    one_by_one,
+    ravel_numpy,
+    relative_step,
+    scalar_value,
+    slopes_of,
+)
+from jaxnet.input_checks import check_count, check_positive
+
+
+def gradient_descent(
+    function: ScalarFunction,
+    init: PyTree,
+    learning_rate: float = 0.01,
+    num_steps: int = 1000,
+) -> tuple[PyTree, PyTree]:
+    """Where x ← x - learning_rate × numerical_gradient(x) leads, and the way there.
+
+    Both have the structure of `init`, in NumPy float64; the leaves of the path have one
+    more leading axis, of num_steps + 1 points from `init` to the result.
+    Source: section 4.4.1.
+
+    >>> point, path = gradient_descent(lambda x: x**2, 1.0, 0.25, num_steps=2)
+    >>> print(point.round(6), path.round(6))
+    0.25 [1.   0.5  0.25]
+    """
+    check_positive("learning_rate", learning_rate)
+    check_count("num_steps", num_steps, minimum=0)
+    flat, unravel = ravel_numpy(init)
+    value = scalar_value(function, unravel)
+    step = relative_step(np.float64)
+
+    def descend(x: Vector) -> Float[Array, "points coordinates"]:
+        def move(x: Vector, _: None) -> tuple[Vector, Vector]:
+            return (moved := x - learning_rate * slopes_of(value, x, step)), moved
+
+        path = jax.lax.scan(move, x, length=num_steps)[1]
+        return jnp.concatenate([x[None, :], path])
+
+    def descend_plainly(x: np.ndarray) -> Float[Array, "points coordinates"]:
+        path = [x]
+        for _ in range(num_steps):
+            path.append(path[-1] - learning_rate * one_by_one(value, path[-1], step))
+        return np.stack(path)
+
+    points = [unravel(x) for x in _traced_or_plain(descend, descend_plainly, flat)]
+    return points[-1], jax.tree.map(lambda *leaves: np.stack(leaves), *points)
+
+
+def _traced_or_plain(
+    traced: VectorFunction, plain: Callable[[np.ndarray], Any], x: np.ndarray
+) -> np.ndarray:
+    """traced(x), compiled; plain(x) where JAX cannot trace it. Both in float64.
+
+    Compiled anew each time: what a function closes over may have changed since.
+    """
+    with jax.enable_x64(True):
+        jitted = jax.jit(traced)
+        try:
+            jitted.eval_shape(x)
+            traceable = True
+        except Exception:  # what NumPy code says to a tracer has many types
+            traceable = False
+        return np.asarray(jitted(x) if traceable else plain(x))
