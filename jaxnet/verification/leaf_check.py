@@ -83,7 +83,7 @@ class LeafCheck:
         if wider.verdict is Verdict.DISAGREE:  # whatever the terms: they cost much
             return found
         of_terms = self.rounding.of_terms(self.number, eps, self.largest())
-        own = self.rounding.own(gradient, eps) + of_terms
+        own = np.asarray(self.rounding.own(gradient, eps) + of_terms)
         allowed = norm_along(own, look.direction)
         return judge(look.slope, value, allowed, self.safety, scale)
 

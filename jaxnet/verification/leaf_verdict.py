@@ -1,6 +1,5 @@
 """What one candidate's gradient by one leaf gets: a verdict, a place, a resolution."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,11 +10,11 @@ from jaxnet.verification.directions import (
     Chosen,
     Coordinate,
     norm,
-    power_below,
 )
 from jaxnet.verification.judge import Finding
 from jaxnet.verification.leaf_check import COARSEST, LeafCheck
 from jaxnet.verification.leaf_looks import breaks
+from jaxnet.verification.localisation import Localisation
 from jaxnet.verification.looks import SINGLE, Look
 from jaxnet.verification.report import LeafReport
 from jaxnet.verification.rounding import eps_of
@@ -212,36 +211,10 @@ class LeafVerdict:
         return [(look, self.finding(look))]
 
     def _located(self, look: Look, worst: Finding) -> tuple[Look, Finding]:
-        """The wrong coordinate: where autodiff differs most, else by halving."""
         if isinstance(look.direction, Coordinate):
             return look, worst
-        is_wrong = self._is_wrong()
-        flat = self._largest_difference()
-        if flat is None or not is_wrong(self._coordinate(flat)):
-            found = self.check.looker.search(self.check.number, is_wrong, limit=1)
-            flat = found[0] if found else None
-        if flat is None:
-            return look, worst
-        coordinate = self._coordinate(flat)
-        return coordinate, self.finding(coordinate)
-
-    def _coordinate(self, flat: int) -> Look:
-        return self.check.looker.look(
-            self.check.number, Coordinate(self.check.leaf, flat)
-        )
-
-    def _is_wrong(self) -> Callable[[Look], bool]:
-        return lambda look: self.finding(look).verdict is Verdict.DISAGREE
-
-    def _largest_difference(self) -> int | None:
-        other = self.autodiff
-        if other is None or self.candidate.name == "autodiff":
-            return None
-        size = power_below(
-            np.maximum(np.abs(self.check.leaf.values), self.check.leaf.floor)
-        )
-        difference = np.abs(self.gradient - other) * size
-        return int(np.argmax(difference)) if difference.any() else None
+        wrong = Localisation(self.check, self.candidate).wrong_coordinate()
+        return (look, worst) if wrong is None else (wrong, self.finding(wrong))
 
 
 def _severity(pair: Found) -> tuple[int, bool, bool, float]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxnet.array_types import PyTree
 from jaxnet.input_checks import complaint, first_line
+from jaxnet.verification.comparison import Comparison
 from jaxnet.verification.leaves import (
     floating_leaves,
     is_inexact,
@@ -84,6 +85,11 @@ class Rule:
         except Exception:
             return 0.0
         return Program.of(traced).precision_anywhere
+
+    @property
+    def comparison(self) -> Comparison:
+        """What may be called equal at that precision."""
+        return Comparison(self.precision)
 
     def vjp(self, args: PyTree, cotangent: list[Any] | None = None) -> PyTree:
         """The gradient of <cotangent, function(args)>, like `args`; None where held."""
