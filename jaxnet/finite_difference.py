@@ -6,6 +6,7 @@ Source: *Deep Learning from Scratch*, section 4.3.
 from collections.abc import Callable
 from functools import cache
 from typing import Any
+from weakref import WeakSet
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,6 @@ MAX_BYTES = 2**24
 FEW = 200
 """Up to so many numbers, a NumPy function is called: tracing it would take longer."""
 
-_FILTERING = "jax_traceback_filtering"
 REAL = (np.floating, np.integer)
 Vector = Float[Array, " coordinates"]
 VectorFunction = Callable[[Vector], Any]
@@ -69,9 +69,13 @@ def numerical_gradient(
     flat, unravel = ravel_numpy(point)
     value = scalar_value(function, unravel)
     with jax.enable_x64(True):
-        needs_no_jax = flat.size <= FEW and _gives_numpy(value, flat)
+        needs_no_jax = _is_known(function) or (
+            flat.size <= FEW and _gives_numpy(value, flat)
+        )
         traced = None if needs_no_jax else _traced(value, flat)
         if traced is None:
+            if not needs_no_jax:
+                _remember(function)
             slopes = one_by_one(value, flat, step)
         else:
             compiled = _compiled_slopes(_Program(traced.jaxpr), automatic(mesh))
@@ -123,14 +127,28 @@ def _gives_numpy(value: VectorFunction, x: np.ndarray) -> bool:
 
 def _traced(value: VectorFunction, x: np.ndarray) -> Traced | None:
     """The function as JAX traces it; None if it cannot."""
-    filtering = getattr(jax.config, _FILTERING)
-    jax.config.update(_FILTERING, "off")  # of an error, it takes longer than tracing
     try:
         return Traced(value, x)
     except Exception:  # what NumPy code says to a tracer has many types
         return None
-    finally:
-        jax.config.update(_FILTERING, filtering)
+
+
+_UNTRACEABLE: WeakSet[Any] = WeakSet()
+"""Functions that could not be traced: trying again would take longer than calling."""
+
+
+def _is_known(function: ScalarFunction) -> bool:
+    try:
+        return function in _UNTRACEABLE
+    except TypeError:  # it cannot be hashed
+        return False
+
+
+def _remember(function: ScalarFunction) -> None:
+    try:
+        _UNTRACEABLE.add(function)
+    except TypeError:  # it cannot be hashed, or referred to weakly
+        return
 
 
 class _Program:

@@ -112,8 +112,7 @@ class _Job(NamedTuple):
 
 
 def _compile_one(job: _Job) -> Any:
-    lowered = jax.jit(job.function, out_shardings=job.sharding).lower(*job.forms)
-    return compiled(lowered, job.options)
+    return compiled(job.function, job.options, *job.forms, sharding=job.sharding)
 
 
 def _draw(

@@ -1,8 +1,10 @@
 """What XLA's CPU compiler is told about one program."""
 
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 import jax
+from jax.sharding import NamedSharding
 
 Options: TypeAlias = dict[str, str | bool]
 
@@ -18,8 +20,19 @@ BY_EIGEN: Options = {"xla_cpu_experimental_ynn_fusion_type": ""}
 Not for the numeric gradient, whose many small sums it makes half as fast again."""
 
 
-def compiled(lowered: Any, options: Options) -> Any:
-    """The program, compiled by the options that this XLA knows; on a CPU only."""
+def compiled(
+    function: Callable[..., Any],
+    options: Options,
+    *args: Any,
+    sharding: NamedSharding | None = None,
+) -> Any:
+    """The program for such args, by the options that this XLA knows; on a CPU only.
+
+    sharding: of its results. Under jax.disable_jit, the function itself.
+    """
+    if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+        return function
+    lowered = jax.jit(function, out_shardings=sharding).lower(*args)
     if jax.default_backend() != "cpu":
         return lowered.compile()
     try:

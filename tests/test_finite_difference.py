@@ -321,15 +321,31 @@ def test_float64_stays_inside():
     assert jnp.ones(1).dtype == jnp.float32
 
 
-def test_tracing_in_vain_leaves_jax_as_it_was():
-    """The filter of tracebacks, off while tracing, is as the caller set it."""
+def test_what_cannot_be_traced_is_tried_once():
+    """It is seen with a tracer in the first call, and with arrays ever after."""
 
-    def seen(x):
-        filters.append(jax.config.jax_traceback_filtering)
+    def function(x):
+        kinds.append(type(x))
         return float(np.dot(np.asarray(x), np.asarray(x)))
 
-    filters = []
-    before = jax.config.jax_traceback_filtering
-    numerical_gradient(seen, np.ones(finite_difference.FEW + 1))
-    assert filters[0] == "off"
-    assert set(filters[1:]) == {before} == {jax.config.jax_traceback_filtering}
+    kinds = []
+    x = np.ones(finite_difference.FEW + 1)
+    assert right(numerical_gradient(function, x), 2 * x)
+    assert sum(kind is not np.ndarray for kind in kinds) == 1
+    kinds.clear()
+    assert right(numerical_gradient(function, x), 2 * x)
+    assert kinds == 2 * x.size * [np.ndarray]
+
+
+def test_a_function_without_a_hash():
+    """It cannot be remembered, and is differentiated all the same."""
+
+    class Squares:
+        __hash__ = None
+
+        def __call__(self, x):
+            return float(np.dot(np.asarray(x), np.asarray(x)))
+
+    x = np.ones(finite_difference.FEW + 1)
+    for _ in range(2):
+        assert right(numerical_gradient(Squares(), x), 2 * x)

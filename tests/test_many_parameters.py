@@ -3,10 +3,11 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnet import check_gradients
+from jaxnet import Verdict, check_gradients
 from jaxnet.network import BOOK_NETWORK, mean_loss
 from jaxnet.verification import leaves, lines
 from jaxnet.verification.called_gradient import LeafByLeaf
@@ -106,3 +107,41 @@ def test_one_time_after_the_other(as_if_many: None) -> None:
     jax.effects_barrier()
     assert report.passed
     assert len(calls) >= report.evaluations
+
+
+@pytest.mark.usefixtures("as_if_many")
+@pytest.mark.parametrize("later", ["raises", "doubled", "nan", "missing", "none"])
+def test_a_gradient_that_is_another_when_it_is_read_again(later: str) -> None:
+    """It is the same twice, so that it is found out by the reading for each leaf."""
+    calls = [0]
+
+    def loss(params: Any) -> jax.Array:
+        return jnp.sum(jnp.sin(params["a"])) + jnp.sum(params["b"] ** 2)
+
+    def candidate(params: Any) -> Any:
+        gradient = {"a": np.cos(np.asarray(params["a"])), "b": 2 * params["b"]}
+        calls[0] += 1
+        if calls[0] <= 2 or later == "none":
+            return gradient
+        if later == "raises":
+            raise RuntimeError
+        if later == "missing":
+            del gradient["b"]
+        else:
+            gradient["b"] = gradient["b"] * {"doubled": 2, "nan": np.nan}[later]
+        return gradient
+
+    params = {"a": np.linspace(1, 2, 5), "b": np.linspace(1, 2, 5)}
+    report = check_gradients(loss, params, candidate)
+    assert report.passed == (later == "none")
+    assert [x.path for x in report.leaves] == ["['a']", "['b']"]
+    wanted = Verdict.AGREE if later == "none" else Verdict.NONDETERMINISTIC
+    assert {x.verdict for x in report.leaves} == {wanted}
+
+
+@pytest.mark.usefixtures("as_if_many")
+def test_without_jit() -> None:
+    """jax.disable_jit, as one debugs with, is no hindrance."""
+    with jax.disable_jit():
+        report = check_gradients(lambda p: jnp.sum(jnp.sin(p)), np.linspace(0, 1, 5))
+    assert report.passed

@@ -54,7 +54,11 @@ class Candidate:
         if parameters.are_many and repeats:
 
             def again() -> Sequence[np.ndarray | None]:
-                return cls._fitted(name, source, gradient.again(), parameters).gradient
+                tree = gradient.again()
+                if tree is None:
+                    candidate.repeats = False
+                    return [None] * len(parameters.leaves)
+                return cls._fitted(name, source, tree, parameters).gradient
 
             candidate.gradient = LeafByLeaf(again, len(parameters.leaves))
         return candidate
@@ -65,8 +69,11 @@ class Candidate:
             return None
         key = id(parameters)
         if key not in self._nearby:
-            tree = Gradient(self.source, function).at(parameters)
-            fitted = self._fitted(self.name, self.source, tree, parameters)
+            try:
+                tree = Gradient(self.source, function).at(parameters)
+                fitted = self._fitted(self.name, self.source, tree, parameters)
+            except Exception as error:
+                fitted = self._raising(self.name, self.source, error, parameters)
             self._nearby[key] = replace(fitted, program=self.program)
         return self._nearby[key]
 

@@ -127,10 +127,15 @@ class _Examination:
     def _of_leaf(self, number: int) -> list[LeafReport]:
         before = self.function.evaluations
         leaf = self.function.parameters.leaves[number]
-        fitting = [c for c in self.candidates if c.gradient[number] is not None]
+        fitting = [
+            c for c in self.candidates if all(f.path != leaf.path for f in c.faults)
+        ]
+        repeating = [c for c in fitting if c.gradient[number] is not None and c.repeats]
+        names = {c.name for c in repeating}
         cause = "the candidate gives two values for one input"
-        found = [_unrepeatable(c.name, leaf, cause) for c in fitting if not c.repeats]
-        repeating = [c for c in fitting if c.repeats]
+        found = [
+            _unrepeatable(c.name, leaf, cause) for c in fitting if c.name not in names
+        ]
         if repeating:
             looks = LeafLooks.of(self.looker, number, self.every_coordinate)
             check = LeafCheck(self.looker, self.rounding, number, self.safety, looks)

@@ -111,7 +111,8 @@ class Diagnosis:
                 yield "conjugated: JAX's gradient of a real loss is ∂/∂x - i ∂/∂y"
 
     def _by_other_leaf(self) -> Iterator[str]:
-        for number, leaf in enumerate(self.check.looker.parameters.leaves):
+        parameters = self.check.looker.parameters
+        for number, leaf in enumerate(() if parameters.are_many else parameters.leaves):
             other = self.candidate.gradient[number]
             if number == self.check.number or other is None:
                 continue

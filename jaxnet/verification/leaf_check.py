@@ -67,8 +67,8 @@ class LeafCheck:
         self, look: Look, candidate: Candidate, gradient: np.ndarray | None = None
     ) -> Finding:
         """What one look says of the candidate, or of another gradient like it."""
-        if gradient is None:
-            gradient = self.gradient(candidate)
+        hypothetical = gradient is not None
+        gradient = self.gradient(candidate) if gradient is None else gradient
         eps = eps_of(candidate, self.number, self.looker.function)
         value = along(gradient, look.direction)
         allowed = self.rounding.own_along(gradient, eps, look.direction)
@@ -76,12 +76,14 @@ class LeafCheck:
         found = judge(look.slope, value, allowed, self.safety, scale)
         if found.verdict is not Verdict.DISAGREE:
             return found
-        most = self.rounding.most_of_terms(eps, self.largest())
-        everywhere = np.broadcast_to(most, gradient.shape)
-        most = allowed + norm_along(everywhere, look.direction)
-        wider = judge(look.slope, value, most, self.safety, scale)
-        if wider.verdict is Verdict.DISAGREE:  # whatever the terms: they cost much
-            return found
+        if hypothetical or self.looker.parameters.are_many:
+            # terms cost two gradients; whatever they are, this may be wrong anyway
+            most = self.rounding.most_of_terms(eps, self.largest())
+            everywhere = np.broadcast_to(most, gradient.shape)
+            most = allowed + norm_along(everywhere, look.direction)
+            wider = judge(look.slope, value, most, self.safety, scale)
+            if wider.verdict is Verdict.DISAGREE:
+                return found
         of_terms = self.rounding.of_terms(self.number, eps, self.largest())
         own = np.asarray(self.rounding.own(gradient, eps) + of_terms)
         allowed = norm_along(own, look.direction)

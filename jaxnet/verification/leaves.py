@@ -95,6 +95,18 @@ class Parameters:
         """Whether a copy of all of them matters."""
         return sum(leaf.values.size for leaf in self.leaves) > MANY
 
+    def wide(self) -> list[np.ndarray]:
+        """The leaves in float64. Float32 as it is where a copy of all matters.
+
+        NumPy widens them, as XLA takes numbers below 1e-38 for zeros.
+        """
+        return [
+            x.values
+            if self.are_many and x.values.dtype == np.float32
+            else np.asarray(x.values, np.float64)
+            for x in self.leaves
+        ]
+
     def as_given(self) -> PyTree:
         """The pytree with every leaf in the dtype in which it was given."""
         return self.rebuild([leaf.values for leaf in self.leaves], own_dtype=True)

@@ -47,7 +47,7 @@ class Lines:
         parameters: Parameters,
     ) -> Float[np.ndarray, " times"]:
         """The loss at x + t v for all times t, v in leaf `number` alone."""
-        base = [leaf.values for leaf in parameters.leaves]
+        base = parameters.wide()
         floors = [leaf.floor for leaf in parameters.leaves]
         if self._at_once:
             moves = [self._zero(i) for i in range(len(base))]
@@ -64,10 +64,10 @@ class Lines:
         return self._zeros[number]
 
     def _along(
-        self, times: jax.Array, base: list[Any], moves: list[Any], floors: list[Any]
+        self, times: Any, base: list[Any], moves: list[Any], floors: list[Any]
     ) -> jax.Array:
         def of_part(times: Any, *leaves: list[Any]) -> jax.Array:
-            def phi(t: jax.Array) -> jax.Array:
+            def phi(t: Any) -> jax.Array:
                 moved = [_moved(t, *leaf) for leaf in zip(*leaves, strict=True)]
                 return self._value(moved)
 
@@ -92,12 +92,11 @@ class Lines:
             x, floor = base[number], floors[number]
             copies[number] = self._copies(turn, x, multipliers, floor)
             if self._of_copies is None:
-                lowered = jax.jit(self._of_one_a_device).lower(copies)
-                self._of_copies = compiled(lowered, BY_EIGEN)
+                self._of_copies = compiled(self._of_one_a_device, BY_EIGEN, copies)
             results.append(np.asarray(self._of_copies(copies)))
         return np.concatenate(results)[: len(times)]
 
-    def _copied(self, turn: jax.Array, x: Any, multipliers: Any, floor: Any) -> Any:
+    def _copied(self, turn: Any, x: Any, multipliers: Any, floor: Any) -> Any:
         """A leaf at one time for each device; multipliers: None if it does not move."""
 
         def of_part(time: Any, x: Any, multipliers: Any, floor: Any) -> jax.Array:

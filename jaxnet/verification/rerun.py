@@ -101,7 +101,7 @@ def _guards(equation: Any) -> int | None:
         return None
     for position, variable in enumerate(equation.invars):
         scalar = is_literal(variable) and np.ndim(variable.val) == 0
-        if scalar and 0 < abs(float(variable.val)) <= GUARD:
+        if scalar and 0 < abs(variable.val) <= GUARD:
             return 1 - position
     return None
 

@@ -60,8 +60,7 @@ class Rounding:
         return self._gradient  # type: ignore[return-value]
 
     def _at_point(self) -> Any:
-        values = [leaf.values for leaf in self.function.parameters.leaves]
-        return self._computed(values, np.float64)
+        return self._computed(self.function.parameters.wide(), np.float64)
 
     def jitted(self, dtype: Any) -> Any:
         """jax.grad of the loss by the moving leaves in `dtype`, compiled.
