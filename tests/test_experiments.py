@@ -136,7 +136,7 @@ def test_devices(run):
     """Any number of devices, and two processes, lead where one does, as far as stated.
 
     Another key, as is seen, does not. On paper more devices are faster, until messages
-    take longer than what they save.
+    take longer than what they save. Of so small a net one device takes all differences.
     """
     result = run("devices").json("devices.json")
     places = {"1 device", "8 devices", "2 processes", "another key"}
@@ -145,7 +145,8 @@ def test_devices(run):
         most = devices.MOST_ULPS[row["route"]]
         for batches in devices.BATCHES:
             assert (row[batches] <= most) == (row["place"] != "another key")
-            assert (row[batches] == 0) == (row["place"] == "1 device")
+            one_chunk = row["route"] == "numerical" and row["place"] != "another key"
+            assert (row[batches] == 0) == (row["place"] == "1 device" or one_chunk)
     cheap, dear = result["on_paper"]
     assert cheap["pays_up_to"] < dear["pays_up_to"]
     assert 1 < dear["speedups"]["8"] < 8
