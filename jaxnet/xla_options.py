@@ -20,6 +20,9 @@ BY_EIGEN: Options = {"xla_cpu_experimental_ynn_fusion_type": ""}
 Not for the numeric gradient, whose many small sums it makes half as fast again."""
 
 
+_WITHOUT_JIT = "jax_disable_jit"
+
+
 def compiled(
     function: Callable[..., Any],
     options: Options,
@@ -30,7 +33,7 @@ def compiled(
 
     sharding: of its results. Under jax.disable_jit, the function itself.
     """
-    if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+    if getattr(jax.config, _WITHOUT_JIT):
         return function
     lowered = jax.jit(function, out_shardings=sharding).lower(*args)
     if jax.default_backend() != "cpu":
