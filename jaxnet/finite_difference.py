@@ -49,8 +49,8 @@ def numerical_gradient(
     computed in float64 with h = `step` × max(|xᵢ|, 1), rounded up to a power of two,
     where `step` is ∛ε ≈ 6e-6 by default. A function that JAX can trace is traced in
     every call, compiled if its program is a new one, and sees many points at once,
-    within 16 MiB. Any other is called on NumPy arrays, one point after the other, and
-    so is one that needs no JAX where there are few numbers.
+    within 16 MiB. Any other, once tracing it has failed, is called on NumPy arrays, one
+    point after the other; so is one that needs no JAX where there are few numbers.
 
     `mesh` spreads the coordinates of a traced function over the devices of its one
     axis: every process passes the same, and gets what one device gives, up to the

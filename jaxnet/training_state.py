@@ -83,7 +83,7 @@ def _initial(
 
 
 _initial_compiled = partial(
-    jax.jit, static_argnums=(1, 2, 3), compiler_options=dict(IN_HASTE)
+    jax.jit, static_argnums=(1, 2, 3), compiler_options=IN_HASTE
 )(_initial)
 
 

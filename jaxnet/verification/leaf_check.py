@@ -78,8 +78,8 @@ class LeafCheck:
             return found
         if hypothetical or self.looker.parameters.are_many:
             # terms cost two gradients; whatever they are, this may be wrong anyway
-            most = self.rounding.most_of_terms(eps, self.largest())
-            everywhere = np.broadcast_to(most, gradient.shape)
+            terms = self.rounding.most_of_terms(eps, self.largest())
+            everywhere = np.broadcast_to(terms, gradient.shape)
             most = allowed + norm_along(everywhere, look.direction)
             wider = judge(look.slope, value, most, self.safety, scale)
             if wider.verdict is Verdict.DISAGREE:
