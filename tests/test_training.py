@@ -13,7 +13,7 @@ import pytest
 
 from jaxnet import gradients, training, training_programs
 from jaxnet.minibatches import epoch_indices
-from jaxnet.mnist import Mnist
+from jaxnet.mnist import GREY_LEVELS, Mnist
 from jaxnet.network import Network, accuracy, loss
 from jaxnet.training import History, Recipe, State, init_state, train
 from jaxnet.training_state import RUNS_AXES
@@ -176,6 +176,20 @@ def test_compiled_once(data: Mnist, key: jax.Array) -> None:
     assert training_programs._compile.cache_info().misses == before + 1
     go(start, num_steps=1, batch_size=10)
     assert counted.traces == 2
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit])
+def test_every_byte_is_its_grey_level(wrap: Any) -> None:
+    """In every bit, compiled or not; XLA's division by 255 misses some of them."""
+    images = np.arange(256, dtype=np.uint8).reshape(4, 64)
+    levels = wrap(training_programs._levels)(images)
+    assert levels.dtype == np.float32
+    assert np.array_equal(levels, GREY_LEVELS.reshape(4, 64))
+    divided = jax.jit(lambda images: images.astype(np.float32) / 255)(images)
+    assert close(levels, divided, "float32")
+    assert not np.array_equal(levels, divided)
+    grey = GREY_LEVELS.reshape(4, 64)[:3]
+    assert np.array_equal(wrap(training_programs._levels)(grey), grey)
 
 
 def test_bytes_are_grey_levels(data: Mnist, key: jax.Array) -> None:
