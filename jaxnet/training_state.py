@@ -16,7 +16,7 @@ from jaxtyping import Float32, Int, Int32
 from jaxnet.array_types import Array, PyTree, RandomKey
 from jaxnet.input_checks import complaint, describe
 from jaxnet.network import Params, init_params
-from jaxnet.xla_options import IN_HASTE
+from jaxnet.xla_options import UNOPTIMISED
 
 SGD = optax.inject_hyperparams(optax.sgd)(learning_rate=0.1)
 """The book's optimiser; its learning rate lies in the State, so no rate recompiles."""
@@ -83,7 +83,7 @@ def _initial(
 
 
 _initial_compiled = partial(
-    jax.jit, static_argnums=(1, 2, 3), compiler_options=IN_HASTE
+    jax.jit, static_argnums=(1, 2, 3), compiler_options=UNOPTIMISED
 )(_initial)
 
 

@@ -11,8 +11,12 @@ Options: TypeAlias = dict[str, str | bool]
 QUICK: Options = {"xla_backend_optimization_level": "2"}
 """LLVM's level 3 takes longer to compile than 2 and runs no faster."""
 
-IN_HASTE: Options = {"xla_backend_optimization_level": "0"}
+UNOPTIMISED: Options = {"xla_backend_optimization_level": "0"}
 """For what runs a few times only: optimising it would take longer than it does."""
+
+_OLDER: Options = {"xla_cpu_use_fusion_emitters": False}
+IN_HASTE: Options = UNOPTIMISED | (_OLDER if jax.__version_info__ < (0, 12) else {})
+"""The same by XLA's older code generator, where it has one: half the time again."""
 
 BY_EIGEN: Options = {"xla_cpu_experimental_ynn_fusion_type": ""}
 """For products of few rows: XLA would take YNNPACK, which packs the weights anew.
@@ -29,7 +33,7 @@ def compiled(
     *args: Any,
     sharding: NamedSharding | None = None,
 ) -> Any:
-    """The program for such args, by the options that this XLA knows; on a CPU only.
+    """The program for such args, on a CPU by these options if this XLA knows them all.
 
     sharding: of its results. Under jax.disable_jit, the function itself.
     """
