@@ -12,15 +12,8 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxnet.array_types import Array, PyTree, ScalarFunction
-from jaxnet.finite_difference import (
-    Vector,
-    VectorFunction,
-    one_by_one,
-    ravel_numpy,
-    relative_step,
-    scalar_value,
-    slopes_of,
-)
+from jaxnet.central_difference import one_by_one, relative_step, slopes_of
+from jaxnet.flat_point import Vector, VectorFunction, ravel_numpy, scalar_value
 from jaxnet.input_checks import check_count, check_positive
 
 
@@ -42,8 +35,8 @@ def gradient_descent(
     """
     check_positive("learning_rate", learning_rate)
     check_count("num_steps", num_steps, minimum=0)
-    flat, unravel = ravel_numpy(init)
-    value = scalar_value(function, unravel)
+    flat, structure = ravel_numpy(init)
+    value = scalar_value(function, structure)
     step = relative_step(np.float64)
 
     def descend(x: Vector) -> Float[Array, "points coordinates"]:
@@ -59,7 +52,7 @@ def gradient_descent(
             path.append(path[-1] - learning_rate * one_by_one(value, path[-1], step))
         return np.stack(path)
 
-    points = [unravel(x) for x in _traced_or_plain(descend, descend_plainly, flat)]
+    points = [structure(x) for x in _traced_or_plain(descend, descend_plainly, flat)]
     return points[-1], jax.tree.map(lambda *leaves: np.stack(leaves), *points)
 
 

@@ -4,7 +4,8 @@ Source: *Deep Learning from Scratch*, section 4.3.
 """
 
 from collections.abc import Callable
-from functools import cache
+from contextlib import suppress
+from functools import cache, lru_cache
 from typing import Any
 from weakref import WeakSet
 
@@ -12,27 +13,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Float, Integer
 
-from jaxnet.array_types import Array, PyTree, Scalar, ScalarFunction
+from jaxnet.array_types import Array, PyTree, ScalarFunction
+from jaxnet.central_difference import one_by_one, relative_step, slopes_of
 from jaxnet.devices import automatic, spread
+from jaxnet.fixed_function import FixedFunction, fixed
+from jaxnet.flat_point import (
+    Structure,
+    Vector,
+    VectorFunction,
+    ravel_numpy,
+    scalar_value,
+)
 from jaxnet.float64 import Traced
-from jaxnet.input_checks import check_positive, complaint, describe
-
-MAX_BYTES = 2**24
-"""How much memory a function's values beside the point may take at once."""
+from jaxnet.input_checks import check_positive, complaint
 
 FEW = 200
 """Up to so many numbers, a NumPy function is called: tracing it would take longer."""
-
-REAL = (np.floating, np.integer)
-Vector = Float[Array, " coordinates"]
-VectorFunction = Callable[[Vector], Any]
-
-
-def relative_step(dtype: Any) -> float:
-    """∛ε: where truncation, h², and rounding, ε/h, of a central difference meet."""
-    return float(jnp.finfo(dtype).eps) ** (1 / 3)
 
 
 def numerical_gradient(
@@ -47,10 +44,12 @@ def numerical_gradient(
     `point` is an array, a number or any pytree of them; it is never written to, and
     integers are promoted. The result has its structure, in NumPy float64. Everything is
     computed in float64 with h = `step` × max(|xᵢ|, 1), rounded up to a power of two,
-    where `step` is ∛ε ≈ 6e-6 by default. A function that JAX can trace is traced in
-    every call, compiled if its program is a new one, and sees many points at once,
-    within 16 MiB. Any other, once tracing it has failed, is called on NumPy arrays, one
-    point after the other; so is one that needs no JAX where there are few numbers.
+    where `step` is ∛ε ≈ 6e-6 by default. A function that JAX can trace sees many points
+    at once, within 16 MiB. It is traced in every call, and compiled if its program is a
+    new one; but once for all if `jax.jit` wraps it, or if all that it reads besides its
+    argument are numbers, strings and the names of JAX, NumPy and Python. Any other,
+    once tracing it has failed, is called on NumPy arrays, one point after the other; so
+    is one that needs no JAX where there are few numbers.
 
     `mesh` spreads the coordinates of a traced function over the devices of its one
     axis: every process passes the same, and gets what one device gives, up to the
@@ -64,57 +63,58 @@ def numerical_gradient(
     >>> numerical_gradient(lambda x: x[0] ** 2 + x[1] ** 2, np.array([3, 4])).round(6)
     array([6., 8.])
     """
-    step = relative_step(np.float64) if step is None else step
-    check_positive("step", step)
-    flat, unravel = ravel_numpy(point)
-    value = scalar_value(function, unravel)
+    if step is None:
+        step = relative_step(np.float64)
+    else:
+        check_positive("step", step)
+    flat, structure = ravel_numpy(point)
     with jax.enable_x64(True):
-        needs_no_jax = _is_known(function) or (
-            flat.size <= FEW and _gives_numpy(value, flat)
-        )
-        traced = None if needs_no_jax else _traced(value, flat)
-        if traced is None:
-            if not needs_no_jax:
-                _remember(function)
-            slopes = one_by_one(value, flat, step)
-        else:
-            compiled = _compiled_slopes(_Program(traced.jaxpr), automatic(mesh))
-            slopes = np.asarray(compiled(traced.consts, flat, step))
+        slopes = _slopes(function, flat, structure, step, mesh)
     if not np.isfinite(slopes).all():
         index = int(np.argmin(np.isfinite(slopes)))
         fix = "pass a smaller `step`, or a point inside the function's domain"
         got = f"{slopes[index]} at coordinate {index}"
         raise ValueError(complaint("function", "finite values beside point", got, fix))
-    return unravel(slopes)
+    return structure(slopes)
 
 
-def ravel_numpy(point: PyTree) -> tuple[np.ndarray, VectorFunction]:
-    """The point as one float64 vector (a copy), and the way back to its structure."""
-    leaves, structure = jax.tree.flatten(point)
-    arrays = [np.asarray(leaf) for leaf in leaves]
-    for number, array in enumerate(arrays):
-        if not any(jnp.issubdtype(array.dtype, kind) for kind in REAL):
-            path, _ = jax.tree_util.tree_leaves_with_path(point)[number]
-            name = f"point{jax.tree_util.keystr(path)}"
-            fix = "differentiate by real numbers only"
-            raise TypeError(complaint(name, "real numbers", describe(array), fix))
-    if len(arrays) == 1 and jax.tree_util.treedef_is_leaf(structure):
-        shape = arrays[0].shape
-        flat = arrays[0].astype(float).ravel()
-        if len(shape) == 1:
-            return flat, lambda vector: vector
-        return flat, lambda vector: vector.reshape(shape)
-    ends = np.cumsum([a.size for a in arrays], dtype=int)
-    flat = np.concatenate([np.zeros(0), *(a.astype(float).ravel() for a in arrays)])
+def _slopes(
+    function: ScalarFunction,
+    flat: np.ndarray,
+    structure: Structure,
+    step: float,
+    mesh: Mesh | None,
+) -> np.ndarray:
+    """By the fastest of three ways that the function allows."""
+    value = scalar_value(function, structure)
+    if _is_known(function) or (flat.size <= FEW and _gives_numpy(value, flat)):
+        return one_by_one(value, flat, step)
+    mesh = automatic(mesh)
+    if lasting := fixed(function):
+        with suppress(Exception):  # tracing it below will tell what is wrong
+            return np.asarray(_slopes_of_fixed(lasting, structure, mesh)(flat, step))
+    traced = _traced(value, flat)
+    if traced is None:
+        _remember(function)
+        return one_by_one(value, flat, step)
+    compiled = _compiled_slopes(_Program(traced.jaxpr), mesh)
+    return np.asarray(compiled(traced.consts, flat, step))
 
-    def unravel(vector: Vector) -> PyTree:
-        pieces = [
-            vector[end - a.size : end].reshape(a.shape)
-            for end, a in zip(ends, arrays, strict=True)
-        ]
-        return jax.tree.unflatten(structure, pieces)
 
-    return flat, unravel
+@lru_cache(maxsize=1000)
+def _slopes_of_fixed(
+    function: FixedFunction, structure: Structure, mesh: Mesh | None
+) -> Callable[..., Vector]:
+    """Compiled once for all equal functions of points of one structure."""
+    value = scalar_value(function, structure)
+
+    def slopes(coordinates: Array, x: Vector, step: Any) -> Vector:
+        return slopes_of(value, x, step, coordinates)
+
+    def slopes_of_fixed(x: Vector, step: Any) -> Vector:
+        return spread(slopes, mesh)(jnp.arange(x.size), x, step)
+
+    return jax.jit(slopes_of_fixed)
 
 
 def _gives_numpy(value: VectorFunction, x: np.ndarray) -> bool:
@@ -184,78 +184,3 @@ def _compiled_slopes(program: _Program, mesh: Mesh | None) -> Callable[..., Vect
         return spread(slopes, mesh)(jnp.arange(x.size), consts, x, step)
 
     return jax.jit(compiled_slopes)
-
-
-def scalar_value(function: ScalarFunction, unravel: VectorFunction) -> VectorFunction:
-    """The function of the flat vector; its result is checked to be a real scalar."""
-
-    def value(x: Vector) -> Any:
-        y = function(unravel(x))
-        return y if isinstance(y, float) else _real_scalar(y)
-
-    return value
-
-
-def _real_scalar(y: Any) -> Any:
-    if isinstance(y, int):
-        return y
-    real = jnp.issubdtype(getattr(y, "dtype", object), np.floating)
-    if not real or np.shape(y) != ():
-        fix = "return one real number"
-        raise TypeError(complaint("function(point)", "a real scalar", describe(y), fix))
-    return y
-
-
-def _steps(x: Any, step: Any) -> Any:
-    """h = step × max(|x|, 1), such that x + h is exact: no rounding of the input."""
-    xp = jnp if isinstance(x, jax.Array) else np
-    magnitude = step * xp.maximum(xp.abs(x), 1.0)
-    return xp.exp2(xp.ceil(xp.log2(magnitude)))
-
-
-def slopes_of(
-    value: VectorFunction, x: Vector, step: Any, chosen: Array | None = None
-) -> Vector:
-    """Central differences by every coordinate of x, traceable, a chunk at a time.
-
-    chosen: by these coordinates only.
-    """
-    h = _steps(x, step)
-    coordinates = jnp.arange(x.size)
-
-    def slope(i: Integer[Array, ""]) -> Scalar:
-        forth = jnp.asarray(value(jnp.where(coordinates == i, x + h, x)), x.dtype)
-        back = jnp.asarray(value(jnp.where(coordinates == i, x - h, x)), x.dtype)
-        return (forth - back) / (2 * h[i])
-
-    if x.size == 0:
-        return x
-    chosen = coordinates if chosen is None else chosen
-    return jax.lax.map(slope, chosen, batch_size=_chunk(value, x))
-
-
-def _chunk(value: VectorFunction, x: Vector) -> int:
-    """How many coordinates may be nudged at once within MAX_BYTES, forth and back."""
-    each = 2 * (8 * x.size + _bytes(jax.make_jaxpr(value)(x)))
-    return int(np.clip(MAX_BYTES // max(each, 1), 1, x.size))
-
-
-def _bytes(jaxpr: Any) -> int:
-    """All that a traced function computes on its way, in float64: an upper bound."""
-    own = sum(getattr(v.aval, "size", 1) for e in jaxpr.eqns for v in e.outvars)
-    parts = [p for e in jaxpr.eqns for p in jax.tree.leaves(e.params)]
-    return 8 * own + sum(_bytes(p) for p in parts if hasattr(p, "eqns"))
-
-
-def one_by_one(value: VectorFunction, x: np.ndarray, step: float) -> np.ndarray:
-    """Central differences by every coordinate of x, by plain calls on copies of x."""
-    h = _steps(x, step)
-    sides = []
-    for beside in ((x + h).tolist(), (x - h).tolist()):
-        values = np.empty(x.size)
-        for i, nudged in enumerate(beside):
-            point = x.copy()
-            point[i] = nudged
-            values[i] = value(point)
-        sides.append(values)
-    return np.asarray((sides[0] - sides[1]) / (2 * h))

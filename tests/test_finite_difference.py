@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tolerances import close
 
-from jaxnet import finite_difference
+from jaxnet import central_difference, finite_difference
 from jaxnet.descent import gradient_descent
 from jaxnet.finite_difference import numerical_gradient
 
@@ -201,17 +201,17 @@ def test_memory_is_bounded_in_chunks(monkeypatch):
 
     def chunk(function, size):
         with jax.enable_x64(True):
-            return finite_difference._chunk(function, np.zeros(size))
+            return central_difference._chunk(function, np.zeros(size))
 
     large = 2**16
     assert chunk(lambda x: x.sum(), 100) == 100
     one_copy = 8 * large
-    most = finite_difference.MAX_BYTES // (2 * one_copy)
+    most = central_difference.MAX_BYTES // (2 * one_copy)
     assert 1 <= chunk(lambda x: x.sum(), large) <= most
     outer = jax.jit(lambda x: (x[:, None] * x[None, :]).sum())
     square = 8 * 1000**2
-    assert chunk(outer, 1000) <= max(1, finite_difference.MAX_BYTES // (2 * square))
-    monkeypatch.setattr(finite_difference, "MAX_BYTES", 1)
+    assert chunk(outer, 1000) <= max(1, central_difference.MAX_BYTES // (2 * square))
+    monkeypatch.setattr(central_difference, "MAX_BYTES", 1)
     assert chunk(outer, 1000) == 1
     got = numerical_gradient(lambda x: (x**2).sum(), np.arange(3.0))
     assert right(got, 2 * np.arange(3.0))
@@ -221,7 +221,7 @@ def test_chunks_of_every_size_agree(monkeypatch):
     """A last chunk that is not full loses no coordinate."""
     x = np.arange(11.0)
     for chunk in (1, 2, 3, 5, 11):
-        monkeypatch.setattr(finite_difference, "_chunk", lambda *_, c=chunk: c)
+        monkeypatch.setattr(central_difference, "_chunk", lambda *_, c=chunk: c)
         assert right(numerical_gradient(lambda x: jnp.sum(x**2), x), 2 * x)
 
 
@@ -230,7 +230,7 @@ def test_step_follows_the_coordinate():
     x = np.array([1e8, 1.0, 1e-8])
     for each in x:
         assert right(numerical_gradient(lambda x: x**2, each), 2 * each)
-    steps = finite_difference._steps(x, 1e-4)
+    steps = central_difference._steps(x, 1e-4)
     assert (steps >= 1e-4 * np.maximum(x, 1)).all()
     assert (steps < 2e-4 * np.maximum(x, 1)).all()
     assert (np.frexp(steps)[0] == 0.5).all()
@@ -303,13 +303,14 @@ def test_bad_steps(step):
         gradient_descent(squares, np.ones(2), learning_rate=step)
 
 
-def test_errors_of_the_function_come_through():
+@pytest.mark.parametrize("error", [KeyError, ValueError])
+def test_errors_of_the_function_come_through(error):
     """An error inside the function is the one the caller sees."""
 
     def broken(x):
-        raise KeyError("the function's own")
+        raise error("the function's own")
 
-    with pytest.raises(KeyError, match="the function's own"):
+    with pytest.raises(error, match="the function's own"):
         numerical_gradient(broken, np.ones(2))
 
 

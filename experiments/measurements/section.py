@@ -63,10 +63,13 @@ def as_text(value: Any) -> str:
     return f"{value:,.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.1e}"
 
 
-def seconds(work: Callable[[], Any], repeats: int = 1) -> float:
-    """The median time of a call, its result being waited for."""
-    times = []
-    for _ in range(repeats):
+def seconds(work: Callable[[], Any], repeats: int = 1, in_all: float = 0.0) -> float:
+    """The median time of a call, its result being waited for.
+
+    Of so many calls at least, and of more until they took so many seconds in all.
+    """
+    times: list[float] = []
+    while len(times) < repeats or sum(times) < in_all:
         start = perf_counter()
         jax.block_until_ready(work())
         times.append(perf_counter() - start)

@@ -1,0 +1,93 @@
+"""Central differences of a function of one vector: traceable, or by plain calls.
+
+Source: *Deep Learning from Scratch*, section 4.3.
+"""
+
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Integer
+
+from jaxnet.array_types import Array, Scalar
+from jaxnet.flat_point import Vector, VectorFunction
+
+MAX_BYTES = 2**24
+"""How much memory a function's values beside the point may take at once."""
+
+
+@cache
+def relative_step(dtype: Any) -> float:
+    """∛ε: where truncation, h², and rounding, ε/h, of a central difference meet."""
+    return float(jnp.finfo(dtype).eps) ** (1 / 3)
+
+
+def _steps(x: Any, step: Any) -> Any:
+    """h = step × max(|x|, 1), such that x + h is exact: no rounding of the input."""
+    xp = jnp if isinstance(x, jax.Array) else np
+    magnitude = step * xp.maximum(xp.abs(x), 1.0)
+    return xp.exp2(xp.ceil(xp.log2(magnitude)))
+
+
+def slopes_of(
+    value: VectorFunction, x: Vector, step: Any, chosen: Array | None = None
+) -> Vector:
+    """Central differences by every coordinate of x, traceable, a chunk at a time.
+
+    chosen: by these coordinates only.
+    """
+    h = _steps(x, step)
+    coordinates = jnp.arange(x.size)
+
+    def slope(i: Integer[Array, ""]) -> Scalar:
+        forth = jnp.asarray(value(jnp.where(coordinates == i, x + h, x)), x.dtype)
+        back = jnp.asarray(value(jnp.where(coordinates == i, x - h, x)), x.dtype)
+        return (forth - back) / (2 * h[i])
+
+    if x.size == 0:
+        return x
+    chosen = coordinates if chosen is None else chosen
+    return jax.lax.map(slope, chosen, batch_size=_chunk(value, x))
+
+
+def _chunk(value: VectorFunction, x: Vector) -> int:
+    """How many coordinates may be nudged at once within MAX_BYTES, forth and back."""
+    each = 2 * (8 * x.size + _bytes(jax.make_jaxpr(value)(x)))
+    return int(np.clip(MAX_BYTES // max(each, 1), 1, x.size))
+
+
+def _bytes(jaxpr: Any) -> int:
+    """All that a traced function computes on its way, in float64: an upper bound."""
+    own = sum(getattr(v.aval, "size", 1) for e in jaxpr.eqns for v in e.outvars)
+    parts = [p for e in jaxpr.eqns for p in jax.tree.leaves(e.params)]
+    return 8 * own + sum(_bytes(p) for p in parts if hasattr(p, "eqns"))
+
+
+def one_by_one(value: VectorFunction, x: np.ndarray, step: float) -> np.ndarray:
+    """Central differences by every coordinate of x, by plain calls beside it.
+
+    A function that writes to its argument gets a copy of its own in every call.
+    """
+    try:
+        return _one_by_one(value, x, step)
+    except ValueError:  # from NumPy, or the function's own, which comes again
+        return _one_by_one(lambda view: value(view.copy()), x, step)
+
+
+def _one_by_one(value: VectorFunction, x: np.ndarray, step: float) -> np.ndarray:
+    """The same; the function gets a view that it cannot write to."""
+    h = _steps(x, step)
+    forth, back = np.empty(x.size), np.empty(x.size)
+    point = x.copy()
+    view = point.view()
+    view.flags.writeable = False
+    beside = zip(x.tolist(), (x + h).tolist(), (x - h).tolist(), strict=True)
+    for i, (here, above, below) in enumerate(beside):
+        point[i] = above
+        forth[i] = value(view)
+        point[i] = below
+        back[i] = value(view)
+        point[i] = here
+    return np.asarray((forth - back) / (2 * h))
