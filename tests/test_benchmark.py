@@ -98,6 +98,33 @@ def fake(racer: processes.Racer) -> None:
     racer.user.append(1.0)
 
 
+def test_kept_compilations_are_rows_but_no_peers(monkeypatch):
+    """The programs in JAX run twice; we are compared as both start from nothing."""
+    monkeypatch.setattr(processes.Racer, "run", lambda self, counted: fake(self))
+    section = processes.main_job(("numpy",), rounds=1)
+    names = [row["program"] for row in section.rows]
+    assert names == ["jaxnet", "numpy", "jaxnet" + processes.KEPT]
+    racers = [processes.Racer(name, []) for name in names]
+    for racer, seconds in zip(racers, (4.0, 2.0, 1.0), strict=True):
+        racer.wall, racer.user = [seconds], [seconds]
+    report = processes.report(racers, [], num_steps=3)
+    assert report.notes == ["jaxnet is 0.50 times as fast as the fastest peer, numpy."]
+    assert report.rows[2]["fastest peer = 1"] == 0.5
+
+
+def test_compilations_are_kept_where_jax_is_told(tmp_path):
+    """A process with these settings leaves its programs, one without them does not."""
+    folder = tmp_path / "kept"
+    code = "import jax; jax.jit(lambda x: x + x)(1.0); "
+    code += "print('test accuracy after 0 steps: 0.5')"
+    for kept in (False, True):
+        settings = processes.keeping_compilations(str(folder)) if kept else {}
+        racer = processes.Racer("jax", ["-c", code], settings)
+        racer.run(counted=True)
+        assert racer.accuracy == 0.5
+        assert (folder.exists() and any(folder.iterdir())) == kept
+
+
 def test_a_program_that_fails_is_an_error():
     """With what it printed; so is one that never names its accuracy."""
     for code in ("raise SystemExit('no such luck')", "print('no such luck')"):
