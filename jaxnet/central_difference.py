@@ -39,11 +39,13 @@ def slopes_of(
     chosen: by these coordinates only.
     """
     h = _steps(x, step)
-    coordinates = jnp.arange(x.size)
+    coordinates = jnp.arange(x.size, dtype=jnp.int32)
 
     def slope(i: Integer[Array, ""]) -> Scalar:
-        forth = jnp.asarray(value(jnp.where(coordinates == i, x + h, x)), x.dtype)
-        back = jnp.asarray(value(jnp.where(coordinates == i, x - h, x)), x.dtype)
+        def value_at(nudged: Scalar) -> Scalar:
+            return jnp.asarray(value(jnp.where(coordinates == i, nudged, x)), x.dtype)
+
+        forth, back = jax.vmap(value_at)(jnp.stack([x[i] + h[i], x[i] - h[i]]))
         return (forth - back) / (2 * h[i])
 
     if x.size == 0:

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from jaxnet.array_types import Array, PyTree, ScalarFunction
 from jaxnet.central_difference import one_by_one, relative_step, slopes_of
 from jaxnet.devices import automatic, spread
-from jaxnet.fixed_function import FixedFunction, fixed
+from jaxnet.fixed_function import JITTED, FixedFunction, fixed
 from jaxnet.flat_point import (
     Structure,
     Vector,
@@ -87,7 +87,8 @@ def _slopes(
 ) -> np.ndarray:
     """By the fastest of three ways that the function allows."""
     value = scalar_value(function, structure)
-    if _is_known(function) or (flat.size <= FEW and _gives_numpy(value, flat)):
+    is_small = flat.size <= FEW and not isinstance(function, JITTED)
+    if _is_known(function) or (is_small and _gives_numpy(value, flat)):
         return one_by_one(value, flat, step)
     mesh = automatic(mesh)
     if lasting := fixed(function):
@@ -112,7 +113,7 @@ def _slopes_of_fixed(
         return slopes_of(value, x, step, coordinates)
 
     def slopes_of_fixed(x: Vector, step: Any) -> Vector:
-        return spread(slopes, mesh)(jnp.arange(x.size), x, step)
+        return spread(slopes, mesh)(jnp.arange(x.size, dtype=jnp.int32), x, step)
 
     return jax.jit(slopes_of_fixed)
 
@@ -181,6 +182,8 @@ def _compiled_slopes(program: _Program, mesh: Mesh | None) -> Callable[..., Vect
         return slopes_of(value, x, step, coordinates)
 
     def compiled_slopes(consts: Any, x: Vector, step: Any) -> Vector:
-        return spread(slopes, mesh)(jnp.arange(x.size), consts, x, step)
+        return spread(slopes, mesh)(
+            jnp.arange(x.size, dtype=jnp.int32), consts, x, step
+        )
 
     return jax.jit(compiled_slopes)

@@ -18,22 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 
 _SCALARS = (bool, int, float, complex, str, bytes, type(None))
-_BUILTINS: tuple[Any, ...] = (
-    abs,
-    bool,
-    complex,
-    enumerate,
-    float,
-    int,
-    isinstance,
-    len,
-    list,
-    map,
-)
-_BUILTINS += (max, min, pow, range, reversed, round, slice, sum, tuple, zip)
+_OF_NUMBERS = (abs, bool, complex, float, int, max, min, pow, round, sum)
+_OF_SEQUENCES = (enumerate, isinstance, len, list, map, range, reversed, tuple, zip)
 _LIBRARIES = ("jax", "numpy", "math")
 _OF_LIBRARIES = (ModuleType, FunctionType, BuiltinFunctionType, type)
-_JITTED = type(jax.jit(jnp.sin))
+JITTED = type(jax.jit(jnp.sin))
+"""What `jax.jit` makes of a function."""
+
 _BEYOND_READING = {"IMPORT_NAME", "STORE_GLOBAL", "DELETE_GLOBAL", "LOAD_BUILD_CLASS"}
 
 
@@ -58,7 +49,7 @@ def fixed(function: Callable[..., Any]) -> FixedFunction | None:
 
     What `jax.jit` has wrapped is: JAX itself keeps its first trace.
     """
-    if isinstance(function, _JITTED):
+    if isinstance(function, JITTED):
         return FixedFunction(function, function)
     if type(function) is not FunctionType or function.__dict__:
         return None
@@ -107,13 +98,13 @@ def _identity(value: Any) -> Hashable:
     """
     if type(value) in _SCALARS or isinstance(value, np.generic):
         return type(value), repr(value)  # 0.0 is not -0.0, and not 0; NaN is NaN
-    if isinstance(value, _JITTED) or _is_builtin(value) or _is_of_library(value):
+    if isinstance(value, JITTED) or _is_builtin(value) or _is_of_library(value):
         return value
     raise ValueError(value)
 
 
 def _is_builtin(value: Any) -> bool:
-    return any(value is one for one in _BUILTINS)
+    return any(value is one for one in (*_OF_NUMBERS, *_OF_SEQUENCES))
 
 
 def _is_of_library(value: Any) -> bool:

@@ -1,8 +1,11 @@
 """Strict promotion for every test, and a random key."""
 
+import gc
+
 import jax
 import pytest
 
+gc.set_threshold(100_000, 50, 100)  # collections took a fourteenth of all the time
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
