@@ -60,7 +60,7 @@ def network_gradients(quick: bool) -> Section:
     times["generic"] = seconds(generic)
     for name, work in (("float64", double), ("float32", single)):
         work()
-        times[name] = seconds(work, REPEATS)
+        times[name] = seconds(work, REPEATS, in_all=1.0)
     labels = {
         "loop": "the book's NumPy loop",
         "generic, first": "numerical_gradient, first call",
