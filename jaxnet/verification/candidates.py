@@ -25,6 +25,7 @@ class Candidate:
     """One gradient: an array of reals for each moving leaf, None where it has none.
 
     faults: a MALFORMED record for each place where it does not fit.
+    is_autodiff: whether it is the default: jax.grad of the loss by the verifier itself.
     repeats: whether a callable gave the same bits twice.
     program: what a callable computes, where it could be traced.
     """
@@ -34,6 +35,7 @@ class Candidate:
     gradient: Sequence[np.ndarray | None]
     dtypes: list[Any]
     faults: tuple[LeafReport, ...] = ()
+    is_autodiff: bool = False
     repeats: bool = True
     program: Program | None = None
     _nearby: dict[int, "Candidate"] = field(default_factory=dict)

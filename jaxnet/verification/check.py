@@ -71,6 +71,8 @@ def check_gradients(
     sources = named(candidates, Autodiff(rounding), parameters)
     broken = _value_fault(function, looker)
     fitted = [Candidate.of(name, source, function) for name, source in sources.items()]
+    for candidate in fitted:
+        candidate.is_autodiff = candidates is None
     if broken:
         leaves = [
             _unrepeatable(c.name, x, broken) for c in fitted for x in parameters.leaves

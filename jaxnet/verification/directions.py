@@ -9,14 +9,12 @@ import zlib
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Int8
+from jaxtyping import Int8
 
-from jaxnet.verification.leaves import CHUNK, Leaf, largest_size
+from jaxnet.verification.leaves import CHUNK, Leaf, largest_size, units
 
 ONE = 64
 """The multiplier that stands for 1."""
-
-EXPONENT_BITS = np.uint64(0x7FF0000000000000)
 
 Multipliers = Int8[np.ndarray, "*shape"]
 
@@ -86,11 +84,6 @@ class Chosen:
 AnyDirection = Direction | Coordinate | Chosen
 
 
-def power_below(size: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """The power of two just below each positive number."""
-    return (size.astype(np.float64).view(np.uint64) & EXPONENT_BITS).view(np.float64)
-
-
 def along(gradient: np.ndarray, direction: AnyDirection) -> float:
     """Σ gᵢ vᵢ in float64."""
     if isinstance(direction, Coordinate):
@@ -122,7 +115,7 @@ def _weighted(
     flat = [a.reshape(-1) for a in (gradient, multipliers, leaf.values)]
     for i in range(0, leaf.values.size, CHUNK):
         g, m, x = (a[i : i + CHUNK].astype(np.float64) for a in flat)
-        terms = g * (m / ONE) * power_below(np.maximum(np.abs(x), leaf.floor))
+        terms = g * (m / ONE) * units(x, leaf.floor)
         terms = terms / scale if scale else terms
         total += float(terms @ terms) if scale else float(np.sum(terms))
     return total

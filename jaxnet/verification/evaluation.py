@@ -15,8 +15,8 @@ from jax.sharding import Mesh
 from jaxnet.array_types import PyTree, ScalarFunction
 from jaxnet.float64 import Traced, in_float64
 from jaxnet.input_checks import complaint, describe, first_line
-from jaxnet.verification.directions import ONE, Multipliers, power_below
-from jaxnet.verification.leaves import Parameters
+from jaxnet.verification.directions import ONE, Multipliers
+from jaxnet.verification.leaves import Parameters, units
 from jaxnet.verification.lines import Lines
 from jaxnet.verification.program import Program, draws_numbers
 from jaxnet.verification.rerun import one_more_round, rounding_spread, solvers
@@ -211,7 +211,7 @@ class Function:
     ) -> np.ndarray:
         values = [np.array(leaf.values, np.float64) for leaf in parameters.leaves]
         x = values[number]
-        size = power_below(np.maximum(np.abs(x), parameters.leaves[number].floor))
+        size = units(x, parameters.leaves[number].floor)
         results = []
         for t in times:
             values[number] = x + t * (multipliers / ONE) * size

@@ -170,7 +170,7 @@ class LeafVerdict:
         if not len(where):
             return []
         other = self.autodiff
-        if other is None and self.candidate.name == "autodiff":
+        if other is None and self.candidate.is_autodiff:
             return []
         given = self.gradient.reshape(-1)[where]
         if other is not None and np.allclose(
@@ -188,7 +188,7 @@ class LeafVerdict:
 
     def _directed(self, found: list[Found]) -> list[Found]:
         """One more probe of a large leaf, along all that autodiff has otherwise."""
-        if self.check.where.small or self.candidate.name == "autodiff":
+        if self.check.where.small or self.candidate.is_autodiff:
             return []
         other = self.autodiff
         if other is None or any(f.verdict is Verdict.DISAGREE for _, f in found):

@@ -49,9 +49,8 @@ class Leaf:
         return max(largest_size(self.values), self.floor)
 
     def size(self, flat: int) -> float:
-        """The unit in which a coordinate moves: the power of two below its size."""
-        value = abs(float(self.values.reshape(-1)[flat]))
-        return float(2.0 ** np.floor(np.log2(max(value, self.floor))))
+        """The unit in which a coordinate moves."""
+        return float(units(self.values.reshape(-1)[flat], self.floor))
 
     def index(self, flat: int) -> tuple[int, ...]:
         """The caller's index of one coordinate."""
@@ -124,6 +123,16 @@ class Parameters:
                 value = value.astype(jax.dtypes.canonicalize_dtype(leaf.dtype))
             everything[leaf.position] = value
         return self.structure.unflatten(everything)
+
+
+def units(values: Any, floor: Any, xp: Any = np) -> Any:
+    """The power of two at or just below max(|x|, floor) of each entry, exactly.
+
+    The mantissa m of frexp lies in [½, 1), so size / 2m is a power of two and the
+    division does not round. xp: numpy, or jax.numpy within a traced program.
+    """
+    size = xp.maximum(xp.abs(xp.asarray(values, np.float64)), floor)
+    return size / (2 * xp.frexp(size)[0])
 
 
 def is_inexact(value: Any) -> bool:

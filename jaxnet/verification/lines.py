@@ -14,8 +14,8 @@ from jaxtyping import Float
 
 from jaxnet.devices import of_parts, spread
 from jaxnet.float64 import Traced
-from jaxnet.verification.directions import EXPONENT_BITS, ONE, Multipliers
-from jaxnet.verification.leaves import Parameters
+from jaxnet.verification.directions import ONE, Multipliers
+from jaxnet.verification.leaves import Parameters, units
 from jaxnet.xla_options import BY_EIGEN, compiled
 
 LINE_BYTES = 2**26
@@ -119,7 +119,5 @@ class Lines:
 def _moved(t: Any, x: Any, multipliers: Any, floor: Any) -> jax.Array:
     """x + t v in float64, as `directions` defines v."""
     x = jnp.asarray(x, np.float64)
-    size = jnp.maximum(jnp.abs(x), floor)
-    bits = jax.lax.bitcast_convert_type(size, jnp.uint64) & EXPONENT_BITS
-    power = jax.lax.bitcast_convert_type(bits, jnp.float64)
-    return x + t * (multipliers.astype(np.float64) / ONE) * power
+    unit = units(x, floor, jnp)
+    return x + t * (multipliers.astype(np.float64) / ONE) * unit

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxnet.verification.candidates import Candidate
-from jaxnet.verification.directions import Coordinate, power_below
+from jaxnet.verification.directions import Coordinate
 from jaxnet.verification.leaf_check import LeafCheck
+from jaxnet.verification.leaves import units
 from jaxnet.verification.looks import Look
 from jaxnet.verification.verdict import Verdict
 
@@ -35,10 +36,10 @@ class Localisation:
 
     def _largest_difference(self) -> int | None:
         every = self.check.rounding.gradient()
-        if every is None or self.candidate.name == "autodiff":
+        if every is None or self.candidate.is_autodiff:
             return None
         leaf = self.check.leaf
-        size = power_below(np.maximum(np.abs(leaf.values), leaf.floor))
+        size = units(leaf.values, leaf.floor)
         other, own = every[self.check.number], self.check.gradient(self.candidate)
         difference = np.abs(own - other) * size
         return int(np.argmax(difference)) if difference.any() else None

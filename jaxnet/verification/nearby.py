@@ -5,12 +5,11 @@ from dataclasses import replace
 import numpy as np
 
 from jaxnet.verification.candidates import Candidate
-from jaxnet.verification.directions import power_below
 from jaxnet.verification.evaluation import Function
 from jaxnet.verification.leaf_check import LeafCheck
 from jaxnet.verification.leaf_looks import LeafLooks
 from jaxnet.verification.leaf_verdict import LeafVerdict
-from jaxnet.verification.leaves import Parameters
+from jaxnet.verification.leaves import Parameters, units
 from jaxnet.verification.looks import Looker
 from jaxnet.verification.report import LeafReport
 from jaxnet.verification.rounding import Rounding
@@ -39,7 +38,7 @@ class Nearby:
             leaves = []
             for leaf in self.function.parameters.leaves:
                 x = leaf.values.astype(np.float64)
-                size = power_below(np.maximum(np.abs(x), leaf.floor))
+                size = units(x, leaf.floor)
                 moved = x + 0.5 * size * random.standard_normal(x.shape)
                 leaves.append(replace(leaf, values=moved))
             self._parameters = replace(self.function.parameters, leaves=tuple(leaves))
