@@ -10,8 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 from jaxnet.array_types import PyTree, ScalarFunction
-from jaxnet.verification import GradientMismatch, GradientReport, check_gradients
-from jaxnet.verification.rules import check_jvp, check_vjp
+from jaxnet.verification import (
+    GradientMismatch,
+    GradientReport,
+    check_gradients,
+    check_jvp,
+    check_vjp,
+)
 
 __all__ = ["GradientMismatch", "assert_gradients", "assert_jvp", "assert_vjp"]
 

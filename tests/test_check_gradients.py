@@ -342,7 +342,7 @@ def test_a_batch_of_one_hides_a_forgotten_mean() -> None:
             rows = jnp.asarray(images) @ params["W"]
             return jnp.mean(jnp.sum(jnp.tanh(rows) ** 2, axis=1))
 
-        return " ".join(check_gradients(loss, params).survivors)
+        return " ".join(check_gradients(loss, params).blind_spots)
 
     assert "batch of 1" in survivors(1)
     assert survivors(2) == ""
@@ -358,7 +358,7 @@ def test_data_of_zeros_hide_everything() -> None:
     report = check_gradients(loss, params)
     assert report.passed
     assert leaf_of(report, "['W']").verdict is Verdict.UNINFORMATIVE
-    assert any("any factor on ['W']" in text for text in report.survivors)
+    assert any("any factor on ['W']" in text for text in report.blind_spots)
 
 
 def test_equal_leaves_hide_a_swap() -> None:
@@ -368,6 +368,6 @@ def test_equal_leaves_hide_a_swap() -> None:
         return jnp.sum(jnp.sin(params["a"] + params["b"]))
 
     report = check_gradients(loss, {"a": X, "b": X[::-1].copy()})
-    assert any("swap" in text for text in report.survivors)
+    assert any("swap" in text for text in report.blind_spots)
     different = check_gradients(sines, {"a": X, "b": X[::-1].copy()})
-    assert different.survivors == ()
+    assert different.blind_spots == ()

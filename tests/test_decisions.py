@@ -10,7 +10,8 @@ import pytest
 from tolerances import close
 
 from jaxnet.verification import Verdict, check_gradients
-from jaxnet.verification.decisions import _run, switches
+from jaxnet.verification.explanation.switches import switches
+from jaxnet.verification.function.jaxpr import evaluate
 
 POINT = np.array([0.7, -1.2, 0.0, 0.4, -0.3])
 
@@ -133,15 +134,7 @@ def test_a_program_run_decision_by_decision_is_the_program(name: str) -> None:
     x = jnp.asarray(POINT, jnp.float32)
     closed = jax.make_jaxpr(PROGRAMS[name])(x)
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        outputs = _driven(_run(closed.jaxpr, closed.consts, [x]))
+        outputs = evaluate(closed, [x], lambda *_: None, in_python=True)
     wanted = jax.tree.leaves(PROGRAMS[name](x))
     for got, want in zip(outputs, wanted, strict=True):
         assert close(got, want, "float32")
-
-
-def _driven(generator: Any) -> Any:
-    while True:
-        try:
-            next(generator)
-        except StopIteration as stop:
-            return stop.value

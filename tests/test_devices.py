@@ -26,7 +26,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 from tests import test_devices
 mesh = jax.make_mesh((3,), ("batch",))
 test_devices.compare(mesh)
-from jaxnet.verification import lines
+from jaxnet.verification.function import lines
 lines.LINE_BYTES = 0
 test_devices.compare(mesh)
 test_devices.count_turns(test_devices.automatic(mesh))

@@ -9,9 +9,9 @@ import pytest
 
 from jaxnet import Verdict, check_gradients
 from jaxnet.network import BOOK_NETWORK, mean_loss
-from jaxnet.verification import leaves, lines
-from jaxnet.verification.called_gradient import LeafByLeaf
-from jaxnet.verification.report import GradientReport
+from jaxnet.verification import GradientReport, point
+from jaxnet.verification.candidates.callables import LeafByLeaf
+from jaxnet.verification.function import lines
 from tests.problems import problem
 
 MISTAKE, PLACE = 1e-3, (4, 1)
@@ -20,7 +20,7 @@ MISTAKE, PLACE = 1e-3, (4, 1)
 @pytest.fixture
 def as_if_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """A small net is treated as a large one is."""
-    monkeypatch.setattr(leaves, "MANY", 0)
+    monkeypatch.setattr(point, "MANY", 0)
     monkeypatch.setattr(lines, "LINE_BYTES", 0)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from jaxnet.verification.noise import (
+from jaxnet.differences.noise import (
     COARSE_SPACING,
     coarse_spacing,
     noise_level,

@@ -111,4 +111,4 @@ def test_one_array_for_two_leaves() -> None:
     for other in (cosines, cosines.copy()):
         candidate = {"a": cosines, "b": other}
         report = check_gradients(loss, {"a": X, "b": X}, candidate)
-        assert any("a swap" in survivor for survivor in report.survivors)
+        assert any("a swap" in survivor for survivor in report.blind_spots)

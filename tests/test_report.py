@@ -69,21 +69,21 @@ def leaf(verdict: Verdict, passed: bool = False, **fields: Any) -> LeafReport:
 
 
 @EACH
-def test_json_and_back(name: str) -> None:
-    """Equal in every field, NaN and all, after the way to JSON and back."""
+def test_json_is_the_report(name: str) -> None:
+    """Every field of every record; NaN is null, and infinity a string."""
     report = made(name)
-    text = report.to_json()
-    again = GradientReport.from_json(text)
-    assert again.to_json() == text
-    assert str(again) == str(report)
-    assert (again.verdict, again.passed) == (report.verdict, report.passed)
-    for one, other in zip(again.leaves, report.leaves, strict=True):
-        for field in dataclasses.fields(one):
-            a, b = getattr(one, field.name), getattr(other, field.name)
-            assert type(a) is type(b)
-            assert a == b or (math.isnan(a) and math.isnan(b))
-    for field in dataclasses.fields(report)[1:]:
-        assert getattr(again, field.name) == getattr(report, field.name)
+    written = json.loads(report.to_json())
+    assert set(written) == {field.name for field in dataclasses.fields(report)}
+    for row, record in zip(written["leaves"], report.leaves, strict=True):
+        for field in dataclasses.fields(record):
+            value, got = getattr(record, field.name), row[field.name]
+            if isinstance(value, Verdict):
+                assert got == value.value
+            elif isinstance(value, float):
+                same = got is None if math.isnan(value) else float(got) == value
+                assert same
+            else:
+                assert got == (list(value) if isinstance(value, tuple) else value)
 
 
 @EACH
@@ -92,13 +92,6 @@ def test_json_holds_plain_values(name: str) -> None:
     leaves = json.loads(made(name).to_json())["leaves"]
     assert {x["verdict"] for x in leaves} <= {v.value for v in Verdict}
     assert all(isinstance(x["path"], str) for x in leaves)
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"leaves": [{}]}', "nonsense", "3"])
-def test_other_text_is_no_report(text: str) -> None:
-    """One line says so."""
-    with pytest.raises(ValueError, match=r"^`text`: expected GradientReport\.to_json"):
-        GradientReport.from_json(text)
 
 
 def test_raise_if_failed() -> None:
@@ -128,7 +121,7 @@ def test_a_table_of_long_names_fits_too() -> None:
         shape=(1024, 1024, 64, 64, 3),
     )
     report = GradientReport(
-        leaves=(long,), held=("['x']",) * 50, notes=("seen " * 50,), survivors=("s",)
+        leaves=(long,), held=("['x']",) * 50, notes=("seen " * 50,), blind_spots=("s",)
     )
     text = str(report)
     assert max(map(len, text.splitlines())) <= 100

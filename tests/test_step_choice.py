@@ -5,17 +5,17 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from jaxnet.verification.ladder import (
-    EPS,
+from jaxnet.differences.step_ladder import (
+    FINER,
     LEVELS,
     RATIO,
-    SHRINK,
     SMALLEST,
     STEPS,
     TIMES,
-    Slope,
-    slope,
+    DirectionalDerivative,
+    from_ladder,
 )
+from jaxnet.precision import DOUBLE
 
 Phi = Callable[[np.ndarray], np.ndarray]
 
@@ -35,14 +35,14 @@ SMOOTH: dict[str, tuple[Phi, float]] = {
 KINDS = pytest.mark.parametrize("kind", SMOOTH)
 
 
-def of(phi: Phi, noise: float = 0.0) -> Slope:
+def of(phi: Phi, noise: float = 0.0) -> DirectionalDerivative:
     """The slope of a function of the time, which rounds to float64 at least."""
     with np.errstate(all="ignore"):
         values = phi(TIMES)
-        return slope(values, max(noise, EPS * abs(float(values[0])) / 4))
+        return from_ladder(values, max(noise, DOUBLE * abs(float(values[0])) / 4))
 
 
-def is_within(found: Slope, true: float) -> bool:
+def is_within(found: DirectionalDerivative, true: float) -> bool:
     """Whether the truth lies within the bound."""
     return abs(found.central.value - true) <= found.central.bound
 
@@ -52,7 +52,7 @@ def test_the_truth_lies_within_the_bound(kind: str) -> None:
     """The bound is no guess: one bound holds, without any safety factor."""
     phi, true = SMOOTH[kind]
     found = of(phi)
-    assert found.central.settled
+    assert found.central.converged
     assert is_within(found, true)
     assert not found.has_kink
     assert not found.jump
@@ -63,7 +63,7 @@ def test_the_bound_is_narrow(kind: str) -> None:
     """What is lost is the rounding of phi over the step, and ε of the slope."""
     phi, true = SMOOTH[kind]
     found = of(phi)
-    lost = 64 * EPS * found.size / STEPS[0] + 1e3 * SMALLEST
+    lost = 64 * DOUBLE * found.size / STEPS[0] + 1e3 * SMALLEST
     assert found.central.bound <= lost + 1e-9 * abs(true)
 
 
@@ -76,11 +76,11 @@ def test_a_slope_off_by_a_thousandth_is_outside() -> None:
 
 def test_times_are_symmetric_and_shrink() -> None:
     """±h at every level, with one ratio, and 0 twice, all exact powers of two."""
-    forth, back = TIMES[2 : 2 + LEVELS], TIMES[2 + LEVELS :]
+    forward, backward = TIMES[2 : 2 + LEVELS], TIMES[2 + LEVELS :]
     assert (TIMES[:2] == 0).all()
-    assert (forth == -back).all()
-    assert (forth[:-1] == RATIO * forth[1:]).all()
-    assert (np.frexp(forth)[0] == 0.5).all()
+    assert (forward == -backward).all()
+    assert (forward[:-1] == RATIO * forward[1:]).all()
+    assert (np.frexp(forward)[0] == 0.5).all()
 
 
 def test_an_accidentally_tiny_difference_is_not_believed() -> None:
@@ -111,7 +111,7 @@ def test_the_plateau_of_a_chaotic_map_is_not_believed() -> None:
             x = 3.9 * x * (1 - x)
         return x
 
-    assert not of(phi).central.settled
+    assert not of(phi).central.converged
 
 
 def test_a_calm_large_step_must_agree_with_all_finer_ones() -> None:
@@ -145,7 +145,7 @@ def test_a_kink_beside_the_point_is_stepped_over(distance: float, side: int) -> 
     """|t - 2e-7| falls with slope 1 at 0: steps wider than 2e-7 say 0, and lie."""
     found = of(lambda t: np.abs(t - side * distance) + np.sin(t))
     assert is_within(found, 1.0 - side)
-    assert found.central.settled
+    assert found.central.converged
     assert not found.has_kink
 
 
@@ -157,7 +157,7 @@ def test_a_kink_at_the_point_has_two_slopes(left: float, right: float) -> None:
     found = of(lambda t: np.where(t < 0, left, right) * t + 0.3 + t**2)
     assert found.has_kink
     assert found.interval == pytest.approx(sorted((left, right)), abs=1e-6)
-    assert found.gap.value == pytest.approx(right - left, abs=1e-6)
+    assert found.one_sided.value == pytest.approx(right - left, abs=1e-6)
 
 
 def test_no_kink_where_the_slopes_are_one() -> None:
@@ -184,9 +184,9 @@ def test_a_kink_a_hair_away_is_no_jump() -> None:
     assert not of(lambda t: np.abs(t - 1e-12)).jump
 
 
-def finer(phi: Phi) -> Slope:
+def finer(phi: Phi) -> DirectionalDerivative:
     """The slope by the finer ladder."""
-    return slope(phi(SHRINK * TIMES), 1e-16, SHRINK)
+    return from_ladder(phi(FINER * TIMES), 1e-16, FINER)
 
 
 def test_a_finer_ladder_for_what_changes_fast() -> None:
@@ -195,15 +195,15 @@ def test_a_finer_ladder_for_what_changes_fast() -> None:
     def fast(t: np.ndarray) -> np.ndarray:
         return np.sin(0.3 + 1e8 * t)
 
-    assert not of(fast).central.settled
-    assert finer(fast).central.settled
+    assert not of(fast).central.converged
+    assert finer(fast).central.converged
     assert is_within(finer(fast), 1e8 * np.cos(0.3))
 
 
 def test_a_staircase_settles_on_no_finer_ladder() -> None:
-    """Flat on its treads, which is no slope of 0."""
+    """Flat on its stairs, which is no slope of 0."""
     found = finer(lambda t: np.round(1e9 * np.sin(0.3 + t)) / 1e9)
-    assert not found.central.settled
+    assert not found.central.converged
 
 
 def test_the_smallest_numbers_have_a_floor() -> None:
@@ -222,14 +222,14 @@ def test_steps_outside_the_domain_are_left_out() -> None:
     with np.errstate(invalid="ignore"):
         found = of(lambda t: np.sqrt(1e-3 + t))
     assert is_within(found, 0.5 * 1e-3**-0.5)
-    assert found.central.settled
+    assert found.central.converged
 
 
 def test_nothing_finite_gives_no_slope() -> None:
-    """An infinite bound, and nothing settled."""
+    """An infinite bound, and nothing converged."""
     found = of(lambda t: np.where(t == 0, 1.0, np.nan))
     assert found.central.bound == np.inf
-    assert not found.central.settled
+    assert not found.central.converged
 
 
 def test_noise_widens_the_bound_as_much_as_it_harms() -> None:
@@ -239,7 +239,7 @@ def test_noise_widens_the_bound_as_much_as_it_harms() -> None:
         excess = []
         for _ in range(200):
             values = np.sin(0.3 + TIMES) + noise * random.standard_normal(TIMES.size)
-            found = slope(values, noise).central
+            found = from_ladder(values, noise).central
             excess.append(abs(found.value - np.cos(0.3)) / found.bound)
         assert max(excess) <= 4
         assert np.mean(np.array(excess) > 1) <= 0.02
@@ -252,6 +252,6 @@ def test_noise_that_is_not_told_is_caught_here() -> None:
     outside = 0
     for _ in range(100):
         values = np.sin(0.3 + TIMES) + 1e-6 * random.standard_normal(TIMES.size)
-        found = slope(values, 0.0).central
+        found = from_ladder(values, 0.0).central
         outside += abs(found.value - np.cos(0.3)) > 4 * found.bound
     assert outside >= 1

@@ -37,13 +37,13 @@ PARAMS = {
 def test_survivors_name_what_a_point_cannot_show() -> None:
     """A batch of 1, and images of zeros; five random images show everything."""
     random = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
-    assert check_gradients(network_loss(random), PARAMS).survivors == ()
-    (one,) = check_gradients(network_loss(random[:1]), PARAMS).survivors
+    assert check_gradients(network_loss(random), PARAMS).blind_spots == ()
+    (one,) = check_gradients(network_loss(random[:1]), PARAMS).blind_spots
     assert one == "forgetting 1/N: the data are a batch of 1"
     blank = check_gradients(network_loss(0 * random), PARAMS)
-    assert "any factor on ['weight']: its gradient is 0 here" in blank.survivors
-    assert not any("bias" in text for text in blank.survivors)
-    assert f"this point cannot show: {blank.survivors[0]}" in str(blank)
+    assert "any factor on ['weight']: its gradient is 0 here" in blank.blind_spots
+    assert not any("bias" in text for text in blank.blind_spots)
+    assert f"this point cannot show: {blank.blind_spots[0]}" in str(blank)
 
 
 def test_survivors_name_symmetric_and_equal_leaves() -> None:
@@ -51,10 +51,10 @@ def test_survivors_name_symmetric_and_equal_leaves() -> None:
     square, other = np.eye(3, dtype=np.float32) + 1, np.ones((3, 3), np.float32)
     pair = {"a": square, "b": square.copy(), "c": np.triu(square)}
     found = check_gradients(lambda p: sum(jnp.sum(x**2) for x in p.values()), pair)
-    assert "a transposition in ['a']" in found.survivors
-    assert "a swap with another leaf of its shape in ['b']" in found.survivors
-    assert "a transposition in ['c']" not in found.survivors
-    assert check_gradients(lambda x: jnp.sum(x**3 * X), other).survivors == ()
+    assert "a transposition in ['a']" in found.blind_spots
+    assert "a swap with another leaf of its shape in ['b']" in found.blind_spots
+    assert "a transposition in ['c']" not in found.blind_spots
+    assert check_gradients(lambda x: jnp.sum(x**3 * X), other).blind_spots == ()
 
 
 def test_survivors_cost_no_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +67,7 @@ def test_survivors_cost_no_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert check_gradients(loss, X, 2 * X).passed
     with_survivors = len(calls)
-    monkeypatch.setattr(check, "survivors", lambda *anything: ())
+    monkeypatch.setattr(check, "blind_spots", lambda *anything: ())
     assert check_gradients(loss, X, 2 * X).passed
     assert len(calls) == 2 * with_survivors
 

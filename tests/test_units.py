@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxnet import Verdict, check_gradients
-from jaxnet.verification.leaves import units
+from jaxnet.verification.directions import units
 
 
 def awkward(dtype: str) -> np.ndarray:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jaxnet.verification import GradientReport, Verdict
+from jaxnet.verification import Verdict
 
 experiment: Any = importlib.import_module("experiments.verify_gradients")
 
@@ -19,10 +19,10 @@ class Outcome:
     def __init__(self, code: Any, text: str, out: Path) -> None:
         self.code, self.text, self.out = code, text, out
 
-    def reports(self) -> list[GradientReport]:
+    def reports(self) -> list[dict[str, Any]]:
         """The reports of the untrained and the trained point, from the JSON file."""
         written = json.loads((self.out / "verify_gradients.json").read_text())
-        return [GradientReport.from_json(json.dumps(x)) for x in written.values()]
+        return list(written.values())
 
 
 @pytest.fixture
@@ -48,13 +48,13 @@ def test_all_three_routes_pass(run):
     assert outcome.code == 0
     assert outcome.text.count("PASSED: autodiff, backprop, numerical are right") == 2
     for report in outcome.reports():
-        assert report.verdict is Verdict.AGREE
-        assert {x.candidate for x in report.leaves} == {
+        assert {x["verdict"] for x in report["leaves"]} == {Verdict.AGREE.value}
+        assert {x["candidate"] for x in report["leaves"]} == {
             "backprop",
             "autodiff",
             "numerical",
         }
-        assert max(x.resolution for x in report.leaves) <= 1e-2
+        assert max(x["resolution"] for x in report["leaves"]) <= 1e-2
     figure = (outcome.out / "verify_gradients.png").read_bytes()
     assert figure.startswith(b"\x89PNG")
     assert len(figure) > 5000
@@ -66,7 +66,7 @@ def test_a_planted_mistake_fails(run):
     assert outcome.code == 1
     assert outcome.text.count("FAILED: zero-b1 is 0, not ") == 2
     assert "all zero" in outcome.text
-    assert {x.odd_one_out for x in outcome.reports()} == {"zero-b1"}
+    assert {x["odd_one_out"] for x in outcome.reports()} == {"zero-b1"}
 
 
 def test_the_book_s_own_pair_fails(run):
@@ -75,10 +75,10 @@ def test_the_book_s_own_pair_fails(run):
     assert outcome.code == 1
     assert "the loss adds 1e-07" in outcome.text
     for report in outcome.reports():
-        assert report.odd_one_out == "y - t"
-        wrong = [x for x in report.leaves if x.candidate == "y - t"]
-        assert all(x.verdict is Verdict.DISAGREE for x in wrong)
-        assert all(x.passed for x in report.leaves if x not in wrong)
+        assert report["odd_one_out"] == "y - t"
+        wrong = [x for x in report["leaves"] if x["candidate"] == "y - t"]
+        assert {x["verdict"] for x in wrong} == {Verdict.DISAGREE.value}
+        assert all(x["passed"] for x in report["leaves"] if x not in wrong)
 
 
 def test_mistakes_are_counted(run, monkeypatch):

@@ -4,8 +4,7 @@ from typing import Any
 
 from experiments.checkers.checker import Answer, Checker, Settings
 from experiments.checkers.question import LossTask, Question
-from jaxnet.verification import Verdict, check_gradients
-from jaxnet.verification.rules import check_jvp, check_vjp
+from jaxnet.verification import Verdict, check_gradients, check_jvp, check_vjp
 
 
 def jaxnet() -> Checker:
@@ -23,6 +22,6 @@ def _checked(question: Question, subject: Any, settings: Settings) -> Answer:
         report = check(task.function, *task.args, **settings)
     worst = report.worst
     note = f"{worst.verdict.value} {worst.place} {worst.cause}".strip()
-    failed = {leaf.verdict for leaf in report.leaves if not leaf.passed}
+    failed = {record.verdict for record in report.records if not record.passed}
     undecided = bool(failed) and failed <= {Verdict.UNRESOLVED, Verdict.UNINFORMATIVE}
     return Answer(report.passed, note, report.evaluations, undecided)

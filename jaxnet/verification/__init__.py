@@ -1,11 +1,14 @@
 """The verifier: whether a gradient is right, and if not, where and why."""
 
 from jaxnet.verification.check import check_gradients
-from jaxnet.verification.report import GradientMismatch, GradientReport, LeafReport
-from jaxnet.verification.rules import check_jvp, check_vjp
-from jaxnet.verification.verdict import Verdict
+from jaxnet.verification.report.demand_report import DemandReport
+from jaxnet.verification.report.gradient_report import GradientMismatch, GradientReport
+from jaxnet.verification.report.leaf_report import LeafReport
+from jaxnet.verification.report.verdict import Verdict
+from jaxnet.verification.rules.check_rule import check_jvp, check_vjp
 
 __all__ = [
+    "DemandReport",
     "GradientMismatch",
     "GradientReport",
     "LeafReport",

@@ -1,22 +1,45 @@
-"""Directions in one leaf along which a derivative is looked at.
+"""Directions in one leaf, along which a derivative is taken.
 
-A direction is v_i = (m_i / 64) s_i with whole multipliers m_i in -127…127 and s_i a
-power of two near the size of the coordinate: t v_i is then exact for the ladder's t.
+A direction is v_i = (m_i / 64) u_i with whole multipliers m_i in -127…127 and u_i the
+unit of the coordinate, a power of two: x + t v_i is then exact for the ladder's t.
 Multipliers are drawn again when needed, never kept: a large leaf costs no memory.
 """
 
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
 
 import numpy as np
-from jaxtyping import Int8
+from jaxtyping import Float, Int8
 
-from jaxnet.verification.leaves import CHUNK, Leaf, largest_size, units
+from jaxnet.array_types import Array
+from jaxnet.verification.point import CHUNK, Leaf, Reals, largest_size
 
 ONE = 64
-"""The multiplier that stands for 1."""
+"""The multiplier that stands for 1: halfway up what an int8 holds, in powers of two."""
 
 Multipliers = Int8[np.ndarray, "*shape"]
+Wide = Float[Array, "..."] | np.float64
+
+
+def units(values: Any, floor: Any, xp: ModuleType = np) -> Wide:
+    """The unit in which each coordinate moves: a power of two near its size.
+
+    xp: numpy, or jax.numpy within a traced program.
+    """
+    wide = xp.asarray(values, np.float64)
+    return power_below(xp.maximum(xp.abs(wide), floor), xp)
+
+
+def power_below(size: Wide, xp: ModuleType = np) -> Wide:
+    """The power of two at or just below each positive number, exactly.
+
+    The mantissa m of frexp lies in [½, 1), so size / 2m is a power of two and the
+    division does not round.
+    """
+    powers: Wide = size / (2 * xp.frexp(size)[0])
+    return powers
 
 
 @dataclass(frozen=True)
@@ -38,21 +61,13 @@ class Direction:
         """One whole number a coordinate."""
         name = zlib.crc32(self.leaf.path.encode())
         random = np.random.default_rng([*self.seed, name, self.number])
-        drawn = random.integers(-ONE, ONE, self.leaf.values.size, np.int8)
+        drawn = random.integers(-ONE, ONE, self.leaf.size, np.int8)
         drawn += np.where(drawn < 0, np.int8(1 - ONE), np.int8(ONE))
         drawn[: self.start] = 0
         if self.stop is not None:
             drawn[self.stop :] = 0
         drawn[list(self.left_out)] = 0
         return drawn.reshape(self.leaf.values.shape)
-
-    def part(self, start: int, stop: int) -> "Direction":
-        """The same multipliers on fewer coordinates."""
-        return replace(self, start=start, stop=stop)
-
-    def without(self, left_out: tuple[int, ...]) -> "Direction":
-        """The same multipliers, 0 on some coordinates."""
-        return replace(self, left_out=left_out)
 
 
 @dataclass(frozen=True)
@@ -62,45 +77,61 @@ class Coordinate:
     leaf: Leaf
     flat: int
 
+    @property
+    def index(self) -> tuple[int, ...]:
+        """The caller's index of it."""
+        return self.leaf.index(self.flat)
+
     def multipliers(self) -> Multipliers:
         """64, which stands for 1, at the coordinate."""
-        values = np.zeros(self.leaf.values.size, np.int8)
+        values = np.zeros(self.leaf.size, np.int8)
         values[self.flat] = ONE
         return values.reshape(self.leaf.values.shape)
 
 
 @dataclass(frozen=True, eq=False)
-class Chosen:
-    """Multipliers that are given."""
+class GivenDirection:
+    """Signs that are given: each coordinate moves by plus or minus its unit, or not."""
 
     leaf: Leaf
-    given: Multipliers
+    signs: Reals
 
     def multipliers(self) -> Multipliers:
-        """As given."""
-        return self.given
+        """64 times the signs."""
+        return np.asarray(ONE * self.signs, np.int8)
 
 
-AnyDirection = Direction | Coordinate | Chosen
+AnyDirection = Direction | Coordinate | GivenDirection
 
 
-def along(gradient: np.ndarray, direction: AnyDirection) -> float:
+def step_size(direction: AnyDirection) -> float:
+    """By how much a coordinate moves, so that derivatives are with respect to it."""
+    if not isinstance(direction, Coordinate):
+        return 1.0
+    leaf = direction.leaf
+    return float(units(leaf.values.reshape(-1)[direction.flat], leaf.floor))
+
+
+def along(gradient: Reals, direction: AnyDirection) -> float:
     """Σ gᵢ vᵢ in float64."""
     if isinstance(direction, Coordinate):
-        value = float(gradient.reshape(-1)[direction.flat])
-        return value * direction.leaf.size(direction.flat)
+        return float(gradient.reshape(-1)[direction.flat]) * step_size(direction)
     return _weighted(gradient, direction.multipliers(), direction.leaf, 0.0)
 
 
-def norm_along(gradient: np.ndarray, direction: AnyDirection) -> float:
+def norm_along(gradient: Reals, direction: AnyDirection) -> float:
     """√Σ (gᵢ vᵢ)²: what Σ gᵢ vᵢ is for signs that neither help nor cancel."""
     if isinstance(direction, Coordinate):
         return abs(along(gradient, direction))
-    return norm(gradient, direction.multipliers(), direction.leaf)
+    return _norm(gradient, direction.multipliers(), direction.leaf)
 
 
-def norm(gradient: np.ndarray, multipliers: Multipliers, leaf: Leaf) -> float:
-    """√Σ (gᵢ vᵢ)² with vᵢ given by its multipliers."""
+def norm(gradient: Reals, leaf: Leaf) -> float:
+    """√Σ (gᵢ uᵢ)² over all coordinates, each in its unit."""
+    return _norm(gradient, np.full(leaf.values.shape, ONE, np.int8), leaf)
+
+
+def _norm(gradient: Reals, multipliers: Multipliers, leaf: Leaf) -> float:
     largest = largest_size(gradient) * leaf.largest
     if not largest or not np.isfinite(largest):
         return largest
@@ -108,12 +139,12 @@ def norm(gradient: np.ndarray, multipliers: Multipliers, leaf: Leaf) -> float:
 
 
 def _weighted(
-    gradient: np.ndarray, multipliers: Multipliers, leaf: Leaf, scale: float
+    gradient: Reals, multipliers: Multipliers, leaf: Leaf, scale: float
 ) -> float:
     """Σ gᵢ vᵢ, or with a scale Σ (gᵢ vᵢ / scale)²."""
     total = 0.0
     flat = [a.reshape(-1) for a in (gradient, multipliers, leaf.values)]
-    for i in range(0, leaf.values.size, CHUNK):
+    for i in range(0, leaf.size, CHUNK):
         g, m, x = (a[i : i + CHUNK].astype(np.float64) for a in flat)
         terms = g * (m / ONE) * units(x, leaf.floor)
         terms = terms / scale if scale else terms

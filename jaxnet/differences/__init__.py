@@ -1,0 +1,1 @@
+"""Derivatives from values alone: one difference, and ladders of them with bounds."""

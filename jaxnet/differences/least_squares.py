@@ -1,0 +1,83 @@
+"""The derivative of a function that rounds coarsely, fitted to many values on a line.
+
+Eight bits of mantissa leave no two steps that agree, so no ladder. But their rounding
+averages out: the odd part (phi(t) - phi(-t)) / 2 is fitted by a t + b t³, the even part
+by c + d |t| + e t², which is a kink where d is not 0. The residuals tell the noise.
+"""
+
+import numpy as np
+from jaxtyping import Float
+
+from jaxnet.differences.step_ladder import (
+    NO_ESTIMATE,
+    SMALLEST,
+    DirectionalDerivative,
+    Estimate,
+)
+
+WIDEST = 0.25
+"""How far from 0, relative to the size of the coordinates…"""
+
+PAIRS = 128
+"""…and at how many t on each side: rounding averages out by their root, to 1/11."""
+
+GOLDEN = (5**0.5 - 1) / 2
+"""Multiples of it, modulo 1, fill the side evenly and in no rhythm with the steps of
+the staircase that rounding makes."""
+
+SIDE = WIDEST * ((0.5 + GOLDEN * np.arange(PAIRS)) % 1)
+FIT_TIMES = np.concatenate([SIDE, -SIDE])
+
+LEAST_USABLE = PAIRS // 4
+"""So many finite pairs are needed, a factor 2 of the error that all would have."""
+
+DEVIATIONS = 4.0
+"""A bound in standard deviations: neighbours on one stair are not independent."""
+
+FEW_STAIRS = 16
+"""So few values along the whole line say that it crosses hardly any stair."""
+
+Values = Float[np.ndarray, " values"]
+
+
+def from_fit(values: Values, precision: float) -> DirectionalDerivative:
+    """From phi at `FIT_TIMES`, of a function that rounds to ε = `precision`."""
+    forward, backward = values[:PAIRS], values[PAIRS:]
+    usable = np.isfinite(forward) & np.isfinite(backward)
+    finite = values[np.isfinite(values)]
+    size = float(np.max(np.abs(finite), initial=0.0))
+    t, forward, backward = SIDE[usable], forward[usable], backward[usable]
+    if len(t) < LEAST_USABLE:
+        return DirectionalDerivative(NO_ESTIMATE, NO_ESTIMATE, 0.0, size)
+    odd, even = (forward - backward) / 2, (forward + backward) / 2
+    cubic, error = _coefficient(odd, [t, t**3])
+    quintic, _ = _coefficient(odd, [t, t**3, t**5])
+    truncation = max(abs(quintic - cubic) - error / 2, 0.0)
+    kink, doubt = _coefficient(even, [t, np.ones_like(t), t**2])
+    floor = (SMALLEST + _stair(finite, precision)) / WIDEST
+    return DirectionalDerivative(
+        central=Estimate(cubic, error + truncation + floor, True),
+        one_sided=Estimate(2 * kink, 2 * doubt + floor, True),
+        jump=0.0,
+        size=size,
+    )
+
+
+def _stair(values: Values, precision: float) -> float:
+    """An ulp of values that are few and rounded themselves: it may hide a slope."""
+    ulps = 2 * np.frexp(values)[0] / precision
+    if (ulps % 1).any() or len(np.unique(values)) > FEW_STAIRS:
+        return 0.0
+    return precision * float(np.max(np.abs(values)))
+
+
+def _coefficient(values: Values, basis: list[Values]) -> tuple[float, float]:
+    """The factor of the first function of a basis, by least squares, and its error."""
+    matrix = np.stack(basis, axis=1)
+    scale = float(np.max(np.abs(values))) or 1.0
+    inverse = np.linalg.pinv(matrix)
+    factors = inverse @ (values / scale)
+    residual = values / scale - matrix @ factors
+    variance = float(residual @ residual) / (len(values) - len(basis))
+    error = DEVIATIONS * variance**0.5 * float(np.linalg.norm(inverse[0]))
+    return float(scale * factors[0]), float(scale * error)

@@ -1,0 +1,1 @@
+"""The gradients that are checked, and what rounding may do to them."""

@@ -1,0 +1,207 @@
+"""The gradients to be checked, fitted to the point, and how finely they can be."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxnet.array_types import PyTree
+from jaxnet.input_checks import complaint, describe, first_line
+from jaxnet.precision import eps
+from jaxnet.verification.candidates.callables import CalledGradient, LeafByLeaf
+from jaxnet.verification.function.objective import Objective
+from jaxnet.verification.function.program import Program
+from jaxnet.verification.point import Leaf, Point, Reals, is_inexact, real_view
+from jaxnet.verification.report.leaf_report import LeafReport
+from jaxnet.verification.report.verdict import Verdict
+
+Gradient = Sequence[Any]
+"""An array of reals for each moving leaf, or None; to read one may compute it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One gradient: an array of reals for each moving leaf.
+
+    gradient: None for a leaf that it does not fit, or where it gives two values.
+    dtypes: of each leaf as it came.
+    faults: a MALFORMED record for each place where it does not fit.
+    is_autodiff: whether it is the default, jax.grad of the loss by the verifier.
+    program: what a callable computes, where it could be traced.
+    """
+
+    name: str
+    source: Any
+    gradient: Gradient
+    dtypes: tuple[Any, ...]
+    faults: tuple[LeafReport, ...] = ()
+    is_autodiff: bool = False
+    program: Program | None = None
+
+    @classmethod
+    def of(
+        cls, name: str, source: Any, objective: Objective, is_autodiff: bool = False
+    ) -> "Candidate":
+        """Evaluate (a callable, twice) and fit to the moving leaves."""
+        point = objective.point
+        if not is_function(source, point):
+            return cls(name, source, *_fitted(name, source, point))
+        called = CalledGradient(source, objective)
+        try:
+            tree, repeats = called.twice()
+        except Exception as error:  # the caller's function
+            return cls(name, source, *_raising(name, error, point))
+        gradient, dtypes, faults = _fitted(name, tree, point)
+        if not repeats:
+            gradient = [None] * len(point.leaves)
+        elif point.are_many:
+
+            def again() -> Gradient:
+                tree = called.again()
+                if tree is None:
+                    return [None] * len(point.leaves)
+                return _fitted(name, tree, point)[0]
+
+            gradient = LeafByLeaf(again, len(point.leaves))
+        program = called.program
+        return cls(name, source, gradient, dtypes, faults, is_autodiff, program)
+
+    def at(self, point: Point, objective: Objective) -> "Candidate | None":
+        """The candidate at another point; None if it is not a callable."""
+        if not is_function(self.source, point):
+            return None
+        try:
+            tree = CalledGradient(self.source, objective).at(point)
+            fitted = _fitted(self.name, tree, point)
+        except Exception as error:  # the caller's function
+            fitted = _raising(self.name, error, point)
+        rest = self.is_autodiff, self.program
+        return Candidate(self.name, self.source, *fitted, *rest)
+
+    def array(self, leaf: Leaf) -> Reals:
+        """The gradient with respect to one leaf that has one."""
+        gradient = self.gradient[leaf.number]
+        assert gradient is not None
+        return gradient
+
+    def gives(self, leaf: Leaf) -> bool:
+        """Whether it has an array of the leaf's shape and kind, the same each time."""
+        return self.gradient[leaf.number] is not None
+
+    def changes(self, leaf: Leaf) -> bool:
+        """Whether it has one that was another when it was computed again."""
+        fits = all(fault.path != leaf.path for fault in self.faults)
+        return fits and not self.gives(leaf)
+
+    def eps(self, number: int) -> float:
+        """ε of the dtype that leaf `number` came in, or of a coarser one inside."""
+        inside = self.program.precision if self.program else 0.0
+        return max(eps(self.dtypes[number]), inside)
+
+
+def claims(candidates: Any, objective: Objective, autodiff: Any) -> list[Candidate]:
+    """The candidates of a call, evaluated; by default autodiff."""
+    if candidates is None:
+        return [Candidate.of("autodiff", autodiff, objective, is_autodiff=True)]
+    named = _named(candidates, objective.point)
+    return [Candidate.of(name, source, objective) for name, source in named.items()]
+
+
+def _named(candidates: Any, point: Point) -> dict[str, Any]:
+    """Candidates by name: a bare pytree or callable is one."""
+    is_named = isinstance(candidates, dict) and (
+        any(is_function(value, point) for value in candidates.values())
+        or all(
+            jax.tree.structure(value) == point.structure
+            for value in candidates.values()
+        )
+        or not _shares_paths(candidates, point)
+    )
+    if not is_named:
+        return {"candidate": candidates}
+    if not candidates:
+        fix = "name at least one gradient, or pass None for jax.grad"
+        raise ValueError(complaint("candidates", "name -> gradient", "{}", fix))
+    return {str(name): value for name, value in candidates.items()}
+
+
+def is_function(source: Any, point: Point) -> bool:
+    """Whether a candidate is to be called: a gradient may be a callable pytree."""
+    flat = jax.tree_util.tree_leaves_with_path(source)
+    given = {jax.tree_util.keystr(path): leaf for path, leaf in flat}
+    is_gradient = all(is_inexact(given.get(leaf.path)) for leaf in point.leaves)
+    return callable(source) and not is_gradient
+
+
+def _shares_paths(candidates: Any, point: Point) -> bool:
+    """Whether a dict is itself the gradient: it has a path of the parameters."""
+    flat = jax.tree_util.tree_flatten_with_path(candidates)[0]
+    given = {jax.tree_util.keystr(path) for path, _ in flat}
+    top = {leaf.path.split("]")[0] for leaf in point.leaves}
+    return bool(given & {leaf.path for leaf in point.leaves}) or bool(
+        {path.split("]")[0] for path in given} & (top - {""})
+    )
+
+
+Fitted = tuple[Gradient, tuple[Any, ...], tuple[LeafReport, ...]]
+"""The arrays, their dtypes, and where the tree does not fit."""
+
+
+def _fitted(name: str, tree: PyTree, point: Point) -> Fitted:
+    flat = jax.tree_util.tree_flatten_with_path(tree)[0]
+    given = {jax.tree_util.keystr(path): value for path, value in flat}
+    gradient, dtypes, faults = list[Reals | None](), [], []
+    for leaf in point.leaves:
+        value = given.pop(leaf.path, None)
+        fault = _fault(name, leaf, value)
+        faults += [fault] if fault else []
+        gradient.append(None if fault else _reals(leaf, value))
+        dtypes.append(np.float64 if fault else np.asarray(value).dtype)
+    for path in given.keys() - set(point.held):
+        cause = f"a leaf that params do not have: {describe(given[path])}"
+        faults.append(_malformed(name, path, np.shape(given[path]), cause))
+    return gradient, tuple(dtypes), tuple(faults)
+
+
+def _raising(name: str, error: Exception, point: Point) -> Fitted:
+    cause = f"raised {first_line(error, 200)}"
+    faults = [_malformed(name, x.path, x.shape, cause) for x in point.leaves]
+    return [None] * len(faults), (np.float64,) * len(faults), tuple(faults)
+
+
+def _reals(leaf: Leaf, value: Any) -> Reals:
+    """Derivatives with respect to each real number: of x and y, g is ∂/∂x - i ∂/∂y."""
+    return real_view(np.conj(value)) if leaf.is_complex else np.asarray(value)
+
+
+def _fault(name: str, leaf: Leaf, value: Any) -> LeafReport | None:
+    if value is None:
+        return _malformed(name, leaf.path, leaf.shape, "missing: no gradient here")
+    array = np.asarray(value)
+    if not is_inexact(array) or (np.iscomplexobj(array) != leaf.is_complex):
+        wanted = "complex" if leaf.is_complex else "real floating"
+        cause = f"dtype {array.dtype}, expected {wanted} numbers"
+        return _malformed(name, leaf.path, leaf.shape, cause)
+    if array.shape != leaf.shape:
+        cause = f"shape {array.shape}, expected {leaf.shape}"
+        return _malformed(name, leaf.path, leaf.shape, cause)
+    wide = array if array.dtype.itemsize >= 4 else array.astype(np.float32)
+    bad = np.argwhere(~np.isfinite(wide))
+    if len(bad):
+        index = tuple(int(i) for i in bad[0])
+        cause = f"{wide[index]} in {len(bad)} of {array.size} entries"
+        return _malformed(name, leaf.path, leaf.shape, cause, index)
+    return None
+
+
+def _malformed(
+    name: str,
+    path: str,
+    shape: tuple[int, ...],
+    cause: str,
+    index: tuple[int, ...] | None = None,
+) -> LeafReport:
+    verdict = Verdict.MALFORMED
+    return LeafReport(path, name, tuple(shape), verdict, False, index, cause=cause)

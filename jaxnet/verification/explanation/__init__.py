@@ -1,0 +1,1 @@
+"""Words about a verdict; nothing here can change one."""

@@ -1,0 +1,73 @@
+"""The words behind a verdict: what the numbers confirm, then what the program shows."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from jaxnet.input_checks import first_line
+from jaxnet.verification.candidates.candidate import Candidate
+from jaxnet.verification.context import Context
+from jaxnet.verification.explanation.causes import WrongLeaf, causes
+from jaxnet.verification.explanation.guards import Unguarded, forgotten_guard
+from jaxnet.verification.explanation.suspects import axis_sizes, suspects
+from jaxnet.verification.explanation.switches import switches_beside
+from jaxnet.verification.leaf.probes import LeafProbes
+from jaxnet.verification.report.leaf_report import LeafReport
+from jaxnet.verification.report.verdict import Verdict
+
+MOST_NAMED = 3
+"""How many suspects or switches are named: more is no hint."""
+
+
+@dataclass(frozen=True)
+class Explainer:
+    """Finds words for reports about one objective; what serves several is kept."""
+
+    context: Context
+
+    def explained(
+        self, report: LeafReport, candidate: Candidate, probes: LeafProbes
+    ) -> LeafReport:
+        """The report, with why its verdict is what it is among its words.
+
+        An explanation runs the caller's program in ways of its own. Where that fails,
+        the words say so, and the verdict stands.
+        """
+        try:
+            words = self._words(report, candidate, probes)
+        except Exception as error:  # the caller's program
+            words = [f"the explanation failed: {first_line(error)}"]
+        return replace(report, cause="; ".join(filter(None, [report.cause, *words])))
+
+    def _words(
+        self, report: LeafReport, candidate: Candidate, probes: LeafProbes
+    ) -> list[str]:
+        objective = self.context.objective
+        if report.verdict is Verdict.NONDIFFERENTIABLE:
+            if objective.program is None or report.worst_index is None:
+                return []
+            flat = probes.leaf.flat_index(report.worst_index)
+            found = switches_beside(objective, probes.leaf, flat)[:MOST_NAMED]
+            return ["switching: " + ", ".join(found)] if found else []
+        if report.verdict is Verdict.DISAGREE:
+            wrong = WrongLeaf.of(self.context, probes, candidate, self._sizes)
+            guard = forgotten_guard(wrong, self._unguarded)
+            program = objective.program
+            named = suspects(program)[:MOST_NAMED] if program else []
+            suspicion = "suspect " + " and ".join(named) if named else ""
+            return [guard or next(causes(wrong), ""), suspicion]
+        return []
+
+    @cached_property
+    def _unguarded(self) -> Unguarded | None:
+        """The gradient without the small constants that the loss adds, if it does."""
+        return Unguarded.of(self.context.objective)
+
+    @cached_property
+    def _sizes(self) -> dict[int, str]:
+        """Axis sizes of the data and the parameters, and where they are."""
+        program, point = self.context.objective.program, self.context.point
+        sizes = axis_sizes(program) if program else {}
+        for leaf in point.leaves:
+            for axis, size in enumerate(leaf.shape):
+                sizes.setdefault(size, f"axis {axis} of {leaf.name}")
+        return {size: where for size, where in sizes.items() if size > 1}

@@ -1,0 +1,1 @@
+"""The function that is differentiated: its values, and what its program does."""

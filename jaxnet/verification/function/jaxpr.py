@@ -1,0 +1,400 @@
+"""A jaxpr: read, and evaluated with a hook that sees every equation."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+Hook = Callable[[Any, list[Any]], list[Any] | None]
+"""Takes an equation and its inputs; gives its outputs, or None to evaluate it as it is.
+
+It is asked before an equation is entered, so it can replace a whole loop or custom
+rule. To keep an equation whole (a custom rule with its derivative), it gives `bind`.
+"""
+
+Run = Callable[[Any, Sequence[Any]], list[Any]]
+"""Evaluates a jaxpr that stands in an equation."""
+
+Chosen = Callable[[Any, Any], None]
+"""Told an equation and what it chose: the branch of a cond, the test of a while."""
+
+MOST_ROUNDS = 1000
+"""Rounds of a while loop that are followed in Python, where an equation takes some
+0.1 ms: a solver needs fewer, and an endless loop still ends within seconds."""
+
+# ------------------------------------------------------------------------- the reader
+
+
+def is_literal(variable: Any) -> bool:
+    """Whether an input of an equation is a number written into the program."""
+    return hasattr(variable, "val")
+
+
+def opened(jaxpr: Any) -> Any:
+    """The jaxpr of a closed one."""
+    return getattr(jaxpr, "jaxpr", jaxpr)
+
+
+def sub_jaxprs(equation: Any) -> Iterator[Any]:
+    """The jaxprs that an equation runs, closed ones with their constants."""
+    for value in equation.params.values():
+        for item in value if isinstance(value, tuple | list) else (value,):
+            if hasattr(opened(item), "eqns"):
+                yield item
+
+
+def every_equation(jaxpr: Any) -> Iterator[Any]:
+    """All equations, an outer one before those inside it."""
+    for equation in opened(jaxpr).eqns:
+        yield equation
+        for inner in sub_jaxprs(equation):
+            yield from every_equation(inner)
+
+
+def enclosing(jaxpr: Any) -> dict[int, Any]:
+    """The equation in which another one stands, by the id of the inner one."""
+    return {
+        id(e): outer
+        for outer in every_equation(jaxpr)
+        for inner in sub_jaxprs(outer)
+        for e in opened(inner).eqns
+    }
+
+
+def source_line(equation: Any) -> str:
+    """File, line and function that made an equation; empty where unknown."""
+    from jax.extend import source_info_util  # 80 ms, wanted by few runs
+
+    return source_info_util.summarize(equation.source_info)
+
+
+def dependent(jaxpr: Any, moving: Sequence[bool]) -> list[Any]:
+    """The equations that depend on the moving inputs, an outer one before its inner."""
+    return _dependence(jaxpr, moving)[0]
+
+
+def dependent_outputs(jaxpr: Any, moving: Sequence[bool]) -> list[bool]:
+    """Which outputs depend on the moving inputs."""
+    return _dependence(jaxpr, moving)[1]
+
+
+Dependence = tuple[list[Any], list[bool]]
+"""The equations and the outputs that depend on what moves."""
+
+
+def _dependence(jaxpr: Any, moving: Sequence[bool]) -> Dependence:
+    jaxpr = opened(jaxpr)
+    known = {v for v, moves in zip(jaxpr.invars, moving, strict=True) if moves}
+
+    def moves(variable: Any) -> bool:
+        return not is_literal(variable) and variable in known
+
+    found = []
+    for equation in jaxpr.eqns:
+        inputs = [moves(v) for v in equation.invars]
+        if any(inputs):
+            inner, outputs = _dependence_within(equation, inputs)
+            found += [equation, *inner]
+            known |= {v for v, m in zip(equation.outvars, outputs, strict=True) if m}
+    return found, [moves(v) for v in jaxpr.outvars]
+
+
+def _dependence_within(equation: Any, moving: list[bool]) -> Dependence:
+    """All that an equation runs depends, unless its operands are known to line up."""
+    inner = list(sub_jaxprs(equation))
+    if equation.primitive.name in ("scan", "while"):
+        return _dependence_of_loop(Loop.of(equation), moving)
+    if equation.primitive.name == "cond":
+        parts = [_dependence(branch, moving[1:]) for branch in inner]
+        either = [any(m) for m in zip(*(part[1] for part in parts), strict=True)]
+        return [e for part in parts for e in part[0]], [moving[0] or m for m in either]
+    if len(inner) == 1:
+        body = opened(inner[0])
+        sizes = len(body.invars), len(body.outvars)
+        if sizes == (len(moving), len(equation.outvars)):
+            return _dependence(body, moving)
+    found = [e for j in inner for e in dependent(j, [True] * len(opened(j).invars))]
+    return found, [True] * len(equation.outvars)
+
+
+def _dependence_of_loop(loop: "Loop", moving: list[bool]) -> Dependence:
+    """What depends once a further round makes no more of the carried values depend."""
+    test_consts, consts, carry, rows = loop.split(moving)
+    while True:
+        tested: Dependence = ([], [False])
+        if loop.test is not None:
+            tested = _dependence(loop.test, [*test_consts, *carry])
+        found, outputs = _dependence(loop.body, [*consts, *carry, *rows])
+        after, stacked = outputs[: len(carry)], outputs[len(carry) :]
+        more = tested[1][0]
+        grown = [a or b or more for a, b in zip(carry, after, strict=True)]
+        if grown == carry:
+            return [*tested[0], *found], [*carry, *stacked]
+        carry = grown
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A scan or a while: its inputs are constants, what is carried, and rows.
+
+    test, tests: the test of a while and how many constants it has; None, 0 for a scan.
+    body, consts, carry: one round, and how many constants and carried values it has.
+    """
+
+    test: Any
+    body: Any
+    tests: int
+    consts: int
+    carry: int
+
+    @classmethod
+    def of(cls, equation: Any) -> "Loop":
+        """Read the equation of a scan or a while."""
+        p = equation.params
+        if equation.primitive.name == "while":
+            tests, consts = p["cond_nconsts"], p["body_nconsts"]
+            carry = len(equation.outvars)
+            return cls(p["cond_jaxpr"], p["body_jaxpr"], tests, consts, carry)
+        body = opened(p["jaxpr"])  # the rows have one axis less inside
+        carry = _same_rank(equation.outvars, body.outvars)
+        consts = _same_rank(equation.invars, body.invars) - carry
+        return cls(None, p["jaxpr"], 0, consts, carry)
+
+    def split(self, inputs: Sequence[Any]) -> tuple[list[Any], ...]:
+        """The constants of the test and of the body, what is carried, and the rows."""
+        ends = [self.tests, self.tests + self.consts]
+        ends.append(ends[1] + self.carry)
+        starts = [0, *ends]
+        return tuple(
+            list(inputs[a:b]) for a, b in zip(starts, [*ends, None], strict=True)
+        )
+
+
+def _same_rank(outside: list[Any], inside: list[Any]) -> int:
+    pairs = zip(outside, inside, strict=True)
+    return sum(len(a.aval.shape) == len(b.aval.shape) for a, b in pairs)
+
+
+# -------------------------------------------------------------------- the interpreter
+
+
+def bind(equation: Any, inputs: Sequence[Any], **params: Any) -> list[Any]:
+    """The outputs of one equation, kept whole, with some of its parameters replaced."""
+    primitive = equation.primitive
+    bound = primitive.get_bind_params({**equation.params, **params})
+    outputs = primitive.bind(*inputs, **bound)
+    return list(outputs) if primitive.multiple_results else [outputs]
+
+
+def evaluate(
+    jaxpr: Any,
+    inputs: Sequence[Any],
+    hook: Hook,
+    *,
+    consts: Sequence[Any] | None = None,
+    in_python: bool = False,
+    chosen: Chosen | None = None,
+    most_rounds: int = MOST_ROUNDS,
+) -> list[Any]:
+    """The outputs of a jaxpr with what `hook` gives in place of its equations.
+
+    The hook sees every equation, wherever it stands: calls, checkpoints, custom rules
+    (what they compute, without their derivative), branches, loops, the solving part
+    of a linear solve. Loops and branches are built anew with jax.lax, so that the
+    result can be traced and differentiated.
+
+    consts: in place of the jaxpr's own constants.
+    in_python: loops run round by round and a cond takes its one branch, for concrete
+    inputs. `chosen` is told which; a while ends after `most_rounds`.
+    """
+
+    def run(inner: Any, values: Sequence[Any]) -> list[Any]:
+        return evaluated(inner, values, getattr(inner, "consts", ()))
+
+    def evaluated(inner: Any, values: Any, constants: Any) -> list[Any]:
+        inner = opened(inner)
+        variables = [*inner.constvars, *inner.invars]
+        known = dict(zip(variables, [*constants, *values], strict=True))
+
+        def read(variable: Any) -> Any:
+            return variable.val if is_literal(variable) else known[variable]
+
+        for equation in inner.eqns:
+            arguments = [read(v) for v in equation.invars]
+            with equation.ctx.manager:
+                outputs = hook(equation, arguments)
+                if outputs is None and in_python:
+                    outputs = _enter_in_python(
+                        equation, arguments, run, chosen or _unheard, most_rounds
+                    )
+                elif outputs is None:
+                    outputs = enter(equation, arguments, run)
+            known.update(zip(equation.outvars, outputs, strict=True))
+        return [read(v) for v in inner.outvars]
+
+    own = getattr(jaxpr, "consts", ()) if consts is None else consts
+    return evaluated(jaxpr, inputs, own)
+
+
+def _unheard(equation: Any, choice: Any) -> None:
+    """Nobody listens."""
+
+
+CALLS = (
+    "jit",
+    "pjit",
+    "closed_call",
+    "core_call",
+    "checkpoint",
+    "remat",
+    "remat2",
+    "custom_jvp_call",
+    "custom_vjp_call",
+    "custom_vmap_call",
+)
+"""Primitives that run one jaxpr on their inputs."""
+
+
+def enter(equation: Any, inputs: Sequence[Any], run: Run) -> list[Any]:
+    """The outputs of an equation, with `run` for the jaxprs in it."""
+    name = equation.primitive.name
+    if name in CALLS:
+        return run(next(sub_jaxprs(equation)), inputs)
+    if name == "cond" and equation.params.get("branches_platforms"):
+        return run(_branch_of_platform(equation), inputs[1:])
+    if name in _STAGED:
+        return _STAGED[name](equation, inputs, run)
+    return bind(equation, inputs)
+
+
+def _branch_of_platform(equation: Any) -> Any:
+    platforms, here = equation.params["branches_platforms"], jax.default_backend()
+    fitting = [i for i, names in enumerate(platforms) if not names or here in names]
+    return equation.params["branches"][fitting[0]]
+
+
+def _cond(equation: Any, inputs: Sequence[Any], run: Run) -> list[Any]:
+    index, *operands = inputs
+    branches = [
+        lambda *values, branch=branch: run(branch, values)
+        for branch in equation.params["branches"]
+    ]
+    return jax.lax.switch(index, branches, *operands)
+
+
+def _while(equation: Any, inputs: Sequence[Any], run: Run) -> list[Any]:
+    loop = Loop.of(equation)
+    test_consts, consts, carry, _ = loop.split(inputs)
+    return jax.lax.while_loop(
+        lambda carry: run(loop.test, [*test_consts, *carry])[0],
+        lambda carry: run(loop.body, [*consts, *carry]),
+        carry,
+    )
+
+
+def _scan(equation: Any, inputs: Sequence[Any], run: Run) -> list[Any]:
+    loop, params = Loop.of(equation), equation.params
+    _, consts, carry, rows = loop.split(inputs)
+
+    def body(carry: list[Any], row: list[Any]) -> tuple[list[Any], list[Any]]:
+        outputs = run(loop.body, [*consts, *carry, *row])
+        return outputs[: loop.carry], outputs[loop.carry :]
+
+    options = {name: params[name] for name in ("length", "reverse", "unroll")}
+    carry, stacked = jax.lax.scan(body, carry, rows, **options)
+    return [*carry, *stacked]
+
+
+def _linear_solve(equation: Any, inputs: Sequence[Any], run: Run) -> list[Any]:
+    """The solve with its rule for derivatives, and `run` in each of its four parts."""
+    lengths, parts = equation.params["const_lengths"], equation.params["jaxprs"]
+    ends = [sum(lengths[: i + 1]) for i in range(len(lengths))]
+    consts = [inputs[e - n : e] for e, n in zip(ends, lengths, strict=True)]
+    b = list(inputs[ends[-1] :])
+    matvec, _, solve, transposed = [
+        lambda *values, part=part, own=own: run(part, [*own, *values[-1]])
+        for part, own in zip(parts, consts, strict=True)
+    ]
+    solution, auxiliary = jax.lax.custom_linear_solve(
+        matvec,
+        b,
+        lambda _, rhs: _with_auxiliary(solve(rhs), len(b)),
+        None
+        if parts.transpose_solve is None
+        else lambda _, rhs: _with_auxiliary(transposed(rhs), len(b)),
+        has_aux=True,
+    )
+    return [*solution, *auxiliary]
+
+
+def _with_auxiliary(outputs: list[Any], size: int) -> tuple[list[Any], list[Any]]:
+    return outputs[:size], outputs[size:]
+
+
+def _shard_map(equation: Any, inputs: Sequence[Any], run: Run) -> list[Any]:
+    params = equation.params
+    options = {name: params[name] for name in ("mesh", "in_specs", "out_specs")}
+    return list(
+        jax.shard_map(
+            lambda *values: tuple(run(params["jaxpr"], values)),
+            axis_names=set(params["newly_manual_axes"]),
+            check_vma=params["check_vma"],
+            **options,
+        )(*inputs)
+    )
+
+
+_STAGED: dict[str, Callable[[Any, Sequence[Any], Run], list[Any]]] = {
+    "cond": _cond,
+    "while": _while,
+    "scan": _scan,
+    "custom_linear_solve": _linear_solve,
+    "shard_map": _shard_map,
+}
+
+
+def _enter_in_python(
+    equation: Any, inputs: list[Any], run: Run, chosen: Chosen, most_rounds: int
+) -> list[Any]:
+    """`enter` for concrete inputs: rounds and branches as they are run."""
+    name, params = equation.primitive.name, equation.params
+    if name == "cond":
+        last = len(params["branches"]) - 1
+        which = min(max(int(inputs[0]), 0), last)
+        chosen(equation, which)
+        return run(params["branches"][which], inputs[1:])
+    if name == "custom_linear_solve":
+        lengths = params["const_lengths"]
+        start, end = lengths.matvec + lengths.vecmat, sum(lengths)
+        own = inputs[start : start + lengths.solve]
+        return run(params["jaxprs"].solve, [*own, *inputs[end:]])
+    if name == "scan":
+        return _scan_in_python(equation, inputs, run)
+    if name != "while":
+        return enter(equation, inputs, run)
+    loop = Loop.of(equation)
+    test_consts, consts, carry, _ = loop.split(inputs)
+    for _ in range(most_rounds):
+        more = bool(run(loop.test, [*test_consts, *carry])[0])
+        chosen(equation, more)
+        if not more:
+            break
+        carry = run(loop.body, [*consts, *carry])
+    return carry
+
+
+def _scan_in_python(equation: Any, inputs: list[Any], run: Run) -> list[Any]:
+    loop, length = Loop.of(equation), equation.params["length"]
+    _, consts, carry, rows = loop.split(inputs)
+    order = range(length)[:: -1 if equation.params["reverse"] else 1]
+    results: dict[int, list[Any]] = {}
+    for i in order:
+        outputs = run(loop.body, [*consts, *carry, *(row[i] for row in rows)])
+        carry, results[i] = outputs[: loop.carry], outputs[loop.carry :]
+    if length:
+        columns = zip(*(results[i] for i in range(length)), strict=True)
+        return [*carry, *(jnp.stack(list(column)) for column in columns)]
+    stacked = equation.outvars[loop.carry :]
+    return [*carry, *(jnp.zeros(v.aval.shape, v.aval.dtype) for v in stacked)]

@@ -1,0 +1,82 @@
+"""A traced function: which of its equations depend on the parameters, how finely."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnet import precision
+from jaxnet.verification.function.jaxpr import dependent, every_equation, source_line
+
+
+@dataclass(frozen=True)
+class Program:
+    """A closed jaxpr, and its equations that depend on its inputs."""
+
+    closed: Any
+    equations: tuple[Any, ...]
+
+    @classmethod
+    def of(cls, closed: Any) -> "Program":
+        """Read a closed jaxpr, through jit, scan, while, cond and custom rules."""
+        every = [True] * len(closed.jaxpr.invars)
+        return cls(closed, tuple(dependent(closed.jaxpr, every)))
+
+    @property
+    def precision(self) -> float:
+        """ε of the coarsest floating type that the parameters pass through."""
+        return coarsest(self.equations)
+
+    @property
+    def precision_anywhere(self) -> float:
+        """ε of the coarsest floating type, constant parts included."""
+        return coarsest(every_equation(self.closed.jaxpr))
+
+    def precision_of(self, number: int) -> float:
+        """ε of the coarsest floating type that one input passes through."""
+        moving = [i == number for i in range(len(self.closed.jaxpr.invars))]
+        return coarsest(dependent(self.closed.jaxpr, moving))
+
+    def describe_coarsest(self) -> str:
+        """Where the function computes most coarsely, with the source line."""
+        equation = max(self.equations, key=_eps)
+        dtype = max((d for d in _dtypes(equation)), key=precision.eps)
+        return f"computes in {dtype}: {described(equation)}"
+
+    def runs(self, *primitives: str) -> bool:
+        """Whether one of these primitives stands anywhere in it."""
+        return any(
+            e.primitive.name in primitives for e in every_equation(self.closed.jaxpr)
+        )
+
+
+def coarsest(equations: Any) -> float:
+    """ε of the coarsest floating type that equations give."""
+    return max(map(_eps, equations), default=precision.DOUBLE)
+
+
+def described(equation: Any, caller: Any = None) -> str:
+    """The primitive's name and its source line, or that of the equation it is in."""
+    line = source_line(equation) or (source_line(caller) if caller else "")
+    return f"`{equation.primitive.name}`" + (f" at {line}" if line else "")
+
+
+def draws_numbers(program: Program) -> bool:
+    """Whether random numbers are drawn anywhere: others in float64 than in float32."""
+    drawing = ("random_bits", "threefry2x32", "rng_bit_generator", "rng_uniform")
+    return program.runs(*drawing)
+
+
+def calls_out(program: Program) -> bool:
+    """Whether anything is computed outside the program, where it may be at random."""
+    return program.runs("pure_callback", "io_callback", "ffi_call", "rng_uniform")
+
+
+def _dtypes(equation: Any) -> list[Any]:
+    dtypes = [getattr(v.aval, "dtype", None) for v in equation.outvars]
+    return [d for d in dtypes if d is not None and jnp.issubdtype(d, np.inexact)]
+
+
+def _eps(equation: Any) -> float:
+    return max(map(precision.eps, _dtypes(equation)), default=precision.DOUBLE)

@@ -1,0 +1,1 @@
+"""One leaf, in order of work: probe, keep kinks apart, compare, locate, decide."""

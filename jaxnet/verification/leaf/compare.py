@@ -1,0 +1,115 @@
+"""One gradient held against one probe."""
+
+from collections.abc import Iterator
+
+from jaxnet.differences.step_ladder import RESOLVED, DirectionalDerivative
+from jaxnet.verification.candidates.candidate import Candidate
+from jaxnet.verification.context import Context
+from jaxnet.verification.directions import along
+from jaxnet.verification.leaf.finding import Finding
+from jaxnet.verification.leaf.probe import Probe
+from jaxnet.verification.leaf.probes import LeafProbes
+from jaxnet.verification.point import Reals
+from jaxnet.verification.report.verdict import Verdict
+
+
+def compare(
+    context: Context,
+    probes: LeafProbes,
+    candidate: Candidate,
+    probe: Probe,
+    hypothesis: Reals | None = None,
+) -> Finding:
+    """What one probe says of the candidate, or of another gradient computed like it.
+
+    It agrees within `safety` bounds of the difference and the candidate's own rounding.
+    """
+    gradient = candidate.array(probes.leaf) if hypothesis is None else hypothesis
+    value = along(gradient, probe.direction)
+    bound, excess = _bound_and_excess(probe.derivative, value, context.safety)
+    rounding = context.rounding.allowance(
+        gradient,
+        context.rounding.eps_of(candidate, probes.leaf),
+        probe.direction,
+        probes.loss_by_unit,
+        needed=excess,
+        terms_wanted=hypothesis is None and not context.point.are_many,
+    )
+    return _judged(probe, value, bound, excess, rounding, _scale(probes, probe))
+
+
+def hypothetical(
+    context: Context, probes: LeafProbes, candidate: Candidate, gradient: Reals
+) -> Iterator[Finding]:
+    """What the probes say of another gradient, computed as the candidate's was."""
+    return (compare(context, probes, candidate, p, gradient) for p in probes.probes)
+
+
+def _bound_and_excess(
+    derivative: DirectionalDerivative, value: float, safety: float
+) -> tuple[float, float]:
+    """How far a right value may be off, and how far this one is beyond that.
+
+    At a kink it may lie anywhere between the two sides. Nothing is beyond where there
+    is a jump or the ladder does not converge: that says nothing of any value.
+    """
+    central, one_sided = derivative.central, derivative.one_sided
+    bound = safety * central.bound
+    if derivative.jump or not central.converged:
+        return bound, 0.0
+    if derivative.has_kink:
+        bound += safety * one_sided.bound / 2
+    low, high = derivative.interval
+    return bound, max(low - value, value - high) - bound
+
+
+def _judged(
+    probe: Probe,
+    value: float,
+    bound: float,
+    excess: float,
+    rounding: float,
+    scale: float,
+) -> Finding:
+    """The finding, where so much rounding is allowed.
+
+    scale: the size of the leaf's other derivatives. A ladder that does not converge,
+        but only within a small share of it, says enough to agree, if not to disagree.
+    """
+    derivative = probe.derivative
+    reference, sides = derivative.central.value, derivative.interval
+    bound += rounding
+
+    def found(verdict: Verdict, passed: bool, reason: str = "") -> Finding:
+        numbers = value, reference, bound, rounding
+        return Finding(probe, verdict, passed, *numbers, reason, sides)
+
+    if derivative.jump:
+        reason = "a jump: the function changes by "
+        reason += f"{derivative.jump:.3g} at this point"
+        return found(Verdict.NONDIFFERENTIABLE, False, reason)
+    if not derivative.central.converged:
+        if abs(value - reference) <= bound <= RESOLVED * scale + rounding:
+            return found(Verdict.AGREE, True)
+        reason = "the difference quotients do not converge"
+        return found(Verdict.UNRESOLVED, False, reason)
+    agrees = excess <= rounding
+    if derivative.has_kink:
+        reason = "a kink, slopes {:.6g} and {:.6g} on the two sides"
+        if agrees:
+            return found(Verdict.NONDIFFERENTIABLE, True, reason)
+        reference = sides[0] if value < sides[0] else sides[1]
+        return found(Verdict.DISAGREE, False, f"outside {reason}")
+    return found(Verdict.AGREE if agrees else Verdict.DISAGREE, agrees)
+
+
+def _scale(probes: LeafProbes, probe: Probe) -> float:
+    """The leaf's largest derivative that is known, in the unit of one that is not."""
+    if probe.derivative.central.converged:
+        return 0.0
+    known = [
+        abs(one.derivative.central.value) / one.direction.leaf.floor
+        for one in probes.probes
+        if one.derivative.central.converged
+    ]
+    return probe.direction.leaf.floor * max(known, default=0.0)

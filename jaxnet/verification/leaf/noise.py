@@ -1,0 +1,46 @@
+"""The noise of the objective as one leaf moves."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxnet.differences.noise import noise_level, noise_times
+from jaxnet.verification.context import Context
+from jaxnet.verification.directions import Direction
+from jaxnet.verification.point import Leaf
+
+CHAOTIC = 0.01
+"""Above this share of the function's size, noise is no longer noise: it is chaos."""
+
+UNMEASURED = 1e-12
+"""The noise of a function that cannot be moved at all, by its size."""
+
+
+@dataclass(frozen=True)
+class LeafNoise:
+    """level: its standard deviation. reach: the largest value where it was measured."""
+
+    level: float
+    reach: float
+
+    def drowns(self, size: float) -> bool:
+        """Whether nothing is seen beside it in values of this size."""
+        return self.level > CHAOTIC * max(size, self.reach)
+
+
+def measure_noise(context: Context, leaf: Leaf) -> LeafNoise:
+    """Along one random direction; moved out of the domain, each by its own size."""
+    found = _measured(context, leaf) or _measured(context, leaf.finely())
+    level, reach = found or (UNMEASURED * abs(context.start.value), 0.0)
+    return LeafNoise(max(level, context.objective.solver_noise), reach)
+
+
+def _measured(context: Context, leaf: Leaf) -> tuple[float, float] | None:
+    precision = context.objective.precision_of(leaf)
+    direction = Direction(leaf, context.seed)
+    times = noise_times(precision)
+    values = context.objective.values_along(direction, times, context.point)
+    level = noise_level(context.start.value, values, precision)
+    if level is None:
+        return None
+    return level, float(np.max(np.abs(values[np.isfinite(values)]), initial=0.0))

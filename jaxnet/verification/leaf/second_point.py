@@ -1,0 +1,107 @@
+"""A leaf that says nothing where it is, seen from a random point nearby."""
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+
+from jaxnet.verification.candidates.candidate import Candidate
+from jaxnet.verification.context import Context
+from jaxnet.verification.directions import units
+from jaxnet.verification.leaf.probes import LeafProbes, probe_leaf
+from jaxnet.verification.leaf.verdict import judge_leaf
+from jaxnet.verification.point import Leaf, Point
+from jaxnet.verification.report.leaf_report import LeafReport
+from jaxnet.verification.report.verdict import Verdict
+
+BESIDE = 0.5
+"""The standard deviation, in units of each coordinate, of a second point: far enough
+to leave a plateau or a symmetry, near enough to stay within most domains."""
+
+HERE = "exactly 0 here, as the differences are"
+
+
+@dataclass(frozen=True)
+class SecondPoint:
+    """A random point near that of a context; what is computed there is computed once.
+
+    Its caches are the only thing in it that changes.
+    """
+
+    here: Context
+    _probes: dict[int, LeafProbes] = field(default_factory=dict)
+    _moved: dict[str, Candidate | None] = field(default_factory=dict)
+
+    @cached_property
+    def there(self) -> Context:
+        """The context of that point."""
+        return self.here.at(_nearby(self.here.point, self.here.seed))
+
+    def judged(
+        self, report: LeafReport, candidate: Candidate, leaf: Leaf
+    ) -> LeafReport:
+        """An UNINFORMATIVE report of a leaf, with what this point says.
+
+        It passes if the candidate agrees here, or if all is 0 here too.
+        """
+        number = leaf.number
+        probes, moved = self._probes_of(number), self._moved_candidate(candidate)
+        if _is_masked(self.here, probes):
+            cause = f"{HERE}, but not for jax.grad: the loss's rounding hides it"
+            return replace(report, verdict=Verdict.UNRESOLVED, cause=cause)
+        if moved is None:
+            if probes.are_zero(self.there.safety):
+                cause = f"{HERE}, and at a nearby point"
+                return replace(report, passed=True, cause=cause)
+            cause = f"{HERE}; not at a nearby point: pass a callable to check it there"
+            return replace(report, cause=cause)
+        if moved.gradient[number] is None:
+            return replace(report, cause=f"{HERE}; malformed at a nearby point")
+        return _combined(report, judge_leaf(self.there, probes, moved))
+
+    def _probes_of(self, number: int) -> LeafProbes:
+        if number not in self._probes:
+            leaf = self.there.point.leaves[number]
+            self._probes[number] = probe_leaf(self.there, leaf)
+        return self._probes[number]
+
+    def _moved_candidate(self, candidate: Candidate) -> Candidate | None:
+        if candidate.name not in self._moved:
+            moved = candidate.at(self.there.point, self.there.objective)
+            self._moved[candidate.name] = moved
+        return self._moved[candidate.name]
+
+
+def _combined(report: LeafReport, nearby: LeafReport) -> LeafReport:
+    """What is said of a leaf by the reports of both points."""
+    if nearby.verdict is Verdict.UNINFORMATIVE:
+        return replace(report, passed=True, cause=f"{HERE}, and at a nearby point")
+    if nearby.verdict is Verdict.AGREE:
+        cause = f"{HERE}; agrees at a random nearby point"
+        resolution = nearby.resolution
+        return replace(report, passed=True, resolution=resolution, cause=cause)
+    if nearby.verdict is Verdict.DISAGREE:
+        cause = f"{HERE}; at a random nearby point: {nearby.cause or 'it differs'}"
+        return replace(nearby, cause=cause)
+    return replace(report, cause=f"{HERE}; {nearby.verdict.value} at a nearby point")
+
+
+def _is_masked(context: Context, probes: LeafProbes) -> bool:
+    """Whether autodiff sees a gradient that the function's values do not show."""
+    leaf, autodiff = probes.leaf, context.autodiff.array(probes.leaf)
+    if autodiff is None:
+        return False
+    eps = context.objective.precision_of(leaf)
+    return not context.rounding.is_zero(autodiff, leaf, eps, probes.loss_by_unit)
+
+
+def _nearby(point: Point, seed: tuple[int, ...]) -> Point:
+    """Each coordinate moved by a normal number of half its unit."""
+    random = np.random.default_rng([*seed, 1])
+
+    def beside(leaf: Leaf) -> Leaf:
+        steps = BESIDE * random.standard_normal(leaf.values.shape)
+        moved = leaf.wide + units(leaf.values, leaf.floor) * steps
+        return replace(leaf, values=np.asarray(moved))
+
+    return replace(point, leaves=tuple(map(beside, point.leaves)))

@@ -1,0 +1,214 @@
+"""The point of a check: leaves of real numbers that move, and leaves that are held.
+
+A complex leaf is seen as pairs of reals on one more trailing axis; its gradient, by
+JAX's convention the conjugate of the textbook's, becomes the derivatives with respect
+to each part.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from jaxnet.array_types import PyTree
+from jaxnet.input_checks import complaint, describe
+
+Reals = Shaped[np.ndarray, "..."]
+"""Real numbers in whatever floating dtype they came in."""
+
+MANY = 2**22
+"""Parameters above this number (32 MiB in float64) are copied to float64 one leaf at a
+time: a copy of all of them would be felt in the memory of the machine."""
+
+CHUNK = 2**20
+"""How many coordinates a sum takes in float64 at once: 8 MiB."""
+
+FLOOR = 0.25
+"""A coordinate smaller than this share of its leaf's root mean square moves as one of
+that size does: its own size says little of the scale on which the loss changes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Leaf:
+    """One leaf that moves: where it is, and its values as real numbers.
+
+    number, position: its place among the moving leaves, and among all.
+    floor: the size that a smaller coordinate is taken to have.
+    """
+
+    path: str
+    number: int
+    position: int
+    values: Reals
+    dtype: Any
+    is_complex: bool
+    floor: float
+
+    @property
+    def name(self) -> str:
+        """The path; "params" where these are one array."""
+        return self.path or "params"
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape as the caller knows it."""
+        return self.values.shape[:-1] if self.is_complex else self.values.shape
+
+    @property
+    def size(self) -> int:
+        """How many real numbers it has."""
+        return self.values.size
+
+    @property
+    def wide(self) -> Float[np.ndarray, "..."]:
+        """The values in float64, as a copy where they are not."""
+        return np.asarray(self.values, np.float64)
+
+    @property
+    def largest(self) -> float:
+        """The size of the largest coordinate."""
+        return max(largest_size(self.values), self.floor)
+
+    def finely(self) -> "Leaf":
+        """The leaf with its smallest coordinate as floor: every size is relative."""
+        sizes = np.abs(self.values[self.values != 0])
+        return replace(self, floor=float(np.min(sizes, initial=self.floor)))
+
+    def index(self, flat: int) -> tuple[int, ...]:
+        """The caller's index of one coordinate."""
+        index = tuple(int(i) for i in np.unravel_index(flat, self.values.shape))
+        return index[:-1] if self.is_complex else index
+
+    def flat_index(self, index: tuple[int, ...]) -> int:
+        """The coordinate of the caller's index (of a complex entry, the real part)."""
+        flat = int(np.ravel_multi_index(index, self.shape)) if self.shape else 0
+        return 2 * flat if self.is_complex else flat
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """The moving leaves of a pytree, and how to put a pytree together from them.
+
+    held: paths of integer, boolean and key leaves.
+    everything: all leaves as they were given.
+    """
+
+    leaves: tuple[Leaf, ...]
+    held: tuple[str, ...]
+    everything: tuple[Any, ...]
+    structure: Any
+
+    @classmethod
+    def of(cls, params: PyTree) -> "Point":
+        """Split `params`.
+
+        Raises:
+            ValueError: no leaf is real or complex, or one is not finite.
+        """
+        flat, structure = jax.tree_util.tree_flatten_with_path(params)
+        moving, held = list[Leaf](), list[str]()
+        for position, (path, value) in enumerate(flat):
+            name = jax.tree_util.keystr(path)
+            if is_inexact(value):
+                moving.append(_leaf(name, len(moving), position, value))
+            else:
+                held.append(name)
+        if not moving:
+            fix = "differentiate with respect to at least one array of floats"
+            got = f"none among {len(flat)}"
+            raise ValueError(complaint("params", "a floating leaf", got, fix))
+        everything = tuple(value for _, value in flat)
+        return cls(tuple(moving), tuple(held), everything, structure)
+
+    @property
+    def are_many(self) -> bool:
+        """Whether a copy of all of them matters."""
+        return sum(leaf.size for leaf in self.leaves) > MANY
+
+    def with_leaf(self, leaf: Leaf) -> "Point":
+        """The point with one leaf replaced."""
+        leaves = list(self.leaves)
+        leaves[leaf.number] = leaf
+        return replace(self, leaves=tuple(leaves))
+
+    def wide(self) -> list[Reals]:
+        """The leaves in float64. Float32 as it is where a copy of all matters.
+
+        NumPy widens them, as XLA takes numbers below 1e-38 for zeros.
+        """
+        many = self.are_many
+        return [
+            x.values if many and x.values.dtype == np.float32 else x.wide
+            for x in self.leaves
+        ]
+
+    def as_given(self) -> PyTree:
+        """The pytree with every leaf in the dtype in which it was given."""
+        return self.rebuild([leaf.values for leaf in self.leaves], own_dtype=True)
+
+    def rebuild(self, values: list[Any], own_dtype: bool = False) -> PyTree:
+        """A pytree like the given one, with other values of the moving leaves.
+
+        own_dtype: each in the dtype in which it was given.
+        """
+        everything = list(self.everything)
+        for leaf, value in zip(self.leaves, values, strict=True):
+            if leaf.is_complex:
+                value = value[..., 0] + 1j * value[..., 1]
+            if own_dtype:  # without float64 the nearest there is: no warning
+                value = value.astype(jax.dtypes.canonicalize_dtype(leaf.dtype))
+            everything[leaf.position] = value
+        return self.structure.unflatten(everything)
+
+
+def is_inexact(value: Any) -> bool:
+    """Whether a leaf can be differentiated by: real or complex floating numbers."""
+    if isinstance(value, (float, complex)):
+        return True
+    dtype = getattr(value, "dtype", None)
+    return dtype is not None and jnp.issubdtype(dtype, np.inexact)
+
+
+def real_view(value: Any) -> Reals:
+    """An array of reals; complex numbers as (real, imaginary) on one more axis.
+
+    Real arrays keep their dtype: a large float32 leaf is not copied to float64.
+    """
+    array = np.asarray(value)
+    if np.iscomplexobj(array):
+        return np.stack([array.real, array.imag], axis=-1).astype(np.float64)
+    return array
+
+
+def largest_size(values: Reals) -> float:
+    """max |x|, 0 of no values, without a copy."""
+    return float(max(np.max(values, initial=0.0), -np.min(values, initial=0.0)))
+
+
+def _leaf(path: str, number: int, position: int, value: Any) -> Leaf:
+    values = real_view(value)
+    narrow = values.itemsize < 4
+    finite = np.isfinite(np.asarray(values, np.float32) if narrow else values)
+    if not finite.all():
+        got = f"{values[~finite].flat[0]} among {describe(value)}"
+        fix = "move the point"
+        raise ValueError(complaint(f"params{path}", "finite numbers", got, fix))
+    dtype = np.asarray(value).dtype
+    is_complex = bool(jnp.issubdtype(dtype, np.complexfloating))
+    return Leaf(path, number, position, values, dtype, is_complex, _floor(values))
+
+
+def _floor(values: Reals) -> float:
+    """A share of the root of the mean square; 1 for zeros, which have no size."""
+    largest = largest_size(values)
+    if not largest:
+        return 1.0
+    total, flat = 0.0, values.reshape(-1)
+    for i in range(0, flat.size, CHUNK):
+        part = flat[i : i + CHUNK].astype(np.float64) / largest
+        total += float(part @ part)
+    floor = FLOOR * largest * (total / flat.size) ** 0.5
+    return max(floor, float(np.finfo(np.float64).tiny))

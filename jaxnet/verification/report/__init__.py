@@ -1,0 +1,1 @@
+"""What a check found, as records, as a table and as words."""

@@ -1,0 +1,126 @@
+"""The whole of a check: its records, and what else a person should know."""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from jaxnet.verification.report.demand_report import DemandReport
+from jaxnet.verification.report.leaf_report import LeafReport
+from jaxnet.verification.report.table import Table
+from jaxnet.verification.report.verdict import Verdict
+
+COLUMNS = ("leaf", "candidate", "shape", "verdict", "error", "bound", "resolution")
+
+
+class GradientMismatch(AssertionError):
+    """A gradient did not pass; the message is the report's table."""
+
+
+@dataclass(frozen=True)
+class GradientReport:
+    """The whole check. `str` gives the table, worst row first, one sentence on top.
+
+    leaves: a record for each leaf and candidate.
+    demands: a record for each demand on a rule; of gradients there are none.
+    held: paths of integer, boolean and key leaves, which were not moved.
+    notes: what was seen of the function, such as where it falls back to float32.
+    blind_spots: mistakes that this point could not have shown.
+    odd_one_out: of three or more routes, differences included, the one that stands
+        alone.
+    evaluations: of the loss, in all.
+    seed: the words of the key that the random directions are drawn from.
+    """
+
+    leaves: tuple[LeafReport, ...]
+    demands: tuple[DemandReport, ...] = ()
+    held: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    blind_spots: tuple[str, ...] = ()
+    odd_one_out: str | None = None
+    evaluations: int = 0
+    seed: tuple[int, ...] = ()
+
+    @property
+    def records(self) -> list[LeafReport | DemandReport]:
+        """Leaves and demands, the worst first."""
+        return sorted([*self.leaves, *self.demands], key=lambda x: x.severity)
+
+    @property
+    def verdict(self) -> Verdict:
+        """The worst verdict of all records."""
+        return Verdict.worst(record.verdict for record in self.records)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every leaf of every candidate passed, and every demand."""
+        return all(record.passed for record in self.records)
+
+    @property
+    def worst(self) -> LeafReport | DemandReport:
+        """The record to read first: a failed one before any that passed."""
+        return self.records[0]
+
+    def raise_if_failed(self) -> None:
+        """Do nothing if `passed`.
+
+        Raises:
+            GradientMismatch: otherwise, with the table as its message.
+        """
+        if not self.passed:
+            raise GradientMismatch(str(self))
+
+    def __str__(self) -> str:
+        return self._table().as_text()
+
+    def _repr_html_(self) -> str:
+        return self._table().as_html()
+
+    def to_json(self) -> str:
+        """The report as JSON text: NaN is null, infinity a string."""
+        return json.dumps(_without_nan(asdict(self)), indent=1, allow_nan=False)
+
+    def _table(self) -> Table:
+        held = ["held fixed: " + ", ".join(self.held)] if self.held else []
+        notes = ["note: " + note for note in self.notes]
+        blind = ["this point cannot show: " + spot for spot in self.blind_spots]
+        return Table(
+            sentence=self._praise() if self.passed else self._complaint(),
+            columns=COLUMNS,
+            rows=tuple((record.cells, record.detail) for record in self.records),
+            remarks=(*held, *notes, *blind),
+            last_line=f"{self.evaluations} evaluations of the loss",
+        )
+
+    def _praise(self) -> str:
+        names = sorted({record.candidate for record in self.records})
+        right = f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} right"
+        sizes = [x.resolution for x in self.leaves if math.isfinite(x.resolution)]
+        seen = f"errors above {max(sizes, default=0.0):.1g} of a leaf would have shown"
+        kinks = self.verdict is Verdict.NONDIFFERENTIABLE
+        count = len({leaf.path for leaf in self.leaves if leaf.evaluations})
+        leaves = f"{count} leaf" if count == 1 else f"{count} leaves"
+        return f"PASSED: {'kinks aside, ' * kinks}{right} on {leaves}; {seen}."
+
+    def _complaint(self) -> str:
+        worst = self.worst
+        failed = sum(not record.passed for record in self.records)
+        sentence = worst.sentence
+        sentence += f": {worst.cause}" if worst.cause else ""
+        sentence += f"; {failed - 1} more below" if failed > 1 else ""
+        sentence += "" if sentence.endswith("?") else "."
+        alone = f" {self.odd_one_out} stands alone." if self.odd_one_out else ""
+        return f"FAILED: {sentence}{alone}"
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON knows no NaN and no infinity: null, and a string."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    if isinstance(value, Verdict):
+        return value.value
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value

@@ -1,0 +1,1 @@
+"""Hand-written derivative rules, and what they must satisfy."""

@@ -1,0 +1,87 @@
+"""check_vjp and check_jvp: hand-written derivative rules of functions of any output."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from jaxnet.array_types import PyTree
+from jaxnet.input_checks import check_choice
+from jaxnet.verification.check import check_gradients
+from jaxnet.verification.report.gradient_report import GradientReport
+from jaxnet.verification.report.verdict import Verdict
+from jaxnet.verification.rules.demands import demands
+from jaxnet.verification.rules.rule import Rule
+
+
+def check_vjp(
+    function: Callable[..., PyTree],
+    *args: Any,
+    reference: Callable[..., PyTree] | None = None,
+    key: Any = None,
+    order: int = 1,
+    nondiff_argnums: Sequence[int] = (),
+    **options: Any,
+) -> GradientReport:
+    """Whether the reverse-mode rule of `function` is right at `args`, and why not.
+
+    Along a random cotangent c, the rule's gradient of <c, function(args)> is held
+    against differences of the function, as `check_gradients` does. The rule must also
+    be linear in c, give the function's own value, repeat bit for bit, satisfy
+    <c, J t> = <Jᵀ c, t> where there is a forward mode, and be the same without jit,
+    with jit, under vmap, one example at a time, and with another forward pass between
+    its forward and its backward.
+
+    Args:
+        function: of arrays or pytrees, to an array or pytree; with `jax.custom_vjp`,
+            `jax.custom_jvp`, a Pallas kernel, a callback, or none of these.
+        args: where. Integer leaves, and anything that is no array, are held fixed.
+        reference: differences are taken of this function instead, if given; by default
+            of the plain body of a custom rule, or of the function itself.
+        key: as of `check_gradients`.
+        order: 2 also checks the derivative of the rule itself.
+        nondiff_argnums: positions of arguments not to differentiate with respect to;
+            those of the rule itself are known.
+        options: `safety` and `every_coordinate` of `check_gradients`.
+
+    Returns:
+        The report; beside the leaves of `args` it has a record for each of the demands.
+
+    Raises:
+        TypeError, ValueError: the function cannot be called on `args`, or has no
+            floating argument or output.
+    """
+    check_choice("order", order, (1, 2))
+    rule = Rule.of(function, args, reference, nondiff_argnums, key)
+    report = _held_against_differences(rule, "vjp", key, options)
+    leaves = report.leaves
+    if order == 2 and report.verdict is not Verdict.MALFORMED:
+        second = rule.derivative()
+        leaves += _held_against_differences(second, "vjp order 2", key, options).leaves
+    return replace(report, leaves=leaves, demands=tuple(demands(rule)))
+
+
+def check_jvp(
+    function: Callable[..., PyTree],
+    *args: Any,
+    reference: Callable[..., PyTree] | None = None,
+    key: Any = None,
+    nondiff_argnums: Sequence[int] = (),
+    **options: Any,
+) -> GradientReport:
+    """Whether the forward-mode rule of `function` is right at `args`, and why not.
+
+    <c, J eᵢ> for every coordinate i and a random c is a gradient of <c, function>; it
+    is held against differences of the function as in `check_vjp`, with the same
+    arguments and the same further demands.
+    """
+    rule = Rule.of(function, args, reference, nondiff_argnums, key, mode="jvp")
+    report = _held_against_differences(rule, "jvp", key, options)
+    return replace(report, demands=tuple(demands(rule)))
+
+
+def _held_against_differences(
+    rule: Rule, name: str, key: Any, options: dict[str, Any]
+) -> GradientReport:
+    """Differences of <cotangent, reference(args)> beside the rule's gradient of it."""
+    candidates = {name: rule.as_gradient}
+    return check_gradients(rule.objective, rule.args, candidates, key=key, **options)

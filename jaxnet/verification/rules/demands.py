@@ -1,0 +1,270 @@
+"""What a derivative rule must satisfy beside being right: a report for each demand."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnet.input_checks import first_line
+from jaxnet.verification.function.program import Program
+from jaxnet.verification.function.same_bits import fingerprint
+from jaxnet.verification.report.demand_report import DemandReport
+from jaxnet.verification.report.verdict import Verdict
+from jaxnet.verification.rules.closeness import (
+    arrays,
+    coarsest_real,
+    factor_between,
+    wrong,
+)
+from jaxnet.verification.rules.rule import Arrays, Rule, inner
+
+EXAMPLES = 3
+"""How many examples vmap is tried on: the point itself and two beside it."""
+
+BESIDE = (-0.01, 0.01)
+"""The share by which an example lies beside the point: within its domain, mostly."""
+
+ELSEWHERE = (-0.75, -0.25)
+"""The share by which a forward pass between two others lies elsewhere: what it leaves
+behind is then told from what it found."""
+
+CANCELLING = 1 / 32
+"""The share of |t| |Jᵀc| that <t, Jᵀc> is taken to have at least."""
+
+SHAPE_FACTOR = 1e-3
+"""How near a factor must be to a quotient of axis sizes to be called that."""
+
+NAMES = {"vjp": "cotangent", "jvp": "tangent"}
+"""What the linear map of each mode is applied to."""
+
+
+def demands(rule: Rule) -> list[DemandReport]:
+    """The reports, less demands that cannot be put.
+
+    Of a rule that raises or gives a NaN, the leaves say so; no more is asked of it, and
+    of one that does not repeat, nothing else.
+    """
+    found = forward_value(rule)
+    if _is_finite(rule):
+        repeated = same_bits_twice(rule)
+        found += repeated
+        if all(report.passed for report in repeated):
+            found += [report for demand in DEMANDS for report in demand(rule)]
+    return [replace(report, candidate=rule.mode) for report in found]
+
+
+def forward_value(rule: Rule) -> list[DemandReport]:
+    """The forward pass of the rule gives what the function gives."""
+    name = "forward value"
+    try:
+        by_rule = rule.value_by_rule()
+    except Exception:  # the caller's rule: the leaves say what it raises
+        return []
+    value = rule.function(rule.moving)
+    if fingerprint(value) != fingerprint(rule.function(rule.moving)):
+        return []  # its values differ anyway, as the leaves say
+    cause = "the rule's forward pass gives another value than the function"
+    return [rule.closeness.demanded(name, value, by_rule, cause)]
+
+
+def same_bits_twice(rule: Rule) -> list[DemandReport]:
+    """The rule gives the same for the same input."""
+
+    def once() -> tuple[bytes, ...]:
+        return fingerprint(rule.linear_map(rule.moving))
+
+    name = "same bits twice"
+    if once() == once():
+        return [DemandReport(name, "", Verdict.AGREE, True)]
+    cause = "two values for one input"
+    frozen = jax.jit(lambda: rule.linear_map(rule.moving))
+    if fingerprint(frozen()) == fingerprint(frozen()):
+        cause += (
+            ": a closed-over Python value changes between calls, and jit freezes it"
+        )
+    return [wrong(name, cause, verdict=Verdict.NONDETERMINISTIC)]
+
+
+def linear(rule: Rule) -> list[DemandReport]:
+    """Zero of zero, and of minus double, minus double: |t| is not linear in t."""
+    word, close = NAMES[rule.mode], rule.closeness
+    once, none, twice = (
+        rule.linear_map(rule.moving, [factor * c for c in rule.direction])
+        for factor in (1.0, 0.0, -2.0)
+    )
+    ignores = close.holds(twice, once) and close.holds(none, once)
+    cause = f"the rule ignores its {word}" if ignores else f"not linear in the {word}"
+    zero, doubled = [jnp.zeros_like(x) for x in none], [-2 * x for x in once]
+    sizes = (float(np.max(np.abs(x), initial=0)) for x in arrays(once))
+    scale = max(sizes, default=0.0)
+    return [
+        close.demanded(f"0 for {word} 0", zero, none, cause, scale),
+        close.demanded(f"linear in {word}", doubled, twice, cause),
+    ]
+
+
+def adjoint_identity(rule: Rule) -> list[DemandReport]:
+    """<c, J t> = <Jᵀ c, t>, where the function has both modes."""
+    try:
+        forward = rule.jvp(rule.moving)
+        backward = arrays(rule.vjp(rule.moving))
+    except Exception:  # the caller's rule has one mode only
+        return []
+    pushed = float(inner(rule.cotangent, forward))
+    pulled = float(inner(rule.tangent, [jnp.asarray(x) for x in backward]))
+    sizes = [
+        float(np.linalg.norm(np.ravel(a)) * np.linalg.norm(np.ravel(b)))
+        for a, b in zip(rule.tangent, backward, strict=True)
+    ]
+    dtype = coarsest_real(backward)
+    both = [np.asarray(pushed, dtype)], [np.asarray(pulled, dtype)]
+    cause = "the forward and the reverse mode are not each other's transpose"
+    scale = CANCELLING * sum(sizes)
+    return [rule.closeness.demanded("adjoint identity", *both, cause, scale)]
+
+
+def jit_is_eager(rule: Rule) -> list[DemandReport]:
+    """The rule as it is called, and compiled."""
+    name = "jit = eager"
+    try:
+        compiled = _compiled(rule)(rule.moving)
+    except Exception as error:  # the caller's rule
+        return [_raised(name, error)]
+    eager, afresh = rule.linear_map(rule.moving), _without_any_jit(rule)
+    if afresh is not None and not rule.closeness.holds(eager, afresh):
+        cause = "a closed-over Python value is another than when jit froze it"
+        return [rule.closeness.demanded(name, afresh, eager, cause)]
+    cause = "jit gives another value: a Python value or branch was frozen"
+    return [rule.closeness.demanded(name, eager, compiled, cause)]
+
+
+def vmap_is_loop(rule: Rule) -> list[DemandReport]:
+    """The rule on a batch by vmap, and by a loop over its examples."""
+    name, random = "vmap = loop", np.random.default_rng([*rule.seed, 5])
+    still = [(0.0, 0.0), *[BESIDE] * (EXAMPLES - 1)]
+    batch = [
+        jnp.stack([_moved(x, random, share) for share in still]) for x in rule.moving
+    ]
+    compiled = _compiled(rule)
+    try:
+        together = jax.vmap(compiled)(batch)
+    except NotImplementedError:
+        return []
+    except Exception as error:  # the caller's rule
+        return [_raised(name, error)]
+    looped = [compiled([x[i] for x in batch]) for i in range(EXAMPLES)]
+    expected = jax.tree.map(lambda *xs: jnp.stack(xs), *looped)
+    cause = "vmap gives another value than a loop over the examples"
+    cause += _shape_factor(rule, expected, together, EXAMPLES)
+    return [rule.closeness.demanded(name, expected, together, cause)]
+
+
+def batch_is_examples(rule: Rule) -> list[DemandReport]:
+    """A function that maps examples on its first axis must have a rule that does."""
+    sizes = {x.shape[:1] for x in rule.moving}
+    outputs = rule.function(rule.moving)
+    shapes = {np.shape(x)[:1] for x in outputs}
+    if rule.mode != "vjp" or len(sizes) != 1 or sizes != shapes or sizes & {(), (1,)}:
+        return []
+    (count,) = next(iter(sizes))
+
+    def one(leaves: Arrays, i: int) -> Arrays:
+        return [x[i : i + 1] for x in leaves]
+
+    try:
+        value, pull = jax.jit(rule.function), _compiled(rule)
+        values = [value(one(rule.moving, i)) for i in range(count)]
+        joined = jax.tree.map(lambda *xs: jnp.concatenate(xs), *values)
+        if not rule.closeness.holds(outputs, joined):
+            return []
+        cotangents = [one(rule.cotangent, i) for i in range(count)]
+        parts = [pull(one(rule.moving, i), c) for i, c in enumerate(cotangents)]
+    except Exception:  # the caller's function wants the whole batch
+        return []
+    expected = jax.tree.map(lambda *xs: jnp.concatenate(xs), *parts)
+    together = rule.linear_map(rule.moving)
+    cause = "a batch gives another gradient than its examples one by one"
+    cause += _shape_factor(rule, expected, together)
+    return [rule.closeness.demanded("batch = examples", expected, together, cause)]
+
+
+def two_calls_at_once(rule: Rule) -> list[DemandReport]:
+    """A backward pass must see its own forward pass, not the one that came last."""
+    if rule.mode != "vjp":
+        return []
+    name, random = "two calls at once", np.random.default_rng([*rule.seed, 6])
+    elsewhere = [_moved(x, random, ELSEWHERE) for x in rule.moving]
+    expected = rule.linear_map(rule.moving)
+    try:
+        got = rule.interrupted_vjp(rule.moving, elsewhere)
+    except Exception as error:  # the caller's rule
+        return [_raised(name, error)]
+    cause = (
+        "another forward pass before the backward changes the gradient: state is kept "
+        "on an object or a global, not in the residuals"
+    )
+    return [rule.closeness.demanded(name, expected, got, cause)]
+
+
+Demand = Callable[[Rule], list[DemandReport]]
+
+DEMANDS: tuple[Demand, ...] = (
+    linear,
+    adjoint_identity,
+    jit_is_eager,
+    vmap_is_loop,
+    batch_is_examples,
+    two_calls_at_once,
+)
+"""What is asked of a rule that repeats, in this order."""
+
+
+def _is_finite(rule: Rule) -> bool:
+    try:
+        return all(jnp.isfinite(x).all() for x in arrays(rule.linear_map(rule.moving)))
+    except Exception:  # the caller's rule: the leaves say what it raises
+        return False
+
+
+def _without_any_jit(rule: Rule) -> Arrays | None:
+    """The rule with its own jits off too; None if it has none, or a loop to unroll."""
+    try:
+        traced = jax.make_jaxpr(_compiled(rule))(rule.moving)
+        names = {e.primitive.name for e in Program.of(traced).equations}
+        if "jit" not in names or names & {"scan", "while"}:
+            return None
+        with jax.disable_jit():
+            return rule.linear_map(rule.moving)
+    except Exception:  # the caller's rule
+        return None
+
+
+def _compiled(rule: Rule) -> Callable[..., Arrays]:
+    return jax.jit(lambda moving, *seed: rule.linear_map(moving, *seed))
+
+
+def _moved(
+    x: jax.Array, random: np.random.Generator, share: tuple[float, float]
+) -> jax.Array:
+    """A point moved by a random share of each coordinate."""
+    return x * jnp.asarray(1 + random.uniform(*share, x.shape), x.dtype)
+
+
+def _shape_factor(rule: Rule, expected: Any, got: Any, examples: int = 1) -> str:
+    """Whether the two differ by one factor, made of axis sizes."""
+    factor = factor_between(expected, got)
+    if factor is None:
+        return ""
+    sizes = {s for x in rule.moving for s in x.shape} | {examples, 1}
+    for n in sizes:
+        for m in sizes:
+            if n != m and abs(factor * n / m - 1) < SHAPE_FACTOR:
+                return f", ×{m}/{n}: the rule divides by a shape such as x.shape[0]"
+    return f", ×{factor:.4g}"
+
+
+def _raised(name: str, error: Exception) -> DemandReport:
+    return wrong(name, first_line(error), verdict=Verdict.MALFORMED)
