@@ -19,10 +19,10 @@ import tyro
 from jaxtyping import Float32
 from PIL import Image
 
-from jaxnet.checkpoint import load_params
 from jaxnet.mnist import load_mnist
 from jaxnet.network import BOOK_NETWORK, Network, predict
 from jaxnet.plots import predicted_digits
+from jaxnet.training.checkpoint import load_params
 
 MAX_FILE_PIXELS = 10_000_000
 

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from jaxnet.training_state import History
+from jaxnet.training.state import History
 from jaxnet.verification import GradientReport
 
 

@@ -14,11 +14,10 @@ import numpy as np
 import pytest
 
 from jaxnet import check_gradients, gradients, network_differences, numerical_gradient
-from jaxnet import training as training_module
 from jaxnet.losses import OUTPUTS
 from jaxnet.mnist import Mnist
 from jaxnet.network import BOOK_NETWORK, Dense, Network, mean_loss
-from jaxnet.training import init_state, train, with_learning_rate
+from jaxnet.training import init_state, loop, train, with_learning_rate
 
 SIZES = (11, 3, 10)
 BATCH, EPOCH = 25, 12
@@ -136,7 +135,7 @@ def test_training_calls(
 ) -> None:
     """Batches are drawn once an epoch, accuracies at epoch starts and the end only."""
     counts = {"draw": 0, "run_steps": 0, "evaluate": 0}
-    compile_programs = training_module.compile_programs
+    compile_programs = loop.compile_programs
 
     def counted(*arguments: Any) -> Any:
         programs = compile_programs(*arguments)
@@ -150,7 +149,7 @@ def test_training_calls(
 
         return programs._replace(**{name: count(name) for name in counts})
 
-    monkeypatch.setattr(training_module, "compile_programs", counted)
+    monkeypatch.setattr(loop, "compile_programs", counted)
     start = init_state(key, SIZES)
     small_train(data, start, num_steps=num_steps, steps_per_call=steps_per_call)
     assert tuple(counts.values()) == calls

@@ -5,7 +5,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-from jaxnet.checkpoint_file import MAX_BYTES
 from jaxnet.input_checks import (
     check_layer_sizes,
     check_positive,
@@ -13,6 +12,7 @@ from jaxnet.input_checks import (
     describe,
 )
 from jaxnet.mnist import NUM_CLASSES
+from jaxnet.training.checkpoint_file import MAX_BYTES
 
 MAX_DEVICES = 4096
 

@@ -18,10 +18,10 @@ from jaxtyping import Float, Int32
 from jaxnet import gradients
 from jaxnet.array_types import Array, Images, Labels, PyTree, RandomKey
 from jaxnet.devices import automatic, check_divides, check_one_axis, whole
-from jaxnet.minibatches import epoch_indices, steps_per_epoch
 from jaxnet.mnist import Mnist
 from jaxnet.network import BOOK_NETWORK, Dense, Network, Params, logits, mean_loss
-from jaxnet.training_state import RUNS_AXES, SGD, State
+from jaxnet.training.minibatches import epoch_indices, steps_per_epoch
+from jaxnet.training.state import RUNS_AXES, SGD, State
 from jaxnet.xla_options import BY_EIGEN, IN_HASTE, Options, compiled
 
 EVALUATED_AT_ONCE = 2000

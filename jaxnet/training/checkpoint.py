@@ -15,7 +15,9 @@ import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
 
 from jaxnet.array_types import PyTree
-from jaxnet.checkpoint_file import (
+from jaxnet.input_checks import check_count, check_params
+from jaxnet.network import Dense, Params
+from jaxnet.training.checkpoint_file import (
     Config,
     Tensors,
     damaged,
@@ -23,9 +25,7 @@ from jaxnet.checkpoint_file import (
     read_checkpoint,
     write_checkpoint,
 )
-from jaxnet.input_checks import check_count, check_params
-from jaxnet.network import Dense, Params
-from jaxnet.training_state import History, State
+from jaxnet.training.state import History, State
 
 _AS_BEFORE = "pass what the run began with, or start another in another folder"
 
