@@ -23,7 +23,7 @@ from jax.flatten_util import ravel_pytree
 
 from jaxnet import Network, init_params, load_mnist
 from jaxnet.array_types import Array, Scalar
-from jaxnet.central_difference import relative_step
+from jaxnet.differences.central import relative_step
 from jaxnet.gradients import backprop
 from jaxnet.network import mean_loss
 from jaxnet.plots import error_against_step

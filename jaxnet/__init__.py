@@ -5,8 +5,8 @@ The public names, in the order in which data flows.
 
 from jaxnet import gradients
 from jaxnet.activations import relu, sigmoid, tanh
-from jaxnet.descent import gradient_descent
-from jaxnet.finite_difference import numerical_gradient
+from jaxnet.differences.gradient_descent import gradient_descent
+from jaxnet.differences.numerical_gradient import numerical_gradient
 from jaxnet.losses import (
     cross_entropy_error,
     from_one_hot,

@@ -13,7 +13,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxnet import check_gradients, gradients, network_differences, numerical_gradient
+from jaxnet import check_gradients, gradients, numerical_gradient
+from jaxnet.differences import of_network
 from jaxnet.losses import OUTPUTS
 from jaxnet.mnist import Mnist
 from jaxnet.network import BOOK_NETWORK, Dense, Network, mean_loss
@@ -184,7 +185,7 @@ def test_gradients_numerical_evaluates_what_moves(
         return plain.losses(logits, labels)
 
     monkeypatch.setitem(OUTPUTS, "counted", plain._replace(losses=losses))
-    monkeypatch.setattr(network_differences, "CHUNK_ENTRIES", 4 * 6)
+    monkeypatch.setattr(of_network, "CHUNK_ENTRIES", 4 * 6)
     params, images, labels = net((8, 4, 6))
     whole = 2 * 5 * (4 * (8 + 1) + 6 * (4 + 1))
     assert count_of(evaluated, params, images, labels) == whole

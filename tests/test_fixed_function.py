@@ -14,7 +14,8 @@ import numpy.random as draws
 import pytest
 from jax.nn import relu
 
-from jaxnet import finite_difference, numerical_gradient
+from jaxnet import numerical_gradient
+from jaxnet.differences import numerical_gradient as finite_difference
 from jaxnet.fixed_function import fixed
 
 MANY = finite_difference.FEW + 1

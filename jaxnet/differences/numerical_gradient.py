@@ -15,16 +15,16 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxnet.array_types import Array, PyTree, ScalarFunction
-from jaxnet.central_difference import one_by_one, relative_step, slopes_of
 from jaxnet.devices import automatic, spread
-from jaxnet.fixed_function import JITTED, FixedFunction, fixed
-from jaxnet.flat_point import (
+from jaxnet.differences.central import one_by_one, relative_step, slopes_of
+from jaxnet.differences.flat_point import (
     Structure,
     Vector,
     VectorFunction,
     ravel_numpy,
     scalar_value,
 )
+from jaxnet.fixed_function import JITTED, FixedFunction, fixed
 from jaxnet.float64 import Traced
 from jaxnet.input_checks import check_positive, complaint
 

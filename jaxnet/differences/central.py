@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Integer
 
 from jaxnet.array_types import Array, Scalar
-from jaxnet.flat_point import Vector, VectorFunction
+from jaxnet.differences.flat_point import Vector, VectorFunction
 
 MAX_BYTES = 2**24
 """How much memory a function's values beside the point may take at once."""

@@ -16,8 +16,8 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Integer
 
 from jaxnet.array_types import Array, Images, Labels
-from jaxnet.central_difference import relative_step
 from jaxnet.devices import summed
+from jaxnet.differences.central import relative_step
 from jaxnet.network import Dense, Network, Params, affine, forward
 
 CHUNK_ENTRIES = 2**18

@@ -12,8 +12,13 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxnet.array_types import Array, PyTree, ScalarFunction
-from jaxnet.central_difference import one_by_one, relative_step, slopes_of
-from jaxnet.flat_point import Vector, VectorFunction, ravel_numpy, scalar_value
+from jaxnet.differences.central import one_by_one, relative_step, slopes_of
+from jaxnet.differences.flat_point import (
+    Vector,
+    VectorFunction,
+    ravel_numpy,
+    scalar_value,
+)
 from jaxnet.input_checks import check_count, check_positive
 
 

@@ -1,0 +1,1 @@
+"""Finite differences: of any function, of the network, and descent by them."""
