@@ -4,27 +4,31 @@ Source: *Deep Learning from Scratch*, section 4.3.
 """
 
 from functools import cache
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Integer
+from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.typing import DTypeLike
+from jaxtyping import Float, Integer
 
 from jaxnet.array_types import Array, Scalar
-from jaxnet.differences.flat_point import Vector, VectorFunction
+from jaxnet.differences.flat_point import Coordinates, Vector, VectorFunction
+
+Step: TypeAlias = float | Scalar
 
 MAX_BYTES = 2**24
 """How much memory a function's values beside the point may take at once."""
 
 
 @cache
-def relative_step(dtype: Any) -> float:
+def relative_step(dtype: DTypeLike) -> float:
     """∛ε: where truncation, h², and rounding, ε/h, of a central difference meet."""
     return float(jnp.finfo(dtype).eps) ** (1 / 3)
 
 
-def _steps(x: Any, step: Any) -> Any:
+def _steps(x: Vector, step: Step) -> Vector:
     """h = step × max(|x|, 1), such that x + h is exact: no rounding of the input."""
     xp = jnp if isinstance(x, jax.Array) else np
     magnitude = step * xp.maximum(xp.abs(x), 1.0)
@@ -32,8 +36,11 @@ def _steps(x: Any, step: Any) -> Any:
 
 
 def slopes_of(
-    value: VectorFunction, x: Vector, step: Any, chosen: Array | None = None
-) -> Vector:
+    value: VectorFunction,
+    x: Vector,
+    step: Step,
+    chosen: Integer[Array, " chosen"] | None = None,
+) -> Float[Array, " slopes"]:
     """Central differences by every coordinate of x, traceable, a chunk at a time.
 
     chosen: by these coordinates only.
@@ -60,14 +67,14 @@ def _chunk(value: VectorFunction, x: Vector) -> int:
     return int(np.clip(MAX_BYTES // max(each, 1), 1, x.size))
 
 
-def _bytes(jaxpr: Any) -> int:
+def _bytes(jaxpr: Jaxpr | ClosedJaxpr) -> int:
     """All that a traced function computes on its way, in float64: an upper bound."""
     own = sum(getattr(v.aval, "size", 1) for e in jaxpr.eqns for v in e.outvars)
     parts = [p for e in jaxpr.eqns for p in jax.tree.leaves(e.params)]
     return 8 * own + sum(_bytes(p) for p in parts if hasattr(p, "eqns"))
 
 
-def one_by_one(value: VectorFunction, x: np.ndarray, step: float) -> np.ndarray:
+def one_by_one(value: VectorFunction, x: Coordinates, step: float) -> Coordinates:
     """Central differences by every coordinate of x, by plain calls beside it.
 
     A function that writes to its argument gets a copy of its own in every call.
@@ -78,7 +85,7 @@ def one_by_one(value: VectorFunction, x: np.ndarray, step: float) -> np.ndarray:
         return _one_by_one(lambda view: value(view.copy()), x, step)
 
 
-def _one_by_one(value: VectorFunction, x: np.ndarray, step: float) -> np.ndarray:
+def _one_by_one(value: VectorFunction, x: Coordinates, step: float) -> Coordinates:
     """The same; the function gets a view that it cannot write to."""
     h = _steps(x, step)
     forth, back = np.empty(x.size), np.empty(x.size)
