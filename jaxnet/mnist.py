@@ -9,7 +9,6 @@ import gzip
 import math
 import struct
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from io import BufferedIOBase
 from pathlib import Path
 from typing import NamedTuple
@@ -57,8 +56,7 @@ def load_mnist(folder: str | Path | None = None, *, as_bytes: bool = False) -> M
             fit the other three; the message names it and what to do.
     """
     paths = [_find(_SHIPPED if folder is None else Path(folder), n) for n in NAMES]
-    with ThreadPoolExecutor(len(paths)) as threads:
-        arrays = list(threads.map(_read, paths))
+    arrays = [_read(path) for path in paths]
     for images, labels in ((0, 1), (2, 3)):
         if len(arrays[images]) != len(arrays[labels]):
             expected = f"{len(arrays[images])} labels, one an image"

@@ -165,7 +165,7 @@ def test_compiled_once(data: Mnist, key: jax.Array) -> None:
     Another batch size, as is seen, does not.
     """
     counted = Counted()
-    before = programs._compile.cache_info().misses
+    before = programs._programs.cache_info().misses
     go = partial(train, data, gradient=counted)
     start = init_state(key, SIZES)
     part = go(start, num_steps=60, batch_size=BATCH)
@@ -173,7 +173,7 @@ def test_compiled_once(data: Mnist, key: jax.Array) -> None:
     other = training.with_learning_rate(init_state(jax.random.key(1), SIZES), 0.2)
     go(other, num_steps=30, batch_size=BATCH)
     assert counted.traces == 1
-    assert programs._compile.cache_info().misses == before + 1
+    assert programs._programs.cache_info().misses == before + 1
     go(start, num_steps=1, batch_size=10)
     assert counted.traces == 2
 

@@ -1,40 +1,31 @@
 """The three programs of a run: draw an epoch's batches, take its steps, evaluate.
 
-Each is compiled once, for arrays of one form, before or while the data are read.
+Each is compiled at its first call, once for arrays of one form, and kept.
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Float, Int32
+from jaxtyping import Bool, Float, Int32, UInt8
 
 from jaxnet import gradients
 from jaxnet.array_types import Array, Images, Labels, PyTree, RandomKey
 from jaxnet.devices import automatic, check_divides, check_one_axis, whole
-from jaxnet.mnist import Mnist
-from jaxnet.network import BOOK_NETWORK, Dense, Network, Params, logits, mean_loss
-from jaxnet.training.minibatches import epoch_indices, steps_per_epoch
+from jaxnet.mnist import GREY_LEVELS, Mnist
+from jaxnet.network import BOOK_NETWORK, Network, Params, logits, mean_loss
+from jaxnet.training.minibatches import epoch_indices
 from jaxnet.training.state import RUNS_AXES, SGD, State
-from jaxnet.xla_options import BY_EIGEN, IN_HASTE, Options, compiled
 
 EVALUATED_AT_ONCE = 2000
-"""How many images the evaluation looks at together."""
+"""How many images the evaluation looks at together: their layers fit the cache."""
 
-VECTOR = 16
-"""float32 numbers in one register of AVX-512."""
-
-_MOST_OF_1_255 = np.float32(int(2**24 / 255) / 2**24)
-"""16 bits, so that its product with a byte is exact, and the sum is rounded once."""
-_REST_OF_1_255 = np.float32(1 / 255 - float(_MOST_OF_1_255))
-
-Batches = Int32[Array, "*runs steps batch"]
+RawImages: TypeAlias = Images | UInt8[Array, "batch pixels"]
 
 
 class Recipe(NamedTuple):
@@ -49,74 +40,45 @@ class Recipe(NamedTuple):
 
 
 class Programs(NamedTuple):
-    """The compiled programs, as functions of arrays on the device."""
+    """The programs, as functions of arrays on the device."""
 
-    draw: Callable[..., Batches]
+    draw: Callable[..., Int32[Array, "*runs steps batch"]]
     run_steps: Callable[..., tuple[State, Float[jax.Array, "*runs steps"]]]
     evaluate: Callable[..., tuple[Float[jax.Array, "*runs"], Float[jax.Array, "*runs"]]]
 
 
 def compile_programs(recipe: Recipe, state: State, data: Mnist) -> Programs:
-    """The programs for arrays of these forms; the values are not looked at.
-
-    Kept: `train` finds what another thread compiled for it while the data were read.
+    """The programs of runs like this one, each compiled at its first call, and kept.
 
     Raises:
         ValueError: the batch does not divide among the devices of the mesh.
     """
     check_mesh(recipe)
     recipe = recipe._replace(mesh=automatic(recipe.mesh))
-    everywhere = _replicated(recipe.mesh)
-    forms = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere),
-        (state, data),
-    )
-    leaves, structure = jax.tree.flatten(forms)
-    return _compile(recipe, structure, tuple(leaves))
+    return _programs(recipe, len(data.train_labels), state.key.ndim)
 
 
 @cache
-def _compile(
-    recipe: Recipe, structure: Any, leaves: tuple[jax.ShapeDtypeStruct, ...]
-) -> Programs:
-    state, data = structure.unflatten(leaves)
-    count, runs = len(data.train_labels), state.key.shape
-    draw, run_steps = partial(_draw, recipe, count), partial(_run_steps, recipe)
-    evaluate = partial(_evaluate, recipe.network)
-    if runs:
+def _programs(recipe: Recipe, num_examples: int, runs_axes: int) -> Programs:
+    draw = partial(_draw, recipe, num_examples)
+    run_steps, evaluate = partial(_run_steps, recipe), partial(_evaluate, recipe)
+    if runs_axes:
         draw = jax.vmap(draw, (0, None))
         run_steps = jax.vmap(run_steps, (RUNS_AXES, None, 0, None), (RUNS_AXES, 0))
         evaluate = jax.vmap(evaluate, (0, None))
-    everywhere, split = _replicated(recipe.mesh), _split(recipe.mesh, runs)
-    number, bounds = (
-        jax.ShapeDtypeStruct(shape, np.int32, sharding=everywhere)
-        for shape in ((), (2,))
+    everywhere = split = None
+    if recipe.mesh is not None:
+        over_devices = (*(None,) * (runs_axes + 1), recipe.mesh.axis_names[0])
+        split = NamedSharding(recipe.mesh, PartitionSpec(*over_devices))
+        everywhere = whole(recipe.mesh)
+    return Programs(
+        jax.jit(draw, out_shardings=split),
+        jax.jit(run_steps, out_shardings=everywhere),
+        jax.jit(evaluate, out_shardings=everywhere),
     )
-    shape = (*runs, steps_per_epoch(count, recipe.batch_size), recipe.batch_size)
-    batches = jax.ShapeDtypeStruct(shape, np.int32, sharding=split)
-    by_products = recipe.gradient in (gradients.backprop, gradients.autodiff)
-    products = BY_EIGEN if by_products else {}
-    jobs = [
-        _Job(run_steps, (state, data, batches, bounds), everywhere, products),
-        _Job(draw, (state.key, number), split, IN_HASTE),
-        _Job(evaluate, (state.params, data), everywhere, {}),
-    ]
-    with ThreadPoolExecutor(len(jobs)) as threads:
-        run_steps, draw, evaluate = threads.map(_compile_one, jobs)
-    return Programs(draw, run_steps, evaluate)
 
 
-class _Job(NamedTuple):
-    """One program, the forms of its arguments, and how it is compiled on a CPU."""
-
-    function: Callable[..., Any]
-    forms: tuple[Any, ...]
-    sharding: NamedSharding | None
-    options: Options
-
-
-def _compile_one(job: _Job) -> Any:
-    return compiled(job.function, job.options, *job.forms, sharding=job.sharding)
+_Carry: TypeAlias = tuple[Params, PyTree, Float[Array, " steps"]]
 
 
 def _draw(
@@ -139,10 +101,10 @@ def _run_steps(
     the last, shorter epoch needs no program of its own.
     """
 
-    def step(i: Any, carry: Any) -> Any:
+    def step(i: Int32[Array, ""], carry: _Carry) -> _Carry:
         params, optimizer_state, losses = carry
-        images = _levels(_rows(data.train_images, batches[i]))
-        labels = _rows(data.train_labels, batches[i])
+        images = _levels(data.train_images[batches[i]])
+        labels = data.train_labels[batches[i]]
         loss = mean_loss(params, images, labels, recipe.network)
         slopes = recipe.gradient(params, images, labels, network=recipe.network)
         with jax.numpy_dtype_promotion("standard"):  # as Optax's optimisers expect
@@ -150,7 +112,7 @@ def _run_steps(
                 slopes, optimizer_state, params
             )
         params = optax.apply_updates(params, updates)
-        return params, optimizer_state, losses.at[i].set(loss)
+        return params, optimizer_state, jnp.asarray(losses).at[i].set(loss)
 
     begin, end = bounds
     losses = jnp.zeros(len(batches), state.params[0].weight.dtype)
@@ -161,66 +123,36 @@ def _run_steps(
 
 
 def _evaluate(
-    network: Network, params: Params, data: Mnist
+    recipe: Recipe, params: Params, data: Mnist
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """The accuracies on all training and all test images."""
     return (
-        _accuracy(params, data.train_images, data.train_labels, network),
-        _accuracy(params, data.test_images, data.test_labels, network),
+        _accuracy(params, data.train_images, data.train_labels, recipe.network),
+        _accuracy(params, data.test_images, data.test_labels, recipe.network),
     )
 
 
 def _accuracy(
-    params: Params, images: Array, labels: Labels, network: Network
+    params: Params, images: RawImages, labels: Labels, network: Network
 ) -> Float[Array, ""]:
-    """The share of right answers, counted piece by piece: a piece fits the cache.
+    """The share of right answers."""
 
-    The last piece reaches back into the one before, and counts only what is new.
-    """
-    count, size = len(images), min(len(images), EVALUATED_AT_ONCE)
-    params = _widened(params)
+    def is_right(example: tuple[Array, Array]) -> Bool[Array, ""]:
+        image, label = example
+        (scores,) = logits(params, _levels(image[None]), network)
+        return jnp.argmax(scores) == label
 
-    def count_right(piece: Any, right: Any) -> Any:
-        first = jnp.minimum(piece * size, count - size)
-        some = jax.lax.dynamic_slice_in_dim(images, first, size)
-        answers = jnp.argmax(logits(params, _levels(some), network), axis=-1)
-        wanted = jax.lax.dynamic_slice_in_dim(labels, first, size)
-        is_new = first + jnp.arange(size) >= piece * size
-        return right + jnp.sum(is_new & (answers == wanted), dtype=jnp.int32)
-
-    right = jax.lax.fori_loop(0, -(-count // size), count_right, jnp.int32(0))
-    return right.astype(params[0].weight.dtype) / count
+    right = jax.lax.map(is_right, (images, labels), batch_size=EVALUATED_AT_ONCE)
+    return jnp.mean(right, dtype=params[0].weight.dtype)
 
 
-def _widened(params: Params) -> Params:
-    """The same network, its hidden layers filled up to whole vectors of the CPU.
-
-    The weights from the new units on are 0: they change no logit, and products of such
-    matrices are faster.
-    """
-    wide = []
-    for number, (weight, bias) in enumerate(params):
-        inputs = -weight.shape[0] % VECTOR if number else 0
-        outputs = -weight.shape[1] % VECTOR if number < len(params) - 1 else 0
-        weight = jnp.pad(weight, ((0, inputs), (0, outputs)))
-        wide.append(Dense(weight, jnp.pad(bias, (0, outputs))))
-    return tuple(wide)
-
-
-def _rows(array: Any, indices: Any) -> Any:
-    return array.at[indices].get(mode="promise_in_bounds")
-
-
-def _levels(images: Any) -> Images:
+def _levels(images: RawImages) -> Images:
     """Grey levels in [0, 1], of bytes or as they are.
 
-    A division by 255, XLA makes a product with 1/255, which is off in the last bit for
-    every other byte; so 1/255 comes in two parts.
+    They are looked up: XLA makes a division by 255 a product with 1/255, which is off
+    in the last bit for every other byte.
     """
-    if images.dtype != np.uint8:
-        return images
-    images = images.astype(np.float32)
-    return images * _MOST_OF_1_255 + images * _REST_OF_1_255
+    return jnp.asarray(GREY_LEVELS)[images] if images.dtype == np.uint8 else images
 
 
 def place(tree: PyTree, mesh: Mesh | None) -> PyTree:
@@ -231,26 +163,16 @@ def place(tree: PyTree, mesh: Mesh | None) -> PyTree:
     if mesh is None:
         return jax.device_put(tree)
 
-    def put(leaf: Any) -> jax.Array:
-        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            words = put(jax.random.key_data(leaf))
-            return jax.random.wrap_key_data(words, impl=jax.random.key_impl(leaf))
-        local = np.asarray(leaf)
-        return jax.make_array_from_process_local_data(whole(mesh), local)
+    def put(leaf: Array) -> Array:
+        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        local = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+        placed: jax.Array = jax.make_array_from_process_local_data(whole(mesh), local)
+        if not is_key:
+            return placed
+        key: Array = jax.random.wrap_key_data(placed, impl=jax.random.key_impl(leaf))
+        return key
 
     return jax.tree.map(put, tree)
-
-
-def _replicated(mesh: Mesh | None) -> NamedSharding | None:
-    return None if mesh is None else whole(mesh)
-
-
-def _split(mesh: Mesh | None, runs: tuple[int, ...]) -> NamedSharding | None:
-    """Every batch spread over the devices."""
-    if mesh is None:
-        return None
-    spec = PartitionSpec(*(None for _ in runs), None, mesh.axis_names[0])
-    return NamedSharding(mesh, spec)
 
 
 def check_mesh(recipe: Recipe) -> None:
