@@ -3,6 +3,7 @@
 Source: *Deep Learning from Scratch*, section 4.3.
 """
 
+import math
 from functools import cache
 from typing import TypeAlias
 
@@ -25,14 +26,15 @@ MAX_BYTES = 2**24
 @cache
 def relative_step(dtype: DTypeLike) -> float:
     """∛ε: where truncation, h², and rounding, ε/h, of a central difference meet."""
-    return float(jnp.finfo(dtype).eps) ** (1 / 3)
+    return math.pow(float(jnp.finfo(dtype).eps), 1 / 3)
 
 
 def _steps(x: Vector, step: Step) -> Vector:
     """h = step × max(|x|, 1), such that x + h is exact: no rounding of the input."""
     xp = jnp if isinstance(x, jax.Array) else np
     magnitude = step * xp.maximum(xp.abs(x), 1.0)
-    return xp.exp2(xp.ceil(xp.log2(magnitude)))
+    steps: Vector = xp.exp2(xp.ceil(xp.log2(magnitude)))
+    return steps
 
 
 def slopes_of(
@@ -41,9 +43,9 @@ def slopes_of(
     step: Step,
     chosen: Integer[Array, " chosen"] | None = None,
 ) -> Float[Array, " slopes"]:
-    """Central differences by every coordinate of x, traceable, a chunk at a time.
+    """Central differences with respect to every coordinate of x, in chunks; traceable.
 
-    chosen: by these coordinates only.
+    chosen: with respect to these coordinates only.
     """
     h = _steps(x, step)
     coordinates = jnp.arange(x.size, dtype=jnp.int32)
@@ -52,17 +54,18 @@ def slopes_of(
         def value_at(nudged: Scalar) -> Scalar:
             return jnp.asarray(value(jnp.where(coordinates == i, nudged, x)), x.dtype)
 
-        forth, back = jax.vmap(value_at)(jnp.stack([x[i] + h[i], x[i] - h[i]]))
-        return (forth - back) / (2 * h[i])
+        forward, backward = jax.vmap(value_at)(jnp.stack([x[i] + h[i], x[i] - h[i]]))
+        return jnp.asarray((forward - backward) / (2 * h[i]))
 
     if x.size == 0:
         return x
     chosen = coordinates if chosen is None else chosen
-    return jax.lax.map(slope, chosen, batch_size=_chunk(value, x))
+    slopes: Vector = jax.lax.map(slope, chosen, batch_size=_chunk(value, x))
+    return slopes
 
 
 def _chunk(value: VectorFunction, x: Vector) -> int:
-    """How many coordinates may be nudged at once within MAX_BYTES, forth and back."""
+    """How many coordinates fit into MAX_BYTES, each moved forward and backward."""
     each = 2 * (8 * x.size + _bytes(jax.make_jaxpr(value)(x)))
     return int(np.clip(MAX_BYTES // max(each, 1), 1, x.size))
 
@@ -75,7 +78,7 @@ def _bytes(jaxpr: Jaxpr | ClosedJaxpr) -> int:
 
 
 def one_by_one(value: VectorFunction, x: Coordinates, step: float) -> Coordinates:
-    """Central differences by every coordinate of x, by plain calls beside it.
+    """Central differences with respect to every coordinate of x, by plain calls.
 
     A function that writes to its argument gets a copy of its own in every call.
     """
@@ -88,15 +91,15 @@ def one_by_one(value: VectorFunction, x: Coordinates, step: float) -> Coordinate
 def _one_by_one(value: VectorFunction, x: Coordinates, step: float) -> Coordinates:
     """The same; the function gets a view that it cannot write to."""
     h = _steps(x, step)
-    forth, back = np.empty(x.size), np.empty(x.size)
+    forward, backward = np.empty(x.size), np.empty(x.size)
     point = x.copy()
     view = point.view()
     view.flags.writeable = False
     beside = zip(x.tolist(), (x + h).tolist(), (x - h).tolist(), strict=True)
     for i, (here, above, below) in enumerate(beside):
         point[i] = above
-        forth[i] = value(view)
+        forward[i] = value(view)
         point[i] = below
-        back[i] = value(view)
+        backward[i] = value(view)
         point[i] = here
-    return np.asarray((forth - back) / (2 * h))
+    return np.asarray((forward - backward) / (2 * h))

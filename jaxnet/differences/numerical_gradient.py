@@ -5,7 +5,6 @@ Source: *Deep Learning from Scratch*, section 4.3.
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
 from weakref import WeakSet
 
 import jax
@@ -13,10 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Jaxpr
 from jax.sharding import Mesh
+from jaxtyping import Float, Integer
 
-from jaxnet.array_types import Array, PyTree, ScalarFunction
+from jaxnet.array_types import Array, PyTree, Scalar, ScalarFunction
 from jaxnet.devices import automatic, spread
-from jaxnet.differences.central import one_by_one, relative_step, slopes_of
+from jaxnet.differences.central import Step, one_by_one, relative_step, slopes_of
 from jaxnet.differences.flat_point import (
     Coordinates,
     Structure,
@@ -103,7 +103,7 @@ def _gives_numpy(value: VectorFunction, x: Coordinates) -> bool:
         return False
 
 
-_UNTRACEABLE: WeakSet[Any] = WeakSet()
+_UNTRACEABLE: WeakSet[ScalarFunction] = WeakSet()
 """Functions that could not be traced: trying again would take longer than calling."""
 
 
@@ -144,15 +144,20 @@ class _Program:
 def _compiled_slopes(program: _Program, mesh: Mesh | None) -> Callable[..., Vector]:
     """jit finds a program of one function faster than one of its static arguments."""
 
-    def slopes(coordinates: Array, consts: Any, x: Vector, step: Any) -> Vector:
-        def value(x: Vector) -> Any:
-            return jax.core.eval_jaxpr(program.jaxpr, consts, x)[0]
+    def slopes(
+        coordinates: Integer[Array, " chosen"],
+        consts: list[jax.Array],
+        x: Vector,
+        step: Step,
+    ) -> Float[Array, " chosen"]:
+        def value(x: Vector) -> Scalar:
+            (y,) = jax.core.eval_jaxpr(program.jaxpr, consts, x)
+            return jnp.asarray(y)
 
         return slopes_of(value, x, step, coordinates)
 
-    def compiled_slopes(consts: Any, x: Vector, step: Any) -> Vector:
-        return spread(slopes, mesh)(
-            jnp.arange(x.size, dtype=jnp.int32), consts, x, step
-        )
+    def compiled_slopes(consts: list[jax.Array], x: Vector, step: Step) -> Vector:
+        coordinates = jnp.arange(x.size, dtype=jnp.int32)
+        return jnp.asarray(spread(slopes, mesh)(coordinates, consts, x, step))
 
     return jax.jit(compiled_slopes)
