@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import tyro
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from experiments.checkers import (
@@ -38,7 +39,7 @@ from experiments.checkers import (
     versions,
 )
 from experiments.checkers.tables import as_markdown, rates
-from jaxnet.plots import missed_against_accused
+from jaxnet.plots import save_figure
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,31 @@ def asked(
 def quiet() -> bool:
     """Whether nobody watches."""
     return not sys.stderr.isatty()
+
+
+def missed_against_accused(
+    rates: dict[tuple[str, str], tuple[float, float]], path: str | Path
+) -> Path:
+    """A pair of bars for each checker and setting: to the left what it missed, to
+    the right what it accused, as shares; the darker bar is the default setting.
+    """
+    figure = Figure(figsize=(8, 0.8 + 0.28 * len(rates)), layout="constrained")
+    axes = figure.subplots()
+    for row, ((_, setting), (missed, accused)) in enumerate(rates.items()):
+        alpha = 1.0 if setting == "default" else 0.5
+        axes.barh(row, -missed, color="C3", alpha=alpha)
+        axes.barh(row, accused, color="C0", alpha=alpha)
+        axes.text(-missed, row, f"{missed:.0%} ", ha="right", va="center", fontsize=8)
+        axes.text(accused, row, f" {accused:.0%}", ha="left", va="center", fontsize=8)
+    names = [f"{checker}, {setting}" for checker, setting in rates]
+    axes.set_yticks(range(len(rates)), names)
+    axes.set(xlim=(-1.15, 1.15), ylim=(len(rates) - 0.5, -0.5), xticks=[])
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.text(-0.02, -0.7, "wrong gradients missed", ha="right", color="C3")
+    axes.text(0.02, -0.7, "right gradients accused", ha="left", color="C0")
+    axes.spines[["top", "right", "bottom", "left"]].set_visible(False)
+    axes.tick_params(left=False)
+    return save_figure(figure, path)
 
 
 if __name__ == "__main__":

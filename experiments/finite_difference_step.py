@@ -20,13 +20,15 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Float
+from matplotlib.figure import Figure
 
 from jaxnet import Network, init_params, load_mnist
 from jaxnet.array_types import Array, Scalar
-from jaxnet.central_difference import relative_step
+from jaxnet.differences.central import relative_step
 from jaxnet.gradients import backprop
 from jaxnet.network import mean_loss
-from jaxnet.plots import error_against_step
+from jaxnet.plots import save_figure
 
 BOOK_STEP = 1e-4
 
@@ -136,6 +138,25 @@ def differences(
         return (value(i, h) - value(i, -h)) / (2 * h)
 
     return jax.lax.map(lambda h: jax.lax.map(partial(slope, h), chosen), steps)
+
+
+def error_against_step(
+    steps: Float[np.ndarray, " steps"],
+    errors: dict[str, Float[np.ndarray, " steps"]],
+    marks: dict[str, float],
+    path: str | Path,
+) -> Path:
+    """Errors of differences against their step, both logarithmic, with marked steps."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for name, values in errors.items():
+        axes.loglog(steps, values, marker=".", label=name)
+    for number, (name, step) in enumerate(marks.items()):
+        axes.axvline(step, color="gray", linestyle=(0, (1 + 2 * number, 2)), label=name)
+    axes.axhline(1, color="silver", linewidth=0.8, label="error as large as the slope")
+    axes.set(xlabel="step h", ylabel="largest error / largest slope")
+    axes.legend(fontsize=8, loc="lower left")
+    return save_figure(figure, path)
 
 
 if __name__ == "__main__":

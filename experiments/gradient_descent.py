@@ -8,15 +8,18 @@ gradient_field.png to `--out`. Takes about 3 seconds.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tyro
+from jaxtyping import Float
+from matplotlib.figure import Figure
 
 from jaxnet import gradient_descent, numerical_gradient
-from jaxnet.plots import descent_on_contours, gradient_field
+from jaxnet.plots import save_figure
 
 BOOK_GRADIENTS = {
     (3.0, 4.0): (6.0, 8.0),
@@ -92,6 +95,48 @@ def exactly(point: Any) -> str:
 def scientific(point: Any) -> str:
     """A point as the notebook prints it."""
     return f"({', '.join(f'{x:.4e}' for x in point)})"
+
+
+def descent_on_contours(
+    function: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    descent: Float[np.ndarray, "points 2"],
+    path: str | Path,
+) -> Path:
+    """The points of a descent on the contours of a function of two numbers."""
+    figure = Figure(figsize=(5.5, 5), layout="constrained")
+    axes = figure.subplots()
+    reach = 1.15 * np.abs(descent).max()
+    line = np.linspace(-reach, reach, 201)
+    values = function(*np.meshgrid(line, line))
+    lines = axes.contour(line, line, values, levels=8, colors="silver", linewidths=0.8)
+    axes.clabel(lines, fontsize=8)
+    axes.plot(*descent.T, ".", markersize=4, label=f"{len(descent) - 1} steps")
+    axes.plot(*descent[0], "o", color="C1", label=_point("start", descent[0]))
+    axes.plot(
+        *descent[-1], "*", color="C3", markersize=12, label=_point("end", descent[-1])
+    )
+    axes.set(xlabel="x0", ylabel="x1", aspect="equal")
+    axes.legend(loc="lower left")
+    return save_figure(figure, path)
+
+
+def _point(name: str, point: np.ndarray) -> str:
+    return f"{name} ({', '.join(f'{x:.3g}' for x in point)})"
+
+
+def gradient_field(
+    points: Float[np.ndarray, "points 2"],
+    gradients: Float[np.ndarray, "points 2"],
+    path: str | Path,
+) -> Path:
+    """The descent direction, minus the gradient, as an arrow at each point."""
+    figure = Figure(figsize=(5.5, 5), layout="constrained")
+    axes = figure.subplots()
+    sizes = np.linalg.norm(gradients, axis=1)
+    arrows = axes.quiver(*points.T, *-gradients.T, sizes, angles="xy", cmap="viridis")
+    figure.colorbar(arrows, label="length of the gradient")
+    axes.set(xlabel="x0", ylabel="x1", aspect="equal", title="minus the gradient")
+    return save_figure(figure, path)
 
 
 if __name__ == "__main__":

@@ -20,10 +20,13 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 import tyro
+from jaxtyping import Float
+from matplotlib import colormaps
+from matplotlib.figure import Figure
 
 from experiments.patience import said_if_slow
 from jaxnet import History, Mnist, State, load_mnist, train
-from jaxnet.plots import accuracy_by_learning_rate
+from jaxnet.plots import save_figure
 from jaxnet.training import init_state, with_learning_rate
 
 RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -170,6 +173,29 @@ def print_table(table: dict[str, Any]) -> None:
         )
         note = "  the book's" if rate == BOOK_RATE else ""
         print(f"{rate:13g}       {train_text}      {test_text}{note}")
+
+
+def accuracy_by_learning_rate(
+    rates: Float[np.ndarray, " rates"], history: History, path: str | Path
+) -> Path:
+    """Test accuracies of runs, rates × seeds: on the way, and after the last step."""
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    way, end = figure.subplots(1, 2, sharey=True)
+    epochs = history.steps / history.steps_per_epoch
+    accuracies = np.asarray(history.test_accuracy)
+    for number, (rate, runs) in enumerate(zip(rates, accuracies, strict=True)):
+        color = colormaps["viridis"](0.95 * number / max(len(rates) - 1, 1))
+        lines = way.plot(epochs, runs.T, color=color, linewidth=1)
+        lines[0].set_label(f"{rate:g}")
+        end.plot([rate] * len(runs), runs[:, -1], "o", color=color, fillstyle="none")
+    end.plot(rates, accuracies[..., -1].mean(axis=1), color="gray", linewidth=0.8)
+    way.set(xlabel="epochs", ylabel="test accuracy", ylim=(0, 1), title="each run")
+    figure.legend(title="learning rate", fontsize=9, loc="outside right center")
+    end.set(
+        xscale="log", xlabel="learning rate", title="after the last step, each seed"
+    )
+    end.grid(axis="y", linewidth=0.3)
+    return save_figure(figure, path)
 
 
 if __name__ == "__main__":

@@ -16,13 +16,14 @@ from pathlib import Path
 
 import numpy as np
 import tyro
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
+from matplotlib.figure import Figure
 from PIL import Image
 
-from jaxnet.checkpoint import load_params
 from jaxnet.mnist import load_mnist
 from jaxnet.network import BOOK_NETWORK, Network, predict
-from jaxnet.plots import predicted_digits
+from jaxnet.plots import save_figure
+from jaxnet.training.checkpoint import load_params
 
 MAX_FILE_PIXELS = 10_000_000
 
@@ -104,6 +105,25 @@ def read_png(path: Path, side: int) -> Float32[np.ndarray, " pixels"]:
     grey = np.asarray(small, np.float32) / np.float32(255)
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     return (1 - grey if border.mean() > 0.5 else grey).ravel()
+
+
+def predicted_digits(
+    images: Float[np.ndarray, "digits pixels"],
+    probabilities: Float[np.ndarray, "digits classes"],
+    path: str | Path,
+) -> Path:
+    """Each image above the probabilities of its classes."""
+    count, side = len(images), math.isqrt(images.shape[1])
+    figure = Figure(figsize=(1.8 * count, 3.6), layout="constrained")
+    above, below = figure.subplots(2, count, squeeze=False)
+    for image, shares, axes, bars in zip(
+        images, probabilities, above, below, strict=True
+    ):
+        axes.imshow(image.reshape(side, side), cmap="gray", vmin=0, vmax=1)
+        axes.set(title=str(shares.argmax()), xticks=[], yticks=[])
+        bars.bar(range(len(shares)), shares)
+        bars.set(ylim=(0, 1), xticks=range(len(shares)))
+    return save_figure(figure, path)
 
 
 if __name__ == "__main__":

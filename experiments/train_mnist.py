@@ -9,20 +9,17 @@ checkpoints, metrics.jsonl and accuracy.png. Takes seconds on two cores; with
 goes on with `--resume`.
 """
 
-import gc
 import sys
 import zlib
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+import tyro
 from jax.sharding import AxisType, Mesh
 
 from experiments.main_job.flags import (
-    MNIST_SHAPES,
     QUICK_EXAMPLES,
     Flags,
     check_flags,
@@ -30,18 +27,15 @@ from experiments.main_job.flags import (
     num_steps,
 )
 from experiments.main_job.watcher import Watcher
-from experiments.patience import said_if_slow
 from jaxnet import gradients
 from jaxnet.mnist import Mnist, load_mnist
 from jaxnet.training import (
     Recipe,
     State,
-    compile_programs,
     init_state,
     train,
     with_learning_rate,
 )
-from jaxnet.xla_options import IN_HASTE, compiled
 
 HEARTBEAT_SECONDS = 20
 """How long a process may be silent before the others end."""
@@ -52,7 +46,7 @@ SHUTDOWN_SECONDS = 40
 
 def main() -> None:
     """Parse the flags, train, and turn expected errors into one line."""
-    flags = parse_flags()
+    flags = tyro.cli(Flags, description=__doc__)
     try:
         check_flags(flags)
         mesh = make_mesh(flags)
@@ -76,15 +70,6 @@ def lost(error: jax.errors.JaxRuntimeError) -> str:
     one_of = "one of the processes" if count > 2 else "process"
     fix = "start all of them again with --resume"
     return f"process {here} lost {one_of} {others} ({reason}); {fix}"
-
-
-def parse_flags() -> Flags:
-    """The command line's; tyro is imported only if there is one."""
-    if len(sys.argv) == 1:
-        return Flags()
-    import tyro
-
-    return tyro.cli(Flags, description=__doc__)
 
 
 def make_mesh(flags: Flags) -> Mesh | None:
@@ -116,13 +101,7 @@ def run(flags: Flags, mesh: Mesh | None) -> None:
     recipe = Recipe(
         gradient=route(flags.gradient, mesh), batch_size=flags.batch_size, mesh=mesh
     )
-    waiting = said_if_slow("compiling the programs and reading the data …")
-    with waiting, ThreadPoolExecutor(2) as background:
-        loading = background.submit(load_data, flags)
-        shapes = jax.eval_shape(partial(fresh_state, flags))
-        background.submit(compile_programs, recipe, shapes, data_shapes(flags))
-        fresh = compiled(partial(fresh_state, flags), IN_HASTE)()
-        data = loading.result()
+    data, fresh = load_data(flags), fresh_state(flags)
     watcher = Watcher(flags, configuration(flags, data))
     state, history = watcher.resumed(fresh) if flags.resume else (fresh, None)
     try:
@@ -158,20 +137,6 @@ def load_data(flags: Flags) -> Mnist:
     return Mnist(*(a[:QUICK_EXAMPLES] for a in data)) if flags.quick else data
 
 
-def data_shapes(flags: Flags) -> Mnist:
-    """The form of MNIST, to compile for while the files are read.
-
-    If they have another, the programs are compiled once more.
-    """
-    most = QUICK_EXAMPLES if flags.quick else None
-    forms = []
-    for examples, pixels in MNIST_SHAPES.values():
-        count = len(range(examples)[:most])
-        forms.append(jax.ShapeDtypeStruct((count, pixels), np.uint8))
-        forms.append(jax.ShapeDtypeStruct((count,), np.int32))
-    return Mnist(*forms)  # type: ignore[arg-type]
-
-
 def configuration(flags: Flags, data: Mnist) -> dict[str, Any]:
     """What makes the run: a checkpoint of another is refused."""
     checksum = 0
@@ -192,5 +157,4 @@ def configuration(flags: Flags, data: Mnist) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    gc.disable()  # what little is left in cycles is not worth a tenth of the time
     main()

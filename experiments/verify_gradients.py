@@ -36,7 +36,6 @@ from experiments.patience import said_if_slow
 from jaxnet import Mnist, Params, init_params, load_mnist
 from jaxnet.array_types import Scalar
 from jaxnet.backprop import backprop
-from jaxnet.checkpoint import load_params
 from jaxnet.gradients import autodiff, numerical
 from jaxnet.input_checks import check_batch
 from jaxnet.losses import BOOK_EPSILON, softmax
@@ -44,6 +43,7 @@ from jaxnet.mnist import NUM_CLASSES
 from jaxnet.network import BOOK_NETWORK, forward, mean_loss
 from jaxnet.plots import verified_leaves
 from jaxnet.training import init_state, train
+from jaxnet.training.checkpoint import load_params
 from jaxnet.verification import GradientReport, Verdict, check_gradients
 
 HIDDEN = 50

@@ -5,9 +5,8 @@ The public names, in the order in which data flows.
 
 from jaxnet import gradients
 from jaxnet.activations import relu, sigmoid, tanh
-from jaxnet.checkpoint import load_checkpoint, save_checkpoint
-from jaxnet.descent import gradient_descent
-from jaxnet.finite_difference import numerical_gradient
+from jaxnet.differences.gradient_descent import gradient_descent
+from jaxnet.differences.numerical_gradient import numerical_gradient
 from jaxnet.losses import (
     cross_entropy_error,
     from_one_hot,
@@ -27,6 +26,7 @@ from jaxnet.network import (
     predict,
 )
 from jaxnet.training import History, State, init_state, train
+from jaxnet.training.checkpoint import load_checkpoint, save_checkpoint
 from jaxnet.verification import (
     GradientMismatch,
     GradientReport,

@@ -59,3 +59,15 @@ class Traced:
             return False
         pairs = zip(self.consts, other.consts, strict=True)
         return all(np.array_equal(a, b, equal_nan=True) for a, b in pairs)
+
+
+def traced_or_none(function: Callable[..., Any], *args: PyTree) -> Traced | None:
+    """The function as JAX traces it; None if it cannot be traced.
+
+    What is raised then is swallowed: code for NumPy answers a tracer with exceptions of
+    any type, its own among them. Whoever calls the function instead sees its errors.
+    """
+    try:
+        return Traced(function, *args)
+    except Exception:
+        return None

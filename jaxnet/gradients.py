@@ -15,9 +15,9 @@ from jax.sharding import Mesh
 from jaxnet import backprop as by_hand
 from jaxnet.array_types import Images, Labels
 from jaxnet.devices import automatic
+from jaxnet.differences.of_network import network_differences
 from jaxnet.input_checks import check_batch
 from jaxnet.network import BOOK_NETWORK, Network, Params, mean_loss
-from jaxnet.network_differences import network_differences
 
 
 @runtime_checkable

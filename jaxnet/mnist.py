@@ -5,12 +5,13 @@ then the length of each) and one unsigned byte an entry. Source: Yann LeCun, Cor
 Cortes, "The MNIST database of handwritten digits".
 """
 
+import gzip
 import math
 import struct
 import zlib
-from concurrent.futures import ThreadPoolExecutor
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int32, UInt8
@@ -28,13 +29,8 @@ GREY_LEVELS = np.arange(256, dtype=np.float32) / np.float32(255)
 """What each byte of an image stands for, 0 to 1."""
 
 _SHIPPED = Path(__file__).parent / "data"
-_GZIP_MAGIC = b"\x1f\x8b"
-_GZIP_WINDOW = 31
-"""zlib's word for "a gzip header and checksum around the data"."""
 _GZIP_RATIO = 1032
 """Deflate's best: no file unpacks to more times its size."""
-_PIECE = 2**20
-_CACHE_LINE = 64
 
 
 class Mnist(NamedTuple):
@@ -60,8 +56,7 @@ def load_mnist(folder: str | Path | None = None, *, as_bytes: bool = False) -> M
             fit the other three; the message names it and what to do.
     """
     paths = [_find(_SHIPPED if folder is None else Path(folder), n) for n in NAMES]
-    with ThreadPoolExecutor(len(paths)) as threads:
-        arrays = list(threads.map(_read, paths))
+    arrays = [_read(path) for path in paths]
     for images, labels in ((0, 1), (2, 3)):
         if len(arrays[images]) != len(arrays[labels]):
             expected = f"{len(arrays[images])} labels, one an image"
@@ -73,7 +68,7 @@ def load_mnist(folder: str | Path | None = None, *, as_bytes: bool = False) -> M
         expected = f"{arrays[0].shape[1]} pixels an image, as in training"
         raise _bad(paths[2], expected, str(arrays[2].shape[1]), "take one data set")
     if not as_bytes:
-        arrays[0::2] = map(_grey_levels, arrays[0::2])
+        arrays[0::2] = [images / np.float32(255) for images in arrays[0::2]]
     return Mnist(*arrays)
 
 
@@ -90,9 +85,15 @@ def _read(
 ) -> UInt8[np.ndarray, "examples pixels"] | Int32[np.ndarray, " examples"]:
     """Images or labels, as the name of the file says."""
     is_images = "images" in path.name
+    is_gzip = path.suffix == ".gz"
     try:
-        with path.open("rb") as file:
-            shape, body = _decode(_Source(path, file), axes=3 if is_images else 1)
+        most = path.stat().st_size * (_GZIP_RATIO if is_gzip else 1)
+        with gzip.open(path) if is_gzip else path.open("rb") as file:
+            shape, body = _decode(path, file, 3 if is_images else 1, most)
+    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        expected = "one whole gzip file and nothing after it"
+        fix = "download it again, or drop .gz from the name of a plain file"
+        raise _bad(path, expected, str(error), fix) from None
     except OSError as error:
         raise _bad(path, "a readable file", str(error), "mend it or copy it") from None
     if is_images:
@@ -104,78 +105,19 @@ def _read(
     return body.astype(np.int32)
 
 
-def _grey_levels(
-    body: UInt8[np.ndarray, "examples pixels"],
-) -> Float32[np.ndarray, "examples pixels"]:
-    """GREY_LEVELS[body], but faster."""
-    levels = _empty(4 * body.size).view(np.float32).reshape(body.shape)
-    return np.divide(body, np.float32(255), out=levels, dtype=np.float32)
-
-
-def _empty(size: int) -> UInt8[np.ndarray, " bytes"]:
-    """Bytes that begin at a cache line: JAX takes such an array without a copy."""
-    room = np.empty(size + _CACHE_LINE, np.uint8)
-    start = -room.ctypes.data % _CACHE_LINE
-    return room[start : start + size]
-
-
-class _Source:
-    """The bytes of a file, uncompressed: never more than asked for are held."""
-
-    def __init__(self, path: Path, file: BinaryIO) -> None:
-        self.path, self.file = path, file
-        self.most = path.stat().st_size
-        self.inflater = None
-        if path.suffix == ".gz":
-            if (start := file.read(2)) != _GZIP_MAGIC:
-                fix = "download it again, or drop .gz from the name of a plain file"
-                raise _bad(path, "a gzip file", f"first bytes {start!r}", fix)
-            file.seek(0)
-            self.most *= _GZIP_RATIO
-            self.inflater = zlib.decompressobj(_GZIP_WINDOW)
-
-    def read(self, size: int) -> bytes:
-        """`size` bytes, or a few of them; none at the end only."""
-        if self.inflater is None:
-            return self.file.read(min(size, _PIECE))
-        while not self.inflater.eof:
-            packed = self.inflater.unconsumed_tail or self.file.read(_PIECE)
-            try:
-                piece = self.inflater.decompress(packed, size)
-            except zlib.error as error:
-                fix = "download it again"
-                raise _bad(self.path, "gzip data", str(error), fix) from None
-            if piece or not packed:
-                return piece
-        return b""
-
-    def fill(self, room: UInt8[np.ndarray, " bytes"]) -> int:
-        """Write the next bytes into the array; how many there were."""
-        view, filled = room.data, 0
-        while filled < len(room) and (piece := self.read(len(room) - filled)):
-            view[filled : filled + len(piece)] = piece
-            filled += len(piece)
-        return filled
-
-    def at_end(self) -> bool:
-        """Nothing is left, and the checksum of a gzip file was right."""
-        if self.read(1):
-            return False
-        whole = self.inflater is None or self.inflater.eof
-        unused = self.inflater is not None and self.inflater.unused_data
-        return whole and not unused and not self.file.read(1)
-
-
 def _decode(
-    source: _Source, axes: int
+    path: Path, file: BufferedIOBase, axes: int, most: int
 ) -> tuple[tuple[int, ...], UInt8[np.ndarray, " bytes"]]:
-    """The lengths of the axes and the bytes after the header."""
-    path = source.path
+    """The lengths of the axes and the bytes after the header.
+
+    Reading takes memory for all that is asked for; so no more than one byte beyond what
+    the header promises is, and no promise is believed that `most` bytes cannot keep.
+    """
     fix = "download it again" if path.suffix else "a gzipped file is named .gz"
-    header = _empty(4 + 4 * axes)
-    if (count := source.fill(header)) < len(header):
-        raise _bad(path, "an IDX header", f"{count} bytes", fix)
-    magic, *shape = struct.unpack(f">{1 + axes}I", header.tobytes())
+    header = file.read(4 + 4 * axes)
+    if len(header) < 4 + 4 * axes:
+        raise _bad(path, "an IDX header", f"{len(header)} bytes", fix)
+    magic, *shape = struct.unpack(f">{1 + axes}I", header)
     if magic != 0x800 + axes:
         expected = f"IDX magic {0x800 + axes} ({axes} axes of unsigned bytes)"
         raise _bad(path, expected, str(magic), fix)
@@ -183,14 +125,14 @@ def _decode(
     if not 0 < size <= MAX_BYTES:
         got, fix = " × ".join(map(str, shape)), "mend the header or split it"
         raise _bad(path, f"1 to {MAX_BYTES} entries", got, fix)
-    if size > source.most:
-        got = f"at most {source.most}"
-        raise _bad(path, f"{size} bytes after the header", got, "download it again")
-    body = _empty(size)
-    if (count := source.fill(body)) < size or not source.at_end():
-        got = str(count) if count < size else "more, or a wrong end"
-        raise _bad(path, f"{size} bytes after the header", got, "download it again")
-    return tuple(shape), body
+    expected, fix = f"{size} bytes after the header", "download it again"
+    if size > most:
+        raise _bad(path, expected, f"at most {most}", fix)
+    body = file.read(size + 1)
+    if len(body) != size:
+        got = str(len(body)) if len(body) < size else "more"
+        raise _bad(path, expected, got, fix)
+    return tuple(shape), np.frombuffer(body, np.uint8).copy()
 
 
 def _bad(path: Path, expected: str, got: str, fix: str) -> ValueError:

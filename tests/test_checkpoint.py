@@ -17,9 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load, save
 
-from jaxnet import checkpoint_file
-from jaxnet.checkpoint import load_checkpoint, load_params, save_checkpoint
-from jaxnet.training import SGD, History, State, init_state
+from jaxnet.training import SGD, History, State, checkpoint_file, init_state
+from jaxnet.training.checkpoint import load_checkpoint, load_params, save_checkpoint
 
 CONFIG = {"network": {"hidden": "sigmoid"}, "batch_size": 20, "layer_sizes": [4, 3, 2]}
 SIZES = (4, 3, 2)

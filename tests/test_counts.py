@@ -13,12 +13,12 @@ import jax
 import numpy as np
 import pytest
 
-from jaxnet import check_gradients, gradients, network_differences, numerical_gradient
-from jaxnet import training as training_module
+from jaxnet import check_gradients, gradients, numerical_gradient
+from jaxnet.differences import of_network
 from jaxnet.losses import OUTPUTS
 from jaxnet.mnist import Mnist
 from jaxnet.network import BOOK_NETWORK, Dense, Network, mean_loss
-from jaxnet.training import init_state, train, with_learning_rate
+from jaxnet.training import init_state, loop, train, with_learning_rate
 
 SIZES = (11, 3, 10)
 BATCH, EPOCH = 25, 12
@@ -136,7 +136,7 @@ def test_training_calls(
 ) -> None:
     """Batches are drawn once an epoch, accuracies at epoch starts and the end only."""
     counts = {"draw": 0, "run_steps": 0, "evaluate": 0}
-    compile_programs = training_module.compile_programs
+    compile_programs = loop.compile_programs
 
     def counted(*arguments: Any) -> Any:
         programs = compile_programs(*arguments)
@@ -150,7 +150,7 @@ def test_training_calls(
 
         return programs._replace(**{name: count(name) for name in counts})
 
-    monkeypatch.setattr(training_module, "compile_programs", counted)
+    monkeypatch.setattr(loop, "compile_programs", counted)
     start = init_state(key, SIZES)
     small_train(data, start, num_steps=num_steps, steps_per_call=steps_per_call)
     assert tuple(counts.values()) == calls
@@ -185,7 +185,7 @@ def test_gradients_numerical_evaluates_what_moves(
         return plain.losses(logits, labels)
 
     monkeypatch.setitem(OUTPUTS, "counted", plain._replace(losses=losses))
-    monkeypatch.setattr(network_differences, "CHUNK_ENTRIES", 4 * 6)
+    monkeypatch.setattr(of_network, "CHUNK_ENTRIES", 4 * 6)
     params, images, labels = net((8, 4, 6))
     whole = 2 * 5 * (4 * (8 + 1) + 6 * (4 + 1))
     assert count_of(evaluated, params, images, labels) == whole

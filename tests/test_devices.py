@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from jaxnet import check_gradients, gradients, numerical_gradient
-from jaxnet import network_differences as module
 from jaxnet.devices import automatic, check_one_axis, spread, summed
+from jaxnet.differences import of_network
 from jaxnet.network import Network, mean_loss
 from tests.problems import problem
 from tests.tolerances import close
@@ -99,11 +99,11 @@ def count_turns(mesh: Any) -> None:
 
 def test_shares_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """The shares of three devices are the whole, and two of them are not."""
-    monkeypatch.setattr(module, "CHUNK_ENTRIES", 60)
+    monkeypatch.setattr(of_network, "CHUNK_ENTRIES", 60)
     params, images, labels = problem(2)
     with jax.enable_x64(True):
         given = jax.tree.map(jnp.asarray, (params, images, labels))
-        share = jax.jit(module._share, static_argnums=(3, 4))
+        share = jax.jit(of_network._share, static_argnums=(3, 4))
         shares = [share(*given, Network(), (k, 3)) for k in range(3)]
         whole = share(*given, Network(), (0, 1))
         for count in (3, 2):

@@ -9,7 +9,7 @@ import pytest
 import jaxnet
 
 MODULES = sorted(m.name for m in pkgutil.walk_packages(jaxnet.__path__, "jaxnet."))
-WITH_EXAMPLES = ["losses", "network", "gradients", "finite_difference"]
+WITH_EXAMPLES = ["losses", "network", "gradients", "differences.numerical_gradient"]
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from tolerances import close
 
-from jaxnet import central_difference, finite_difference
-from jaxnet.descent import gradient_descent
-from jaxnet.finite_difference import numerical_gradient
+from jaxnet.differences import central
+from jaxnet.differences.gradient_descent import gradient_descent
+from jaxnet.differences.numerical_gradient import FEW, numerical_gradient
 
 
 def squares(x):
@@ -172,7 +172,7 @@ def test_a_traceable_function_is_traced_not_called():
         calls.append(type(x))
         return (x**2).sum()
 
-    many = finite_difference.FEW + 1
+    many = FEW + 1
     numerical_gradient(function, np.ones(many))
     once = len(calls)
     numerical_gradient(function, np.ones(3 * many))
@@ -191,7 +191,7 @@ def test_called_or_traced_is_one_gradient(monkeypatch):
         return (x**3).sum() * x[0]
 
     called = numerical_gradient(function, x)
-    monkeypatch.setattr(finite_difference, "FEW", 0)
+    monkeypatch.setattr("jaxnet.differences.numerical_gradient.FEW", 0)
     assert right(called, numerical_gradient(function, x))
     assert not right(1.001 * called, numerical_gradient(function, x))
 
@@ -201,17 +201,17 @@ def test_memory_is_bounded_in_chunks(monkeypatch):
 
     def chunk(function, size):
         with jax.enable_x64(True):
-            return central_difference._chunk(function, np.zeros(size))
+            return central._chunk(function, np.zeros(size))
 
     large = 2**16
     assert chunk(lambda x: x.sum(), 100) == 100
     one_copy = 8 * large
-    most = central_difference.MAX_BYTES // (2 * one_copy)
+    most = central.MAX_BYTES // (2 * one_copy)
     assert 1 <= chunk(lambda x: x.sum(), large) <= most
     outer = jax.jit(lambda x: (x[:, None] * x[None, :]).sum())
     square = 8 * 1000**2
-    assert chunk(outer, 1000) <= max(1, central_difference.MAX_BYTES // (2 * square))
-    monkeypatch.setattr(central_difference, "MAX_BYTES", 1)
+    assert chunk(outer, 1000) <= max(1, central.MAX_BYTES // (2 * square))
+    monkeypatch.setattr(central, "MAX_BYTES", 1)
     assert chunk(outer, 1000) == 1
     got = numerical_gradient(lambda x: (x**2).sum(), np.arange(3.0))
     assert right(got, 2 * np.arange(3.0))
@@ -221,7 +221,7 @@ def test_chunks_of_every_size_agree(monkeypatch):
     """A last chunk that is not full loses no coordinate."""
     x = np.arange(11.0)
     for chunk in (1, 2, 3, 5, 11):
-        monkeypatch.setattr(central_difference, "_chunk", lambda *_, c=chunk: c)
+        monkeypatch.setattr(central, "_chunk", lambda *_, c=chunk: c)
         assert right(numerical_gradient(lambda x: jnp.sum(x**2), x), 2 * x)
 
 
@@ -230,7 +230,7 @@ def test_step_follows_the_coordinate():
     x = np.array([1e8, 1.0, 1e-8])
     for each in x:
         assert right(numerical_gradient(lambda x: x**2, each), 2 * each)
-    steps = central_difference._steps(x, 1e-4)
+    steps = central._steps(x, 1e-4)
     assert (steps >= 1e-4 * np.maximum(x, 1)).all()
     assert (steps < 2e-4 * np.maximum(x, 1)).all()
     assert (np.frexp(steps)[0] == 0.5).all()
@@ -330,7 +330,7 @@ def test_what_cannot_be_traced_is_tried_once():
         return float(np.dot(np.asarray(x), np.asarray(x)))
 
     kinds = []
-    x = np.ones(finite_difference.FEW + 1)
+    x = np.ones(FEW + 1)
     assert right(numerical_gradient(function, x), 2 * x)
     assert sum(kind is not np.ndarray for kind in kinds) == 1
     kinds.clear()
@@ -347,6 +347,6 @@ def test_a_function_without_a_hash():
         def __call__(self, x):
             return float(np.dot(np.asarray(x), np.asarray(x)))
 
-    x = np.ones(finite_difference.FEW + 1)
+    x = np.ones(FEW + 1)
     for _ in range(2):
         assert right(numerical_gradient(Squares(), x), 2 * x)

@@ -9,7 +9,7 @@ from tolerances import TOLERANCES, close, epsilons_apart
 
 from jaxnet import backprop as by_hand
 from jaxnet import gradients
-from jaxnet.central_difference import relative_step
+from jaxnet.differences.central import relative_step
 from jaxnet.network import Network, init_params, mean_loss
 
 each_network = pytest.mark.parametrize("network", every_network(), ids=name)

@@ -15,8 +15,8 @@ from hypothesis.extra import numpy as hnp
 from safetensors.numpy import load
 
 from experiments import train_mnist
-from jaxnet.checkpoint import load_checkpoint, load_params, save_checkpoint
 from jaxnet.input_checks import check_labels
+from jaxnet.training.checkpoint import load_checkpoint, load_params, save_checkpoint
 from tests.test_checkpoint import CONFIG, made, sealed
 
 FUZZ = settings(

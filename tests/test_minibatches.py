@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxnet.minibatches import epoch_indices, steps_per_epoch
+from jaxnet.training.minibatches import epoch_indices, steps_per_epoch
 
 EXAMPLES, BATCH = 1000, 30
 BOTH = pytest.mark.parametrize("replacement", [True, False])

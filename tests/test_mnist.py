@@ -182,13 +182,13 @@ def test_bad_content_is_one_line(
 
 
 BAD_GZIP = {
-    "not gzip": (lambda g: b"<!DOCTYPE html>", "a gzip file"),
-    "empty": (lambda g: b"", "a gzip file"),
+    "not gzip": (lambda g: b"<!DOCTYPE html>", "gzip file .* drop .gz from the name"),
+    "empty": (lambda g: b"", "IDX header, got 0 bytes"),
     "cut": (lambda g: g[: len(g) // 2], "download it again"),
     "cut in the checksum": (lambda g: g[:-6], "download it again"),
-    "wrong checksum": (lambda g: g[:-8] + bytes(8), "incorrect data check"),
-    "damaged": (lambda g: g[:12] + b"\xff" * 9 + g[21:], "gzip data"),
-    "junk behind": (lambda g: g + b"junk", "got more"),
+    "wrong checksum": (lambda g: g[:-8] + bytes(8), "CRC check failed"),
+    "damaged": (lambda g: g[:12] + b"\xff" * 9 + g[21:], "gzip file"),
+    "junk behind": (lambda g: g + b"junk", "nothing after it"),
     "another member": (lambda g: g + gzip.compress(b"more"), "got more"),
 }
 

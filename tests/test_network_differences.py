@@ -7,10 +7,10 @@ import pytest
 from problems import every_network, name, problem
 from tolerances import close
 
-from jaxnet import network_differences as module
-from jaxnet.finite_difference import numerical_gradient
+from jaxnet.differences import of_network
+from jaxnet.differences.numerical_gradient import numerical_gradient
+from jaxnet.differences.of_network import network_differences
 from jaxnet.network import Network, mean_loss
-from jaxnet.network_differences import network_differences
 
 smooth = [n for n in every_network() if n.hidden != "relu"]
 
@@ -38,7 +38,7 @@ def test_they_are_the_generic_ones(network):
 def test_chunks_of_every_size_agree(num_layers, entries, monkeypatch):
     """Pairs that do not fill the last chunk are neither lost nor counted twice."""
     want = _differences(problem(num_layers), Network("tanh"))
-    monkeypatch.setattr(module, "CHUNK_ENTRIES", entries)
+    monkeypatch.setattr(of_network, "CHUNK_ENTRIES", entries)
     got = _differences(problem(num_layers), Network("tanh"))
     assert close(got, want, "float64", "second difference")
 
@@ -63,14 +63,14 @@ def test_a_batch_of_zeros():
 def test_fewer_inputs_cost_fewer_rounds(monkeypatch):
     """Work is done for the pairs that are not zero, counted in the loop itself."""
     rounds = []
-    losses = module._Nudged.losses
+    losses = of_network._Nudged.losses
 
     def counted(*arguments):
         jax.debug.callback(lambda: rounds.append(1))
         return losses(*arguments)
 
-    monkeypatch.setattr(module._Nudged, "losses", counted)
-    monkeypatch.setattr(module, "CHUNK_ENTRIES", 1)
+    monkeypatch.setattr(of_network._Nudged, "losses", counted)
+    monkeypatch.setattr(of_network, "CHUNK_ENTRIES", 1)
     params, images, labels = problem(1)
     for chosen in (images, 0 * images):
         rounds.clear()

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
-from jaxnet.checkpoint import load_params
+from jaxnet.training.checkpoint import load_params
 from tests.test_mnist import idx, written
 
 ROOT = Path(__file__).parent.parent

@@ -13,9 +13,9 @@ from safetensors.numpy import load
 
 from experiments import predict_digits, train_mnist
 from experiments.main_job import watcher
-from jaxnet.checkpoint import load_checkpoint, load_params
 from jaxnet.mnist import load_mnist
 from jaxnet.training import History
+from jaxnet.training.checkpoint import load_checkpoint, load_params
 
 Run = Callable[..., list[str]]
 

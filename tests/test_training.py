@@ -11,12 +11,12 @@ import numpy as np
 import optax
 import pytest
 
-from jaxnet import gradients, training, training_programs
-from jaxnet.minibatches import epoch_indices
+from jaxnet import gradients, training
 from jaxnet.mnist import GREY_LEVELS, Mnist
 from jaxnet.network import Network, accuracy, loss
-from jaxnet.training import History, Recipe, State, init_state, train
-from jaxnet.training_state import RUNS_AXES
+from jaxnet.training import History, Recipe, State, init_state, programs, train
+from jaxnet.training.minibatches import epoch_indices
+from jaxnet.training.state import RUNS_AXES
 from tests.tolerances import close
 
 SIZES = (12, 7, 10)
@@ -165,7 +165,7 @@ def test_compiled_once(data: Mnist, key: jax.Array) -> None:
     Another batch size, as is seen, does not.
     """
     counted = Counted()
-    before = training_programs._compile.cache_info().misses
+    before = programs._programs.cache_info().misses
     go = partial(train, data, gradient=counted)
     start = init_state(key, SIZES)
     part = go(start, num_steps=60, batch_size=BATCH)
@@ -173,7 +173,7 @@ def test_compiled_once(data: Mnist, key: jax.Array) -> None:
     other = training.with_learning_rate(init_state(jax.random.key(1), SIZES), 0.2)
     go(other, num_steps=30, batch_size=BATCH)
     assert counted.traces == 1
-    assert training_programs._compile.cache_info().misses == before + 1
+    assert programs._programs.cache_info().misses == before + 1
     go(start, num_steps=1, batch_size=10)
     assert counted.traces == 2
 
@@ -182,14 +182,14 @@ def test_compiled_once(data: Mnist, key: jax.Array) -> None:
 def test_every_byte_is_its_grey_level(wrap: Any) -> None:
     """In every bit, compiled or not; XLA's division by 255 misses some of them."""
     images = np.arange(256, dtype=np.uint8).reshape(4, 64)
-    levels = wrap(training_programs._levels)(images)
+    levels = wrap(programs._levels)(images)
     assert levels.dtype == np.float32
     assert np.array_equal(levels, GREY_LEVELS.reshape(4, 64))
     divided = jax.jit(lambda images: images.astype(np.float32) / 255)(images)
     assert close(levels, divided, "float32")
     assert not np.array_equal(levels, divided)
     grey = GREY_LEVELS.reshape(4, 64)[:3]
-    assert np.array_equal(wrap(training_programs._levels)(grey), grey)
+    assert np.array_equal(wrap(programs._levels)(grey), grey)
 
 
 def test_bytes_are_grey_levels(data: Mnist, key: jax.Array) -> None:
@@ -218,7 +218,7 @@ def test_evaluation_counts_every_image_once(key: jax.Array, count: int) -> None:
     images = draws.random((count, SIZES[0]), np.float32)
     labels = draws.integers(0, 10, count).astype(np.int32)
     params = init_state(key, SIZES).params
-    got = training_programs._accuracy(params, images, labels, Network())
+    got = programs._accuracy(params, images, labels, Network())
     want = accuracy(params, images, labels)
     assert close(got, want, "float32")
     assert not close(got, want + np.float32(1 / count), "float32")
@@ -264,7 +264,7 @@ def test_bounds_are_not_batched(data: Mnist, key: jax.Array) -> None:
         state = init_state(jax.random.split(key, 2), SIZES)
         batches = np.zeros((2, EPOCH, BATCH), np.int32)
         bounds = np.zeros((2, 2) if axis == 0 else 2, np.int32)
-        steps = partial(training_programs._run_steps, Recipe(batch_size=BATCH))
+        steps = partial(programs._run_steps, Recipe(batch_size=BATCH))
         program = jax.vmap(steps, (RUNS_AXES, None, 0, axis))
         equations = jax.make_jaxpr(program)(state, data, batches, bounds).eqns
         (found,) = (e for e in equations if e.primitive.name == "while")
@@ -399,22 +399,23 @@ def test_a_batch_that_does_not_divide_names_those_that_do() -> None:
         axis_names, size = ("batch",), 8
 
     with pytest.raises(ValueError, match="nearest sizes that divide are 96 or 104"):
-        training_programs.check_mesh(Recipe(mesh=Eight(), batch_size=100))  # type: ignore
+        programs.check_mesh(Recipe(mesh=Eight(), batch_size=100))  # type: ignore
     with pytest.raises(ValueError, match=r"nearest sizes that divide are 8$"):
-        training_programs.check_mesh(Recipe(mesh=Eight(), batch_size=5))  # type: ignore
-    training_programs.check_mesh(Recipe(mesh=Eight(), batch_size=104))  # type: ignore
+        programs.check_mesh(Recipe(mesh=Eight(), batch_size=5))  # type: ignore
+    programs.check_mesh(Recipe(mesh=Eight(), batch_size=104))  # type: ignore
     Eight.axis_names = ("batch", "model")  # type: ignore
     with pytest.raises(ValueError, match="one axis"):
-        training_programs.check_mesh(Recipe(mesh=Eight(), batch_size=104))  # type: ignore
+        programs.check_mesh(Recipe(mesh=Eight(), batch_size=104))  # type: ignore
 
 
 ON_MANY_DEVICES = """
 import jax, numpy as np
 jax.config.update("jax_num_cpu_devices", 4)
+from jaxnet.training import init_state
 from tests.test_training import SIZES, made, small_train
 from tests.tolerances import close
 data = made(np.random.default_rng(0))
-start = __import__("jaxnet.training").training.init_state(jax.random.key(0), SIZES)
+start = init_state(jax.random.key(0), SIZES)
 alone = small_train(data, start, num_steps=30)
 for count in (2, 4):
     kinds = (jax.sharding.AxisType.Auto,)

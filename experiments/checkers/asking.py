@@ -15,8 +15,6 @@ from experiments.checkers.checker import Answer, Checker, Settings
 from experiments.checkers.question import LARGE, LossTask, Question
 from experiments.checkers.subject import Memory, NotApplicable, Subject
 
-SCORES = ("caught", "missed", "cleared", "accused", "crashed", "not asked")
-
 
 @dataclass(frozen=True)
 class Setting:
@@ -29,8 +27,9 @@ class Setting:
 
 @dataclass(frozen=True)
 class Outcome:
-    """One cell: the score, one of SCORES, why, and what it cost.
+    """One cell: the score, why, and what it cost.
 
+    score: caught, missed, cleared, accused, crashed or not asked.
     undecided: the checker did not pass the gradient because it could not tell.
     """
 

@@ -20,7 +20,6 @@ from jaxnet import Dense, init_params, load_mnist
 from jaxnet.gradients import backprop
 from jaxnet.network import BOOK_NETWORK, mean_loss
 
-GROUPS = ("public", "more", "rules", "mnist", "stress")
 PUBLIC = 27
 
 

@@ -5,7 +5,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-from jaxnet.checkpoint_file import MAX_BYTES
 from jaxnet.input_checks import (
     check_layer_sizes,
     check_positive,
@@ -13,11 +12,12 @@ from jaxnet.input_checks import (
     describe,
 )
 from jaxnet.mnist import NUM_CLASSES
+from jaxnet.training.checkpoint_file import MAX_BYTES
 
 MAX_DEVICES = 4096
 
 QUICK_STEPS, QUICK_EXAMPLES = 150, 5000
-MNIST_SHAPES = {"train": (60_000, 784), "test": (10_000, 784)}
+NUM_PIXELS = 784
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def num_steps(flags: Flags) -> int:
 
 def layer_sizes(flags: Flags) -> tuple[int, ...]:
     """Pixels, the hidden layers' units, classes."""
-    return (MNIST_SHAPES["train"][1], *flags.hidden, NUM_CLASSES)
+    return (NUM_PIXELS, *flags.hidden, NUM_CLASSES)
 
 
 def check_flags(flags: Flags) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import jax
 
 from experiments.main_job.flags import Flags, num_steps
-from jaxnet.checkpoint import load_checkpoint, save_checkpoint
 from jaxnet.training import History, State
+from jaxnet.training.checkpoint import load_checkpoint, save_checkpoint
 
 BLOG = (
     (0.0974, 0.0982),

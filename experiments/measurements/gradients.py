@@ -146,14 +146,6 @@ def rosenbrock(x: Any) -> Any:
     return (100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2).sum()
 
 
-WEIGHTS = np.linspace(0, 1, 1000)
-
-
-def weighted(x: Any) -> Any:
-    """Σ wᵢ xᵢ², by an array that may change: every call traces it anew."""
-    return (WEIGHTS * x**2).sum()
-
-
 def untraceable(x: Any) -> float:
     """Σ xᵢ² as NumPy alone can compute it."""
     return float(np.dot(np.asarray(x), np.asarray(x)))
@@ -168,7 +160,6 @@ FUNCTIONS: list[tuple[str, Callable[[Any], Any], int]] = [
     (SAME_IN_JAX, jax.jit(sum_of_squares), 10),
     ("sum of squares", sum_of_squares, 1000),
     (SAME_IN_JAX, jax.jit(sum_of_squares), 1000),
-    ("weighted sum of squares", weighted, 1000),
     ("sum of squares, NumPy only", untraceable, 1000),
     ("sum of squares", sum_of_squares, 39_760),
 ]

@@ -21,32 +21,11 @@ from jaxnet.input_checks import (
     complaint,
     describe,
 )
-from jaxnet.minibatches import steps_per_epoch
 from jaxnet.mnist import Mnist
 from jaxnet.network import BOOK_NETWORK, Network
-from jaxnet.training_programs import Recipe, compile_programs, place
-from jaxnet.training_state import (
-    SGD,
-    History,
-    State,
-    begun,
-    init_state,
-    with_learning_rate,
-    with_losses,
-    with_row,
-)
-
-__all__ = [
-    "SGD",
-    "Callback",
-    "History",
-    "Recipe",
-    "State",
-    "compile_programs",
-    "init_state",
-    "train",
-    "with_learning_rate",
-]
+from jaxnet.training.minibatches import steps_per_epoch
+from jaxnet.training.programs import Recipe, compile_programs, place
+from jaxnet.training.state import SGD, History, State, begun, with_losses, with_row
 
 Callback: TypeAlias = Callable[[State, History], None]
 

@@ -7,7 +7,7 @@ them all.
 import json
 import warnings
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,9 @@ import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
 
 from jaxnet.array_types import PyTree
-from jaxnet.checkpoint_file import (
+from jaxnet.input_checks import check_count, check_params
+from jaxnet.network import Dense, Params
+from jaxnet.training.checkpoint_file import (
     Config,
     Tensors,
     damaged,
@@ -23,9 +25,10 @@ from jaxnet.checkpoint_file import (
     read_checkpoint,
     write_checkpoint,
 )
-from jaxnet.input_checks import check_count, check_params
-from jaxnet.network import Dense, Params
-from jaxnet.training_state import History, State
+from jaxnet.training.state import History, State
+
+Form: TypeAlias = tuple[str | int, ...]
+"""The dtype of an array, then the lengths of its axes."""
 
 _AS_BEFORE = "pass what the run began with, or start another in another folder"
 
@@ -132,12 +135,13 @@ def _restored(like: State, tensors: Tensors) -> State:
     return State(**jax.tree.map(jnp.asarray, values))
 
 
-def _form(like: State, tensors: Tensors) -> dict[str, tuple[Any, ...]]:
+def _form(like: State, tensors: Tensors) -> dict[str, Form]:
     """The expected dtype and shape of every leaf.
 
     The lengths of the history's are the file's own, as long as they fit its step.
     """
-    form = {n: (str(x.dtype), *np.shape(x)) for n, x in _named(_plain(like)).items()}
+    leaves = _named(_plain(like))
+    form: dict[str, Form] = {n: (str(x.dtype), *x.shape) for n, x in leaves.items()}
     step = tensors.get("step", np.zeros(()))
     num_steps = int(step) if step.shape == () else 0
     num_rows = np.size(tensors.get("history.steps", 0))
@@ -179,7 +183,7 @@ def _check_config(path: Path, saved: Config, config: Config) -> None:
         raise ValueError(f"{path}: {_listed(differences)}; {_AS_BEFORE}")
 
 
-def _text(form: tuple[Any, ...]) -> str:
+def _text(form: Form) -> str:
     return f"{form[0]}{list(form[1:])}"
 
 

@@ -1,4 +1,4 @@
-"""Central differences of the network's loss by every parameter, at little cost.
+"""Central differences of the network's loss for every parameter, at little cost.
 
 Nudging one weight by ±h moves one column of one layer's output x W + b by ±h x, and
 nothing before it. So only that column is recomputed; its activation's change goes on
@@ -8,7 +8,7 @@ is left out. These are the differences of the true loss that a loop over all par
 would take, up to rounding; no derivative is used. A bias is the weight of an input 1.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -16,15 +16,16 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Integer
 
 from jaxnet.array_types import Array, Images, Labels
-from jaxnet.central_difference import relative_step
 from jaxnet.devices import summed
+from jaxnet.differences.central import relative_step
 from jaxnet.network import Dense, Network, Params, affine, forward
 
 CHUNK_ENTRIES = 2**18
 """How many outputs of the layer after the nudged one are recomputed at once."""
 
-Matrix = Float[Array, "rows columns"]
-Nudges = Float[Array, "pairs outputs"]
+Matrix: TypeAlias = Float[Array, "rows columns"]
+Nudges: TypeAlias = Float[Array, "pairs outputs"]
+Number: TypeAlias = int | Integer[Array, ""]
 
 
 class _Site(NamedTuple):
@@ -50,10 +51,13 @@ def network_differences(
     if mesh is None:
         return _share(params, images, labels, network, (0, 1))
 
-    def of_device(number: Any, params: Any, images: Any, labels: Any) -> Params:
+    def of_device(
+        number: Number, params: Params, images: Images, labels: Labels
+    ) -> Params:
         return _share(params, images, labels, network, (number, mesh.size))
 
-    return summed(of_device, mesh)(params, images, labels)
+    differences: Params = summed(of_device, mesh)(params, images, labels)
+    return differences
 
 
 def _share(
@@ -61,7 +65,7 @@ def _share(
     images: Images,
     labels: Labels,
     network: Network,
-    share: tuple[Any, int],
+    share: tuple[Number, int],
 ) -> Params:
     """What every n-th chunk of the nudges gives, from the k-th on; share: (k, n)."""
     inputs, _ = forward(params, images, network)
@@ -78,9 +82,9 @@ def _share(
 
 
 def _layer_slopes(
-    site: _Site, labels: Labels, network: Network, share: tuple[Any, int]
+    site: _Site, labels: Labels, network: Network, share: tuple[Number, int]
 ) -> Matrix:
-    """The slopes of the mean loss by one layer's weights, the bias as their last row.
+    """The slopes of the mean loss of one layer's weights; the bias is their last row.
 
     The sum over examples runs in chunks over the (example, input) pairs that are not
     zero; how many there are is known only at run time.
@@ -109,7 +113,7 @@ def _layer_slopes(
         return jnp.asarray(slopes).at[i].add(difference / (2 * h), mode="drop")
 
     slopes = jax.lax.fori_loop(0, rounds, add_chunk, jnp.zeros_like(site.weight))
-    return slopes / batch
+    return jnp.asarray(slopes / batch)
 
 
 class _Nudged(NamedTuple):

@@ -3,18 +3,23 @@
 import math
 from collections.abc import Callable
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jax.tree_util import PyTreeDef
+from jaxtyping import Float, Float64
 
 from jaxnet.array_types import Array, PyTree, ScalarFunction
 from jaxnet.input_checks import complaint, describe
 
-Vector = Float[Array, " coordinates"]
-VectorFunction = Callable[[Vector], Any]
+Vector: TypeAlias = Float[Array, " coordinates"]
+Coordinates: TypeAlias = Float64[np.ndarray, " coordinates"]
+"""The point itself; a Vector may also be traced."""
+
+VectorFunction: TypeAlias = Callable[[Vector], Any]
+"""A function of the caller's; that it gives a real scalar is checked at its calls."""
 
 _REAL = (np.floating, np.integer)
 
@@ -22,7 +27,7 @@ _REAL = (np.floating, np.integer)
 class Structure(NamedTuple):
     """How a pytree of arrays lies in one vector; equal for the same pytrees."""
 
-    tree: Any
+    tree: PyTreeDef | None
     """None for a single array."""
     shapes: tuple[tuple[int, ...], ...]
 
@@ -40,7 +45,7 @@ class Structure(NamedTuple):
         return jax.tree.unflatten(self.tree, pieces)
 
 
-def ravel_numpy(point: PyTree) -> tuple[np.ndarray, Structure]:
+def ravel_numpy(point: PyTree) -> tuple[Coordinates, Structure]:
     """The point as one float64 vector (a copy), and the way back to its structure.
 
     Raises:

@@ -3,40 +3,49 @@
 Source: *Deep Learning from Scratch*, section 4.3.
 """
 
+import math
 from functools import cache
-from typing import Any
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Integer
+from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.typing import DTypeLike
+from jaxtyping import Float, Integer
 
 from jaxnet.array_types import Array, Scalar
-from jaxnet.flat_point import Vector, VectorFunction
+from jaxnet.differences.flat_point import Coordinates, Vector, VectorFunction
+
+Step: TypeAlias = float | Scalar
 
 MAX_BYTES = 2**24
 """How much memory a function's values beside the point may take at once."""
 
 
 @cache
-def relative_step(dtype: Any) -> float:
+def relative_step(dtype: DTypeLike) -> float:
     """∛ε: where truncation, h², and rounding, ε/h, of a central difference meet."""
-    return float(jnp.finfo(dtype).eps) ** (1 / 3)
+    return math.pow(float(jnp.finfo(dtype).eps), 1 / 3)
 
 
-def _steps(x: Any, step: Any) -> Any:
+def _steps(x: Vector, step: Step) -> Vector:
     """h = step × max(|x|, 1), such that x + h is exact: no rounding of the input."""
     xp = jnp if isinstance(x, jax.Array) else np
     magnitude = step * xp.maximum(xp.abs(x), 1.0)
-    return xp.exp2(xp.ceil(xp.log2(magnitude)))
+    steps: Vector = xp.exp2(xp.ceil(xp.log2(magnitude)))
+    return steps
 
 
 def slopes_of(
-    value: VectorFunction, x: Vector, step: Any, chosen: Array | None = None
-) -> Vector:
-    """Central differences by every coordinate of x, traceable, a chunk at a time.
+    value: VectorFunction,
+    x: Vector,
+    step: Step,
+    chosen: Integer[Array, " chosen"] | None = None,
+) -> Float[Array, " slopes"]:
+    """Central differences with respect to every coordinate of x, in chunks; traceable.
 
-    chosen: by these coordinates only.
+    chosen: with respect to these coordinates only.
     """
     h = _steps(x, step)
     coordinates = jnp.arange(x.size, dtype=jnp.int32)
@@ -45,30 +54,31 @@ def slopes_of(
         def value_at(nudged: Scalar) -> Scalar:
             return jnp.asarray(value(jnp.where(coordinates == i, nudged, x)), x.dtype)
 
-        forth, back = jax.vmap(value_at)(jnp.stack([x[i] + h[i], x[i] - h[i]]))
-        return (forth - back) / (2 * h[i])
+        forward, backward = jax.vmap(value_at)(jnp.stack([x[i] + h[i], x[i] - h[i]]))
+        return jnp.asarray((forward - backward) / (2 * h[i]))
 
     if x.size == 0:
         return x
     chosen = coordinates if chosen is None else chosen
-    return jax.lax.map(slope, chosen, batch_size=_chunk(value, x))
+    slopes: Vector = jax.lax.map(slope, chosen, batch_size=_chunk(value, x))
+    return slopes
 
 
 def _chunk(value: VectorFunction, x: Vector) -> int:
-    """How many coordinates may be nudged at once within MAX_BYTES, forth and back."""
+    """How many coordinates fit into MAX_BYTES, each moved forward and backward."""
     each = 2 * (8 * x.size + _bytes(jax.make_jaxpr(value)(x)))
     return int(np.clip(MAX_BYTES // max(each, 1), 1, x.size))
 
 
-def _bytes(jaxpr: Any) -> int:
+def _bytes(jaxpr: Jaxpr | ClosedJaxpr) -> int:
     """All that a traced function computes on its way, in float64: an upper bound."""
     own = sum(getattr(v.aval, "size", 1) for e in jaxpr.eqns for v in e.outvars)
     parts = [p for e in jaxpr.eqns for p in jax.tree.leaves(e.params)]
     return 8 * own + sum(_bytes(p) for p in parts if hasattr(p, "eqns"))
 
 
-def one_by_one(value: VectorFunction, x: np.ndarray, step: float) -> np.ndarray:
-    """Central differences by every coordinate of x, by plain calls beside it.
+def one_by_one(value: VectorFunction, x: Coordinates, step: float) -> Coordinates:
+    """Central differences with respect to every coordinate of x, by plain calls.
 
     A function that writes to its argument gets a copy of its own in every call.
     """
@@ -78,18 +88,18 @@ def one_by_one(value: VectorFunction, x: np.ndarray, step: float) -> np.ndarray:
         return _one_by_one(lambda view: value(view.copy()), x, step)
 
 
-def _one_by_one(value: VectorFunction, x: np.ndarray, step: float) -> np.ndarray:
+def _one_by_one(value: VectorFunction, x: Coordinates, step: float) -> Coordinates:
     """The same; the function gets a view that it cannot write to."""
     h = _steps(x, step)
-    forth, back = np.empty(x.size), np.empty(x.size)
+    forward, backward = np.empty(x.size), np.empty(x.size)
     point = x.copy()
     view = point.view()
     view.flags.writeable = False
     beside = zip(x.tolist(), (x + h).tolist(), (x - h).tolist(), strict=True)
     for i, (here, above, below) in enumerate(beside):
         point[i] = above
-        forth[i] = value(view)
+        forward[i] = value(view)
         point[i] = below
-        back[i] = value(view)
+        backward[i] = value(view)
         point[i] = here
-    return np.asarray((forth - back) / (2 * h))
+    return np.asarray((forward - backward) / (2 * h))

@@ -4,28 +4,28 @@ Source: *Deep Learning from Scratch*, section 4.3.
 """
 
 from collections.abc import Callable
-from contextlib import suppress
-from functools import cache, lru_cache
-from typing import Any
+from functools import cache
 from weakref import WeakSet
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import Jaxpr
 from jax.sharding import Mesh
+from jaxtyping import Float, Integer
 
-from jaxnet.array_types import Array, PyTree, ScalarFunction
-from jaxnet.central_difference import one_by_one, relative_step, slopes_of
+from jaxnet.array_types import Array, PyTree, Scalar, ScalarFunction
 from jaxnet.devices import automatic, spread
-from jaxnet.fixed_function import JITTED, FixedFunction, fixed
-from jaxnet.flat_point import (
+from jaxnet.differences.central import Step, one_by_one, relative_step, slopes_of
+from jaxnet.differences.flat_point import (
+    Coordinates,
     Structure,
     Vector,
     VectorFunction,
     ravel_numpy,
     scalar_value,
 )
-from jaxnet.float64 import Traced
+from jaxnet.float64 import traced_or_none
 from jaxnet.input_checks import check_positive, complaint
 
 FEW = 200
@@ -46,10 +46,8 @@ def numerical_gradient(
     computed in float64 with h = `step` × max(|xᵢ|, 1), rounded up to a power of two,
     where `step` is ∛ε ≈ 6e-6 by default. A function that JAX can trace sees many points
     at once, within 16 MiB. It is traced in every call, and compiled if its program is a
-    new one; but once for all if `jax.jit` wraps it, or if all that it reads besides its
-    argument are numbers, strings and the names of JAX, NumPy and Python. Any other,
-    once tracing it has failed, is called on NumPy arrays, one point after the other; so
-    is one that needs no JAX where there are few numbers.
+    new one. Any other, once tracing it has failed, is called on NumPy arrays, one point
+    after the other; so is one that needs no JAX where there are few numbers.
 
     `mesh` spreads the coordinates of a traced function over the devices of its one
     axis: every process passes the same, and gets what one device gives, up to the
@@ -80,45 +78,24 @@ def numerical_gradient(
 
 def _slopes(
     function: ScalarFunction,
-    flat: np.ndarray,
+    flat: Coordinates,
     structure: Structure,
     step: float,
     mesh: Mesh | None,
-) -> np.ndarray:
-    """By the fastest of three ways that the function allows."""
+) -> Coordinates:
+    """The differences, by the faster of the two ways that the function allows."""
     value = scalar_value(function, structure)
-    is_small = flat.size <= FEW and not isinstance(function, JITTED)
-    if _is_known(function) or (is_small and _gives_numpy(value, flat)):
+    if _is_known(function) or (flat.size <= FEW and _gives_numpy(value, flat)):
         return one_by_one(value, flat, step)
-    mesh = automatic(mesh)
-    if lasting := fixed(function):
-        with suppress(Exception):  # tracing it below will tell what is wrong
-            return np.asarray(_slopes_of_fixed(lasting, structure, mesh)(flat, step))
-    traced = _traced(value, flat)
+    traced = traced_or_none(value, flat)
     if traced is None:
         _remember(function)
         return one_by_one(value, flat, step)
-    compiled = _compiled_slopes(_Program(traced.jaxpr), mesh)
+    compiled = _compiled_slopes(_Program(traced.jaxpr), automatic(mesh))
     return np.asarray(compiled(traced.consts, flat, step))
 
 
-@lru_cache(maxsize=1000)
-def _slopes_of_fixed(
-    function: FixedFunction, structure: Structure, mesh: Mesh | None
-) -> Callable[..., Vector]:
-    """Compiled once for all equal functions of points of one structure."""
-    value = scalar_value(function, structure)
-
-    def slopes(coordinates: Array, x: Vector, step: Any) -> Vector:
-        return slopes_of(value, x, step, coordinates)
-
-    def slopes_of_fixed(x: Vector, step: Any) -> Vector:
-        return spread(slopes, mesh)(jnp.arange(x.size, dtype=jnp.int32), x, step)
-
-    return jax.jit(slopes_of_fixed)
-
-
-def _gives_numpy(value: VectorFunction, x: np.ndarray) -> bool:
+def _gives_numpy(value: VectorFunction, x: Coordinates) -> bool:
     """Whether the function of a NumPy array is a number that is no JAX array."""
     try:
         return not isinstance(value(x.copy()), jax.Array)
@@ -126,15 +103,7 @@ def _gives_numpy(value: VectorFunction, x: np.ndarray) -> bool:
         return False
 
 
-def _traced(value: VectorFunction, x: np.ndarray) -> Traced | None:
-    """The function as JAX traces it; None if it cannot."""
-    try:
-        return Traced(value, x)
-    except Exception:  # what NumPy code says to a tracer has many types
-        return None
-
-
-_UNTRACEABLE: WeakSet[Any] = WeakSet()
+_UNTRACEABLE: WeakSet[ScalarFunction] = WeakSet()
 """Functions that could not be traced: trying again would take longer than calling."""
 
 
@@ -159,7 +128,7 @@ class _Program:
     call may close over what has changed since; arrays it closes over are arguments.
     """
 
-    def __init__(self, jaxpr: Any) -> None:
+    def __init__(self, jaxpr: Jaxpr) -> None:
         self.jaxpr, self.text = jaxpr, str(jaxpr)
         if "callback" in self.text:  # which function it calls is not in the text
             self.text += str(id(self))
@@ -175,15 +144,20 @@ class _Program:
 def _compiled_slopes(program: _Program, mesh: Mesh | None) -> Callable[..., Vector]:
     """jit finds a program of one function faster than one of its static arguments."""
 
-    def slopes(coordinates: Array, consts: Any, x: Vector, step: Any) -> Vector:
-        def value(x: Vector) -> Any:
-            return jax.core.eval_jaxpr(program.jaxpr, consts, x)[0]
+    def slopes(
+        coordinates: Integer[Array, " chosen"],
+        consts: list[jax.Array],
+        x: Vector,
+        step: Step,
+    ) -> Float[Array, " chosen"]:
+        def value(x: Vector) -> Scalar:
+            (y,) = jax.core.eval_jaxpr(program.jaxpr, consts, x)
+            return jnp.asarray(y)
 
         return slopes_of(value, x, step, coordinates)
 
-    def compiled_slopes(consts: Any, x: Vector, step: Any) -> Vector:
-        return spread(slopes, mesh)(
-            jnp.arange(x.size, dtype=jnp.int32), consts, x, step
-        )
+    def compiled_slopes(consts: list[jax.Array], x: Vector, step: Step) -> Vector:
+        coordinates = jnp.arange(x.size, dtype=jnp.int32)
+        return jnp.asarray(spread(slopes, mesh)(coordinates, consts, x, step))
 
     return jax.jit(compiled_slopes)

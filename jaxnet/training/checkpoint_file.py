@@ -10,9 +10,10 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from jaxtyping import Shaped
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -22,8 +23,10 @@ MAX_BYTES = 2**32
 _NAME = re.compile(r"step-(\d{8,18})\.safetensors")
 _AGAIN = "delete it, or train again"
 
-Config = Mapping[str, Any]
-Tensors = dict[str, np.ndarray]
+Config: TypeAlias = Mapping[str, Any]
+"""What makes a run, in JSON's types."""
+
+Tensors: TypeAlias = dict[str, Shaped[np.ndarray, "..."]]
 
 
 def write_checkpoint(

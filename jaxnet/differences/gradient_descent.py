@@ -3,17 +3,20 @@
 Source: *Deep Learning from Scratch*, section 4.4.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 
 from jaxnet.array_types import Array, PyTree, ScalarFunction
-from jaxnet.central_difference import one_by_one, relative_step, slopes_of
-from jaxnet.flat_point import Vector, VectorFunction, ravel_numpy, scalar_value
+from jaxnet.differences.central import one_by_one, relative_step, slopes_of
+from jaxnet.differences.flat_point import (
+    Coordinates,
+    Vector,
+    ravel_numpy,
+    scalar_value,
+)
+from jaxnet.float64 import traced_or_none
 from jaxnet.input_checks import check_count, check_positive
 
 
@@ -46,28 +49,17 @@ def gradient_descent(
         path = jax.lax.scan(move, x, length=num_steps)[1]
         return jnp.concatenate([x[None, :], path])
 
-    def descend_plainly(x: np.ndarray) -> Float[Array, "points coordinates"]:
+    def descend_plainly(
+        x: Coordinates,
+    ) -> Float64[np.ndarray, "points coordinates"]:
         path = [x]
         for _ in range(num_steps):
             path.append(path[-1] - learning_rate * one_by_one(value, path[-1], step))
         return np.stack(path)
 
-    points = [structure(x) for x in _traced_or_plain(descend, descend_plainly, flat)]
-    return points[-1], jax.tree.map(lambda *leaves: np.stack(leaves), *points)
-
-
-def _traced_or_plain(
-    traced: VectorFunction, plain: Callable[[np.ndarray], Any], x: np.ndarray
-) -> np.ndarray:
-    """traced(x), compiled; plain(x) where JAX cannot trace it. Both in float64.
-
-    Compiled anew each time: what a function closes over may have changed since.
-    """
+    # Compiled anew each time: what a function closes over may have changed since.
     with jax.enable_x64(True):
-        jitted = jax.jit(traced)
-        try:
-            jitted.eval_shape(x)
-            traceable = True
-        except Exception:  # what NumPy code says to a tracer has many types
-            traceable = False
-        return np.asarray(jitted(x) if traceable else plain(x))
+        traced = traced_or_none(descend, flat)
+        path = descend_plainly(flat) if traced is None else jax.jit(traced)(flat)
+    points = [structure(x) for x in np.asarray(path)]
+    return points[-1], jax.tree.map(lambda *leaves: np.stack(leaves), *points)

@@ -4,13 +4,11 @@ Any epoch can be drawn without those before it, in one process or in many.
 Source: *Deep Learning from Scratch*, section 4.5.2, draws with replacement.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
-from jaxtyping import Int32
+from jaxtyping import Int32, Integer
 
-from jaxnet.array_types import RandomKey
+from jaxnet.array_types import Array, RandomKey
 from jaxnet.input_checks import check_count, complaint
 
 
@@ -31,7 +29,7 @@ def steps_per_epoch(num_examples: int, batch_size: int) -> int:
 
 def epoch_indices(
     key: RandomKey,
-    epoch: Any,
+    epoch: int | Integer[Array, ""],
     num_examples: int,
     batch_size: int,
     replacement: bool = True,

@@ -4,19 +4,19 @@ Many runs at once are one whose State has a leading axis.
 """
 
 from collections.abc import Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import ArrayLike
 from jaxtyping import Float32, Int, Int32
 
 from jaxnet.array_types import Array, PyTree, RandomKey
 from jaxnet.input_checks import complaint, describe
 from jaxnet.network import Params, init_params
-from jaxnet.xla_options import UNOPTIMISED
+from jaxnet.xla_options import IN_HASTE
 
 SGD = optax.inject_hyperparams(optax.sgd)(learning_rate=0.1)
 """The book's optimiser; its learning rate lies in the State, so no rate recompiles."""
@@ -34,7 +34,7 @@ class State(NamedTuple):
     key: RandomKey
 
 
-RUNS_AXES: Any = State._make((0, 0, None, 0))
+RUNS_AXES: PyTree = State._make((0, 0, None, 0))
 """The axis of the runs in each leaf of a batch of states."""
 
 
@@ -65,7 +65,8 @@ def init_state(
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = jax.random.wrap_key_data(jnp.asarray(key))
     initial = _initial if isinstance(key, jax.core.Tracer) else _initial_compiled
-    return initial(key, tuple(layer_sizes), optimizer, scale)
+    state: State = initial(key, tuple(layer_sizes), optimizer, scale)
+    return state
 
 
 def _initial(
@@ -82,12 +83,13 @@ def _initial(
     return jax.vmap(one, out_axes=RUNS_AXES)(key) if key.ndim else one(key)
 
 
-_initial_compiled = partial(
-    jax.jit, static_argnums=(1, 2, 3), compiler_options=UNOPTIMISED
-)(_initial)
+_initial_compiled = jax.jit(
+    _initial, static_argnums=(1, 2, 3), compiler_options=IN_HASTE
+)
+"""jax.jit takes options only where it is not traced itself."""
 
 
-def with_learning_rate(state: State, learning_rate: Any) -> State:
+def with_learning_rate(state: State, learning_rate: ArrayLike) -> State:
     """The state with another learning rate: one number, or one a run.
 
     Raises:
