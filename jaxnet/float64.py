@@ -53,13 +53,6 @@ class Traced:
         values = jax.core.eval_jaxpr(self.jaxpr, self.consts, *jax.tree.leaves(args))
         return jax.tree.unflatten(jax.tree.structure(self.out), values)
 
-    def is_same(self, other: "Traced") -> bool:
-        """Whether two are one program: of one function, it should be the same twice."""
-        if str(self.jaxpr) != str(other.jaxpr):
-            return False
-        pairs = zip(self.consts, other.consts, strict=True)
-        return all(np.array_equal(a, b, equal_nan=True) for a, b in pairs)
-
 
 def traced_or_none(function: Callable[..., Any], *args: PyTree) -> Traced | None:
     """The function as JAX traces it; None if it cannot be traced.
@@ -69,5 +62,5 @@ def traced_or_none(function: Callable[..., Any], *args: PyTree) -> Traced | None
     """
     try:
         return Traced(function, *args)
-    except Exception:
+    except Exception:  # the caller's function
         return None

@@ -52,6 +52,7 @@ def test_one_layer_is_the_outer_product():
     assert close(got[0].weight, want, "float64")
 
 
+@pytest.mark.slow
 def test_the_form_of_the_parameters():
     """The gradient has their structure, shapes and dtype; no input is written to."""
     params, images, labels = problem(4, "float32")
@@ -92,6 +93,7 @@ def _mistaken(mistake: str):
     return wrong
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mistake",
     [

@@ -13,6 +13,8 @@ from jaxnet.gradients import backprop as checked_backprop
 from jaxnet.network import Network, Params, mean_loss
 from jaxnet.verification import GradientReport, Verdict, check_gradients
 
+pytestmark = pytest.mark.slow
+
 RESOLUTION = 1e-8
 """What every leaf of these small networks is resolved to, at least."""
 

@@ -110,6 +110,7 @@ MALFORMED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MALFORMED)
 def test_a_candidate_that_does_not_fit(name: str) -> None:
     """Its path and what is wrong; leaves that fit are checked all the same."""
@@ -129,6 +130,7 @@ def _faults(report: GradientReport) -> list[Any]:
     return [leaf for leaf in report.leaves if leaf.verdict is Verdict.MALFORMED]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, jnp.bfloat16])
 def test_an_entry_that_is_not_finite(value: float, dtype: Any) -> None:

@@ -14,6 +14,8 @@ from experiments import benchmark
 from experiments.measurements import book_loop, gradients, processes
 from experiments.measurements.section import WIDTH, Section, as_text
 
+pytestmark = pytest.mark.slow
+
 PEERS = Path(benchmark.__file__).parent / "peers"
 
 

@@ -34,6 +34,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_the_name_changes_nothing(case: str) -> None:
     """Verdict, place, cause and cost are those of any other name."""
@@ -46,6 +47,7 @@ def test_the_name_changes_nothing(case: str) -> None:
     assert all(other == first for other in others)
 
 
+@pytest.mark.slow
 def test_the_order_changes_nothing() -> None:
     """Each of three candidates gets what it gets in any other order."""
     right = WEIGHTS * np.cos(POINT)

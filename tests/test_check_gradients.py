@@ -77,6 +77,7 @@ def of_tree(params: Any) -> Any:
     return sum(jnp.sum(jnp.sin(x)) for x in leaves) + numbers
 
 
+@pytest.mark.slow
 def test_every_kind_of_tree() -> None:
     """Each floating leaf has a record under its keystr; all others are held, listed."""
     report = check_gradients(of_tree, TREE)
@@ -87,6 +88,7 @@ def test_every_kind_of_tree() -> None:
     assert all(path in str(report) for path in held)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [path for path in FLOATING if "empty" not in path])
 def test_a_mistake_in_any_kind_of_leaf(path: str) -> None:
     """The leaf is named, and no other."""
@@ -102,6 +104,7 @@ def test_a_mistake_in_any_kind_of_leaf(path: str) -> None:
     assert [leaf.path for leaf in report.leaves if not leaf.passed] == [path]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("params", [X, 0.5, np.float64(0.5), (X,), [X], Pair(X, X)])
 def test_a_tree_of_few_leaves(params: Any) -> None:
     """A bare array, a Python float, a tuple, a list, a NamedTuple."""
@@ -125,6 +128,7 @@ def test_parameters_are_not_written_to() -> None:
     assert (x == X).all()
 
 
+@pytest.mark.slow
 def test_one_key_one_report() -> None:
     """The same bits for the same key, by any of its names; others for another key."""
     params = {"x": np.random.default_rng(1).standard_normal(200)}
@@ -152,6 +156,7 @@ def test_the_directions_of_a_leaf_are_its_own() -> None:
     assert beside.reference_value == pytest.approx(alone.reference_value, rel=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [True, False, None])
 @pytest.mark.parametrize("size", [20, 70])
 def test_every_coordinate_or_directions(every: bool | None, size: int) -> None:
@@ -190,6 +195,7 @@ def test_candidates_have_names() -> None:
     assert names({"a": cosines, "b": {"x": np.cos(X)}}) == {"a", "b"}
 
 
+@pytest.mark.slow
 def test_one_stands_alone() -> None:
     """Of three candidates the one that is wrong; or the differences, if all agree."""
     params = {"x": X}
@@ -252,15 +258,19 @@ def _float32_only(params: Any) -> Any:
     return jnp.sum(jnp.sin(params["x"]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [_casting, _float32_only])
-def test_float32_inside_is_checked_at_its_own_noise(loss: Any) -> None:
-    """It agrees, more coarsely, and where it falls back is noted; 1 % is seen."""
+def test_float32_inside_is_checked_in_float64(loss: Any) -> None:
+    """Casts are part of the run: the algebra is checked in float64; 1 % is seen.
+
+    A gradient that is given in float32 has the rounding of that.
+    """
     params = {"x": X.astype(np.float32)}
     for candidate in (None, cosines, {"x": np.cos(params["x"])}):
         report = check_gradients(loss, params, candidate)
         assert report.verdict is Verdict.AGREE, str(report)
-        assert 1e-9 < report.worst.resolution < 1e-2
-        assert any("float32" in n or "own dtype" in n for n in report.notes)
+        most = 1e-3 if isinstance(candidate, dict) else 1e-9
+        assert report.worst.resolution < most
     wrong = check_gradients(loss, params, {"x": 1.01 * np.cos(params["x"])})
     assert wrong.verdict is Verdict.DISAGREE
     assert "×1.01" in wrong.worst.cause
@@ -274,6 +284,7 @@ def test_the_dtype_of_parameters_limits_nothing(dtype: Any) -> None:
     assert report.worst.resolution <= 1e-10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
 def test_a_candidate_may_be_as_coarse_as_its_dtype(dtype: Any) -> None:
     """Its own rounding is no mistake; 64 ε is. (8 ε of bfloat16 are 6 %: unsure.)"""
@@ -303,6 +314,7 @@ def test_complex_parameters() -> None:
     assert report.worst.shape == (3,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [5, 500])
 def test_the_loss_is_traced_a_bounded_number_of_times(size: int) -> None:
     """Once for the line program, whatever the number of leaves and probes."""
@@ -331,6 +343,7 @@ def test_global_settings_are_left_as_they_were() -> None:
     assert jax.config.jax_numpy_rank_promotion == "raise"
 
 
+@pytest.mark.slow
 def test_a_batch_of_one_hides_a_forgotten_mean() -> None:
     """The report says so; with a batch of two it has no reason to."""
     params = {"W": np.random.default_rng(5).standard_normal((4, 3))}
@@ -353,7 +366,9 @@ def test_data_of_zeros_hide_everything() -> None:
     params = {"W": np.ones((4, 3)), "b": X[:3]}
 
     def loss(params: Any) -> Any:
-        return jnp.sum(jnp.tanh(jnp.zeros((5, 4)) @ params["W"] + params["b"]) ** 2)
+        return jnp.sum(
+            jnp.tanh(jnp.zeros((5, 4)) @ params["W"] + params["b"][None]) ** 2
+        )
 
     report = check_gradients(loss, params)
     assert report.passed

@@ -21,6 +21,8 @@ from experiments.checkers import (
 )
 from experiments.checkers.questions import mnist_questions, stress_questions
 
+pytestmark = pytest.mark.slow
+
 HANDFUL = ["mlp_right", "mlp_b1_sign", "tiny_grads_x2", "relu_at_0", "nan_one_coord"]
 WIDEST = 100
 

@@ -60,6 +60,7 @@ def _marked(name: str) -> Any:
     return pytest.param(name, marks=[gap] if name in KNOWN_GAPS else [])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [_marked(name) for name in KINKS])
 def test_what_switches_is_named(name: str) -> None:
     """At the coordinate that is 0, with file and line."""
@@ -128,6 +129,7 @@ PROGRAMS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_program_run_decision_by_decision_is_the_program(name: str) -> None:
     """Its outputs are JAX's own: what is named is what was decided."""

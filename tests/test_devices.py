@@ -17,6 +17,8 @@ from jaxnet.network import Network, mean_loss
 from tests.problems import problem
 from tests.tolerances import close
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 IN_THREE = """
 import jax

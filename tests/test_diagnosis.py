@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from jaxnet.verification import Verdict, check_gradients
+from jaxnet.verification.explanation import explain
 
 RANDOM = np.random.default_rng(0)
 SQUARE, WIDE = RANDOM.standard_normal((5, 5)), RANDOM.standard_normal((4, 6))
@@ -29,7 +30,7 @@ def right(params: Any) -> Any:
 
 
 def _weights(x: Any) -> Any:
-    return 1 + np.arange(x.size, dtype=x.dtype).reshape(x.shape) / x.size
+    return 1 + np.arange(x.size).reshape(x.shape) / x.size
 
 
 def cause_of(mistake: Callable[[Any], Any], params: np.ndarray) -> str:
@@ -102,6 +103,7 @@ MISTAKES: dict[str, tuple[Callable[[Any], Any], np.ndarray, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MISTAKES)
 def test_a_mistake_has_its_cause(name: str) -> None:
     """On small leaves by their coordinates, on large ones by what autodiff confirms."""
@@ -121,6 +123,7 @@ def test_the_ratio_comes_before_the_offset() -> None:
     assert report.worst.cause.startswith("×2")
 
 
+@pytest.mark.slow
 def test_a_factor_of_the_size_of_an_axis_names_it() -> None:
     """Of the data, or of a parameter."""
     data = np.random.default_rng(2).standard_normal((7, 4))
@@ -160,6 +163,7 @@ def _without_its_constant(params: Any) -> Any:
     return {"logits": (y - jnp.eye(y.shape[1])[0][None, :]) / len(y)}
 
 
+@pytest.mark.slow
 def test_a_forgotten_small_constant() -> None:
     """The loss adds 1e-7 to a probability, y - t does not: its line is named."""
     params = {"logits": WIDE}
@@ -214,6 +218,7 @@ SUSPECTS: dict[str, tuple[Callable[[Any], Any], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SUSPECTS)
 def test_what_breaks_a_derivative_is_suspected(name: str) -> None:
     """With its source line, if autodiff or a given gradient is wrong."""
@@ -228,6 +233,7 @@ def test_what_breaks_a_derivative_is_suspected(name: str) -> None:
     assert "test_diagnosis.py" in report.worst.cause or name == "round"
 
 
+@pytest.mark.slow
 def test_what_breaks_nothing_is_not_suspected() -> None:
     """JAX's own relu, softmax and logsumexp have such rules too, and are right."""
 
@@ -239,3 +245,19 @@ def test_what_breaks_nothing_is_not_suspected() -> None:
     x = VECTOR[:5]
     report = check_gradients(loss, {"x": x}, {"x": x**3})
     assert "suspect" not in report.worst.cause
+
+
+def test_an_explanation_that_fails_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The verdict stands, and the report says what failed."""
+
+    def raising(wrong: Any) -> Any:
+        raise RuntimeError("out of words")
+
+    monkeypatch.setattr(explain, "causes", raising)
+    report = check_gradients(sines, {"x": SQUARE}, {"x": 2 * right(SQUARE)})
+    assert report.verdict is Verdict.DISAGREE
+    assert report.worst.worst_index is not None
+    words = "the explanation failed: RuntimeError: out of words"
+    assert report.worst.cause == words

@@ -12,6 +12,7 @@ MODULES = sorted(m.name for m in pkgutil.walk_packages(jaxnet.__path__, "jaxnet.
 WITH_EXAMPLES = ["losses", "network", "gradients", "differences.numerical_gradient"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODULES)
 def test_examples_hold(name):
     """Each example prints what the docstring says it prints."""

@@ -7,11 +7,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from tolerances import close
 
-from experiments import devices
+from experiments import devices, threshold_sensitivity
+from experiments.threshold_sensitivity import changed, thresholds
+from jaxnet import Verdict, check_gradients
+from jaxnet.verification.leaf import verdict
+
+pytestmark = pytest.mark.slow
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -161,6 +167,21 @@ def test_verifier_at_scale(run):
         assert leaf["evaluations"] <= 100
         assert leaf["resolution"] < 1e-8
     assert 0 < result["gradient"]["peak_bytes"] < result["check"]["peak_bytes"]
+
+
+def test_threshold_sensitivity(monkeypatch, capsys):
+    """A threshold is changed where it is used, and put back; doubled, it can matter."""
+    monkeypatch.setattr(sys, "argv", ["threshold_sensitivity", "--quick"])
+    threshold_sensitivity.main()
+    assert "KINK_BOUNDS = 8, differences.step_ladder" in capsys.readouterr().out
+    (found,) = (x for x in thresholds() if x.name == "COARSEST" and x.value < 0.1)
+    with changed(found, 1e-12):
+        assert found.value * 1e-12 == verdict.COARSEST
+        assert (
+            check_gradients(lambda x: jnp.sum(x**2), 1.5).verdict is Verdict.UNRESOLVED
+        )
+    assert found.value == verdict.COARSEST
+    assert check_gradients(lambda x: jnp.sum(x**2), 1.5).passed
 
 
 @pytest.mark.parametrize("name", NAMES)

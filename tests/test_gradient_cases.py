@@ -251,6 +251,7 @@ def test_answers_are_consistent_with_right(case: Case) -> None:
     assert case.places or case.right or case.answers != ("DISAGREE",)
 
 
+@pytest.mark.slow
 @each(SMOOTH_RIGHT)
 def test_right_candidates_match_differences(case: Case) -> None:
     """At random coordinates of every leaf."""
@@ -259,6 +260,7 @@ def test_right_candidates_match_differences(case: Case) -> None:
         assert mismatch(case, gradient, where) <= 1, where
 
 
+@pytest.mark.slow
 @each(WRONG)
 def test_wrong_candidates_differ_at_every_place(case: Case) -> None:
     """Every place named holds a coordinate that is wrong beyond doubt."""
@@ -268,6 +270,7 @@ def test_wrong_candidates_differ_at_every_place(case: Case) -> None:
         assert worst > 1, text
 
 
+@pytest.mark.slow
 @each([c for c in WRONG if c in DIFFERENCED])
 def test_wrong_candidates_are_right_elsewhere(case: Case) -> None:
     """What no place names is not wrong."""
@@ -341,6 +344,7 @@ def test_malformed_candidates_do_not_fit_or_are_not_finite(case: Case) -> None:
     assert not (finite and fits and kinds == {"f"} and defined)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("scale", [1e-3, 1e3])
 def test_families_give_gradients_that_match_differences(

@@ -16,6 +16,7 @@ each_network = pytest.mark.parametrize("network", every_network(), ids=name)
 each_depth = pytest.mark.parametrize("num_layers", SIZES)
 
 
+@pytest.mark.slow
 @each_network
 @each_depth
 def test_the_three_agree_in_float64(network, num_layers):
@@ -30,6 +31,7 @@ def test_the_three_agree_in_float64(network, num_layers):
     assert close(numerical, autodiff, "float64", "difference")
 
 
+@pytest.mark.slow
 @each_network
 @each_depth
 def test_backprop_agrees_in_float32(network, num_layers):
@@ -80,6 +82,7 @@ def test_a_wrong_gradient_is_caught(route):
             assert not close(wrong, want, "float64", kind)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", gradients.ROUTES)
 def test_jit_changes_nothing(route):
     """The plain function and the compiled one give one gradient."""
@@ -96,6 +99,7 @@ def test_jit_changes_nothing(route):
     assert close(got, want, "float64", kind)
 
 
+@pytest.mark.slow
 def test_numerical_is_numpy_float64_by_default():
     """Whatever the dtype of the parameters; "float64" by any name."""
     arguments = problem(2, "float32")
@@ -105,6 +109,7 @@ def test_numerical_is_numpy_float64_by_default():
             assert leaf.dtype == np.float64
 
 
+@pytest.mark.slow
 def test_numerical_in_float32_can_be_traced():
     """dtype=jnp.float32 gives float32 leaves, under jit and in a float64 context."""
     params, images, labels = problem(2, "float32")
@@ -132,6 +137,7 @@ def test_the_dtype_is_that_of_the_parameters(key):
             assert gradient[0].weight.dtype == jnp.float32
 
 
+@pytest.mark.slow
 def test_one_compilation_for_each_network():
     """Three calls with new values compile once, for every route."""
     params, images, labels = problem(3, "float32")

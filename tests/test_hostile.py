@@ -56,6 +56,7 @@ def complaints(path: Path, key: jax.Array, config: Any) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 @FUZZ
 @given(entry=st.text(max_size=9), value=JSON)
 def test_any_configuration_is_compared(

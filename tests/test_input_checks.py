@@ -308,6 +308,7 @@ for call in calls:
 """
 
 
+@pytest.mark.slow
 def test_public_functions_check_without_the_test_hook():
     """In a plain process every public function says the line that fits."""
     result = subprocess.run(

@@ -9,11 +9,14 @@ from typing import Any
 
 import jax
 import numpy as np
+import pytest
 
 from experiments import train_mnist
 from experiments.main_job.flags import Flags
 from experiments.main_job.watcher import Watcher
 from tests.test_processes import identical, newest_step, tiny_mnist
+
+pytestmark = pytest.mark.slow
 
 KILLS = 24
 MOST_SAVES, LONGEST = 8, 0.01

@@ -9,6 +9,8 @@ import pytest
 from experiments import learning_rates
 from jaxnet import load_mnist
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def run(monkeypatch, capsys, tmp_path):

@@ -16,6 +16,8 @@ from flax import linen, nnx
 
 from jaxnet.testing import GradientMismatch, assert_gradients
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(0)
 IMAGES = RNG.standard_normal((4, 3)).astype(np.float32)
 LABELS = np.array([0, 1, 1, 0])

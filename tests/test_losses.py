@@ -34,6 +34,7 @@ PRINTED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("error", "y", "t", "printed"), PRINTED)
 @each_mode
 def test_the_printed_numbers(error, y, t, printed, dtype, jit):
@@ -100,6 +101,7 @@ LOGITS = np.random.default_rng(1).normal(size=(6, 4))
 LABELS = np.array([0, 3, 1, 2, 2, 0])
 
 
+@pytest.mark.slow
 @each_output
 @each_mode
 def test_losses_are_the_formulas(name, dtype, jit):
@@ -135,6 +137,7 @@ def test_forgetting_the_epsilon_is_caught():
         assert round(float(forgetful[0, 0] / got[0, 0]), 6) == 2
 
 
+@pytest.mark.slow
 @each_output
 def test_stable_far_out(name):
     """Logits of ±1e4 give finite losses and derivatives, in float32 too."""

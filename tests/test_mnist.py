@@ -98,6 +98,7 @@ def test_shipped_files_are_the_real_ones(name: str) -> None:
     assert hashlib.sha256(data).hexdigest() != SHA256[name]
 
 
+@pytest.mark.slow
 def test_mnist_is_read_as_the_slow_reader_does() -> None:
     """60,000 + 10,000 images in float32 from 0 to 1, labels in int32, in every bit."""
     data = load_mnist()

@@ -30,6 +30,7 @@ def _slow_logits(params, images, network):
     return np.array(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_layers", SIZES)
 @pytest.mark.parametrize("hidden", HIDDEN)
 def test_logits_are_those_of_a_plain_loop(num_layers, hidden):
@@ -48,6 +49,7 @@ def test_logits_are_those_of_a_plain_loop(num_layers, hidden):
     assert close(got, want, "float32")
 
 
+@pytest.mark.slow
 @each_network
 def test_loss_predict_and_accuracy_agree(network):
     """The loss is the mean of the examples'; the accuracy is that of the argmax."""
@@ -61,6 +63,7 @@ def test_loss_predict_and_accuracy_agree(network):
         assert close(probabilities.sum(axis=1), np.ones(len(images)), "float32")
 
 
+@pytest.mark.slow
 def test_init_params(key):
     """Sizes, spread, zero biases and float32; one key gives one result."""
     params = init_params(key)
@@ -122,6 +125,7 @@ def test_inside_jit_and_vmap(key):
     assert close(mapped, np.repeat(want, 2), "float32")
 
 
+@pytest.mark.slow
 @each_network
 def test_stable_with_huge_weights(network):
     """Logits of ±1e4 give a finite loss in float32."""

@@ -12,6 +12,8 @@ from jaxnet.differences.numerical_gradient import numerical_gradient
 from jaxnet.differences.of_network import network_differences
 from jaxnet.network import Network, mean_loss
 
+pytestmark = pytest.mark.slow
+
 smooth = [n for n in every_network() if n.hidden != "relu"]
 
 

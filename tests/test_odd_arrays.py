@@ -12,6 +12,7 @@ from jaxnet.verification import Verdict, check_gradients
 X = np.random.default_rng(0).standard_normal(5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, jnp.bfloat16])
 @pytest.mark.parametrize("factor", [1, 1.01])
 def test_numbers_that_xla_takes_for_zeros(dtype: Any, factor: float) -> None:
@@ -29,6 +30,7 @@ def test_numbers_that_xla_takes_for_zeros(dtype: Any, factor: float) -> None:
         assert report.passed == (factor == 1), str(report)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [">f8", ">f4", np.longdouble])
 def test_dtypes_that_jax_does_not_take(dtype: Any) -> None:
     """As files of other machines hold them; with a loss in NumPy."""
@@ -56,6 +58,7 @@ def test_an_array_of_objects_is_malformed_alone() -> None:
     assert verdicts == {"['a']": Verdict.AGREE, "['b']": Verdict.MALFORMED}
 
 
+@pytest.mark.slow
 def test_a_complex_number_in_the_loss() -> None:
     """A wrong gradient is found, though the loss adds 1 to complex numbers."""
     z = (X + 1j * X[::-1]).astype(np.complex64)

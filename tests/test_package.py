@@ -10,6 +10,8 @@ import pytest
 
 from jaxnet.mnist import NAMES
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 DATA = {f"jaxnet/data/{name}.gz" for name in NAMES}
 SMOKE = """

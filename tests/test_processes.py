@@ -17,6 +17,8 @@ from safetensors.numpy import load
 from jaxnet.training.checkpoint import load_params
 from tests.test_mnist import idx, written
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "experiments/train_mnist.py"
 ENDS_WITHIN = 60

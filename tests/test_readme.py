@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 READMES = ["README.md", "README.ja.md"]
 TESTED_ELSEWHERE = ("verify_gradients", "devices", "checker_benchmark", "benchmark")

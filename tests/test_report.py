@@ -172,6 +172,7 @@ def test_values_that_differ_are_written_so_that_they_do(relative: float) -> None
     assert float(found[1]) == pytest.approx(1 + relative, abs=relative / 2)
 
 
+@pytest.mark.slow
 @EACH
 def test_html_for_a_notebook(name: str) -> None:
     """The same rows, with markup in names made harmless."""

@@ -43,6 +43,7 @@ def tangent(rule: Rule) -> Rule:
     return f
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("check", "rule", "word"),
     [(check_vjp, reverse, "cotangent"), (check_jvp, tangent, "tangent")],
@@ -62,6 +63,7 @@ def test_a_rule_is_linear(check: Rule, rule: Callable[[Rule], Rule], word: str) 
         assert row(report, doubled).cause == f"not linear in the {word}"
 
 
+@pytest.mark.slow
 def test_the_forward_pass_of_a_rule_gives_the_value() -> None:
     """A forward pass that adds 0.1 differs from the function by it."""
     right = reverse(lambda x, g: g * jnp.cos(x))
@@ -85,6 +87,7 @@ def sine_with_transpose(factor: float) -> Rule:
     return tangent(rule)
 
 
+@pytest.mark.slow
 def test_forward_and_reverse_mode_are_transposes() -> None:
     """A jvp that is right by itself fails for its transposition."""
     right = check_jvp(sine_with_transpose(1.0), X)
@@ -104,6 +107,7 @@ def test_without_two_modes_there_is_no_adjoint_identity() -> None:
     assert "adjoint identity" not in [demand.name for demand in report.demands]
 
 
+@pytest.mark.slow
 def test_second_order_is_checked_on_request() -> None:
     """cos x g is right; its own derivative, given as +sin x, is not."""
 
@@ -138,6 +142,7 @@ def host_sine(divisor: Callable[[Any], float]) -> Rule:
     return f
 
 
+@pytest.mark.slow
 def test_a_callback_that_divides_by_its_shape_breaks_under_vmap() -> None:
     """Right for one example of 5, since it multiplies by 5; under vmap it sees 3."""
     assert check_vjp(host_sine(lambda x: 1.0), X).passed
@@ -169,6 +174,7 @@ def test_a_rule_that_divides_by_the_batch_is_named() -> None:
     assert row(wrong, "vmap = loop").passed
 
 
+@pytest.mark.slow
 def test_a_function_that_mixes_examples_is_not_asked_for_them() -> None:
     """A mean over the batch is no map of examples."""
     report = check_vjp(lambda x: x - jnp.mean(x, axis=0, keepdims=True), ROWS)
@@ -209,6 +215,7 @@ def stateful(keeps_residuals: bool) -> Rule:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_state_outside_the_residuals_is_named(dtype: Any) -> None:
     """Right by itself, wrong as soon as another forward pass comes between."""
@@ -229,6 +236,7 @@ def test_a_function_that_draws_is_random_and_not_wrong() -> None:
     assert report.verdict is Verdict.NONDETERMINISTIC
 
 
+@pytest.mark.slow
 def test_demands_are_as_coarse_as_what_the_rule_computes_in() -> None:
     """A product in bfloat16 of float32 arrays: jit, vmap and transposes round too."""
 

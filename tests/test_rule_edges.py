@@ -30,6 +30,7 @@ def test_what_has_no_derivative_is_refused() -> None:
         check_vjp(lambda x: x * (1 / 0), X)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [1, 2])
 def test_a_rule_that_raises_or_gives_nan_is_malformed(order: int) -> None:
     """The leaf says how; no demand adds a cause that would mislead."""
@@ -60,6 +61,7 @@ def test_a_mode_that_a_rule_lacks_is_malformed() -> None:
     assert "forward-mode" in report.worst.cause
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", [check_jvp, check_vjp])
 def test_complex_arguments_follow_jax(check: Rule) -> None:
     """z² conj(z) is not holomorphic: both parts of every number are looked at."""
@@ -67,6 +69,7 @@ def test_complex_arguments_follow_jax(check: Rule) -> None:
     assert check(lambda z: z * z * jnp.conj(z), z).passed
 
 
+@pytest.mark.slow
 def test_a_conjugated_complex_rule_is_caught() -> None:
     """For z², the pullback of g is 2 z g, without a conjugate."""
 
@@ -76,6 +79,7 @@ def test_a_conjugated_complex_rule_is_caught() -> None:
     assert (wrong.path, wrong.verdict) == ("[0]", Verdict.DISAGREE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", [check_jvp, check_vjp])
 def test_empty_and_scalar_arguments(check: Rule) -> None:
     """No entries at all, a Python float, and a large argument of one direction."""

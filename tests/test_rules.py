@@ -120,6 +120,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_a_right_vjp_passes(name: str) -> None:
     """The right rule agrees on every leaf, and integers are held."""
@@ -130,6 +131,7 @@ def test_a_right_vjp_passes(name: str) -> None:
     assert report.held == (("[1]",) if name == "tree" else ())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_a_wrong_vjp_is_caught_at_its_leaf(name: str) -> None:
     """A factor 1.001 on one leaf is found there, and nowhere else."""
@@ -139,6 +141,7 @@ def test_a_wrong_vjp_is_caught_at_its_leaf(name: str) -> None:
     assert [x.path for x in report.leaves if not x.passed] == [path]
 
 
+@pytest.mark.slow
 def test_nondiff_argnums_are_left_alone() -> None:
     """Given as nondiff, the weight's zero is no mistake; not given, it is named."""
     weight = jnp.float32(2.0)
@@ -150,6 +153,7 @@ def test_nondiff_argnums_are_left_alone() -> None:
     assert "×½" in failed(wrong).cause
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", [check_jvp, check_vjp])
 def test_a_custom_jvp_is_checked_by_both(check: Rule) -> None:
     """With an integer argument and an integer output; a factor ½ is named."""
@@ -157,6 +161,7 @@ def test_a_custom_jvp_is_checked_by_both(check: Rule) -> None:
     assert "×½" in failed(check(tangent_rule(0.5), X, INDEX)).cause
 
 
+@pytest.mark.slow
 def test_reference_is_what_differences_are_taken_of() -> None:
     """A rule is right by one function and wrong by another."""
     report = check_vjp(vector(1.0), X, reference=lambda x: jnp.tanh(jnp.dot(MATRIX, x)))
@@ -183,12 +188,14 @@ def test_the_plain_body_of_a_rule_is_the_reference() -> None:
     assert "forward pass" in causes["forward value"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", [check_jvp, check_vjp])
 def test_a_function_without_a_rule_passes(check: Rule) -> None:
     """What JAX derives itself is right, of scalars as of arrays."""
     assert check(lambda x, y: jnp.outer(jnp.sin(x), y), X, jnp.cos(X)).passed
 
 
+@pytest.mark.slow
 def test_a_sign_that_check_grads_misses_is_caught() -> None:
     """From 1000 float32 outputs, JAX's own forward check passes -cos for cos."""
 

@@ -34,6 +34,7 @@ PARAMS = {
 }
 
 
+@pytest.mark.slow
 def test_survivors_name_what_a_point_cannot_show() -> None:
     """A batch of 1, and images of zeros; five random images show everything."""
     random = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
@@ -46,6 +47,7 @@ def test_survivors_name_what_a_point_cannot_show() -> None:
     assert f"this point cannot show: {blank.blind_spots[0]}" in str(blank)
 
 
+@pytest.mark.slow
 def test_survivors_name_symmetric_and_equal_leaves() -> None:
     """A transposition of a symmetric gradient, and a swap of two equal ones."""
     square, other = np.eye(3, dtype=np.float32) + 1, np.ones((3, 3), np.float32)
@@ -80,6 +82,7 @@ def squares(z: Any) -> Any:
     return jnp.sum(jnp.real(z * jnp.conj(z)))
 
 
+@pytest.mark.slow
 def test_complex_gradients_are_conjugates_of_the_textbook() -> None:
     """JAX's gradient of |z|² is 2 conj(z); 2z is named as conjugated."""
     assert check_gradients(squares, Z).worst.verdict is Verdict.AGREE
@@ -100,6 +103,7 @@ def sine(x: Any) -> Any:
 sine.defjvps(lambda t, y, x: 1.5 * jnp.cos(x) * t)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("assertion", "right", "wrong"),
     [

@@ -114,6 +114,7 @@ def by_callback(x: Any) -> Any:
     return jnp.sum(sine)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SUSPECTS)
 def test_a_suspect_is_named_with_its_line(name: str) -> None:
     """The gradient given is 7 everywhere: nothing else would explain that."""

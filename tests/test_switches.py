@@ -154,6 +154,7 @@ def gradient_of(loss: Loss) -> Any:
     return np.sign(X) if loss is in_while else None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINKS)
 def test_a_kink_names_what_switches(name: str) -> None:
     """By primitive and source line; a subgradient passes."""

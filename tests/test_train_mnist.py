@@ -46,6 +46,7 @@ def same_checkpoints(one: Path, other: Path) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_quick_run_writes_all_it_says(run: Run, tmp_path: Path) -> None:
     """A table, a checkpoint, metrics and a figure, with the same accuracies."""
     lines = run(train_mnist, "--quick", "--out", tmp_path)
@@ -86,6 +87,7 @@ def test_blog_numbers_stand_beside_ours() -> None:
     assert len(watcher.table_row(other).split()) == 3
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed_is_uninterrupted(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,6 +117,7 @@ def test_stopped_and_resumed_is_uninterrupted(
     assert not same_checkpoints(out, tmp_path / "other")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -179,6 +182,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_digits_are_read(run: Run, network: Path, tmp_path: Path) -> None:
     """A test image and its PNG, light on dark or dark on light, give one answer."""
     grey = load_mnist(as_bytes=True).test_images[3].reshape(28, 28)
@@ -197,6 +201,7 @@ def test_digits_are_read(run: Run, network: Path, tmp_path: Path) -> None:
         assert np.asarray(figure).std() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

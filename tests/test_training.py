@@ -72,6 +72,7 @@ def identical(one: Any, other: Any) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_train_is_the_slow_loop(data: Mnist, key: jax.Array) -> None:
     """Parameters and losses are those of a Python loop over batches.
 
@@ -107,6 +108,7 @@ def test_rows_are_at_epoch_starts_and_the_end(data: Mnist, key: jax.Array) -> No
         assert not close(history.train_accuracy[row] + 1 / 500, right, "float32")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replacement", [True, False])
 @pytest.mark.parametrize(
     "optimizer", [training.SGD, optax.adam(1e-2)], ids=["sgd", "adam"]
@@ -159,6 +161,7 @@ class Counted:
         return gradients.backprop(*arguments, **names)
 
 
+@pytest.mark.slow
 def test_compiled_once(data: Mnist, key: jax.Array) -> None:
     """Shorter last epochs, resumption, other seeds and learning rates share a program.
 
@@ -208,6 +211,7 @@ def test_bytes_are_grey_levels(data: Mnist, key: jax.Array) -> None:
     assert not identical(trained(raw), trained(raw * np.float32(1 / 255)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 1999, 2000, 2001, 4321])
 def test_evaluation_counts_every_image_once(key: jax.Array, count: int) -> None:
     """However many images there are, the accuracy is that of all at once.
@@ -224,6 +228,7 @@ def test_evaluation_counts_every_image_once(key: jax.Array, count: int) -> None:
     assert not close(got, want + np.float32(1 / count), "float32")
 
 
+@pytest.mark.slow
 def test_many_runs_are_as_many_single_ones(data: Mnist, key: jax.Array) -> None:
     """A batch of keys and learning rates: each run is the one trained alone.
 
@@ -246,6 +251,7 @@ def test_many_runs_are_as_many_single_ones(data: Mnist, key: jax.Array) -> None:
     assert not close(history.losses[0], history.losses[1], "float32")
 
 
+@pytest.mark.slow
 def test_runs_go_on_bit_for_bit(data: Mnist, key: jax.Array) -> None:
     """A batch of runs is resumed as one run is."""
     start = init_state(jax.random.split(key, 2), SIZES)
@@ -275,6 +281,7 @@ def test_bounds_are_not_batched(data: Mnist, key: jax.Array) -> None:
     assert loop(0) == (2,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["autodiff", "numerical"])
 def test_every_route_trains(data: Mnist, key: jax.Array, name: str) -> None:
     """Each route to the gradient leads where backprop does, as far as it is exact."""
@@ -318,6 +325,7 @@ def test_divergence_names_the_step(data: Mnist, key: jax.Array) -> None:
         go(diverging(key, 1e8), num_steps=100)
 
 
+@pytest.mark.slow
 def test_one_diverging_run_does_not_end_the_others(data: Mnist, key: jax.Array) -> None:
     """A batch of runs ends only when the last of them has diverged."""
     network = Network(output="identity_squared_error")
@@ -374,6 +382,7 @@ def test_data_that_do_not_fit(data: Mnist, key: jax.Array, kind: str) -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_arguments_that_do_not_fit(data: Mnist, key: jax.Array) -> None:
     """A history of another state, steps one a run, a rate without a place, a size."""
     start = init_state(key, SIZES)
@@ -431,6 +440,7 @@ for count in (2, 4):
 """
 
 
+@pytest.mark.slow
 def test_many_devices_are_as_one() -> None:
     """On 2 and 4 CPU devices the parameters are those of one, up to rounding."""
     subprocess.run([sys.executable, "-W", "error", "-c", ON_MANY_DEVICES], check=True)

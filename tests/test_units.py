@@ -49,6 +49,7 @@ def test_entries_just_below_a_power_of_two() -> None:
     assert wrong.worst.worst_index == (0,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [5, 90])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @settings(max_examples=5, deadline=None, derandomize=True)

@@ -46,6 +46,7 @@ def is_named(leaf: LeafReport, index: tuple[int, ...] | None) -> bool:
     return index is None or leaf.worst_index == index or str(list(index)) in leaf.cause
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case", [c for c in CASES if c.name not in REFUSED], ids=lambda c: c.name
 )
@@ -117,17 +118,20 @@ def test_a_kink_does_not_hide_a_mistake_elsewhere() -> None:
     assert worst.worst_index == (2,)
 
 
+@pytest.mark.slow
 def test_a_public_case_names_its_factor_with_its_place() -> None:
     """×N says whose size N is, and that a mean was not taken."""
     cause = report_of("mlp_times_batch").worst.cause
     assert re.search(r"×\d+; \d+ is axis 0 of the .* data: a mean not taken", cause)
 
 
+@pytest.mark.slow
 def test_one_sign_of_100_000_is_found_by_halving() -> None:
     """In at most 3000 evaluations, also where no other gradient is there to compare."""
     assert report_of("one_coord_of_1e5").worst.evaluations <= 3000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAMILIES)
 def test_random_functions_at_any_scale(name: str) -> None:
     """The right gradient is not accused, and one coordinate off by 1e-3 is named."""

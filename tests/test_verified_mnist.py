@@ -17,6 +17,8 @@ from jaxnet.verification import (
     check_gradients,
 )
 
+pytestmark = pytest.mark.slow
+
 LEAVES = {"[0].weight", "[0].bias", "[1].weight", "[1].bias"}
 WRONG = {
     "zero-b1": ({"[0].bias"}, "all zero"),

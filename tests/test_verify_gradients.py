@@ -10,6 +10,8 @@ import pytest
 
 from jaxnet.verification import Verdict
 
+pytestmark = pytest.mark.slow
+
 experiment: Any = importlib.import_module("experiments.verify_gradients")
 
 

@@ -160,7 +160,8 @@ def _falls_into_place(quotient: Steps, rounding: Steps) -> bool:
 def _consistent(value: Steps, bound: Steps) -> Usable:
     """Whether each interval overlaps those of all finer steps."""
     apart = np.abs(value[:, None] - value[None, :]) > bound[:, None] + bound[None, :]
-    return ~np.any(np.triu(apart & np.isfinite(bound)[None, :], k=1), axis=1)
+    finer = np.triu(apart & np.isfinite(bound)[None, :], k=1)
+    return np.asarray(~np.any(finer, axis=1))
 
 
 def _hides_a_spike(
@@ -177,7 +178,7 @@ def _hides_a_spike(
     largest = np.maximum(np.abs(forward), np.abs(backward))
     floor = EVEN_ROUNDINGS * (noise + DOUBLE * largest)
     finer = np.append(even[1:], 0.0)
-    return (finer > even / 2) & (finer > odd) & (finer > floor)
+    return np.asarray((finer > even / 2) & (finer > odd) & (finer > floor))
 
 
 def _jump(

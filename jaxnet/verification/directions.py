@@ -135,7 +135,7 @@ def _norm(gradient: Reals, multipliers: Multipliers, leaf: Leaf) -> float:
     largest = largest_size(gradient) * leaf.largest
     if not largest or not np.isfinite(largest):
         return largest
-    return largest * _weighted(gradient, multipliers, leaf, largest) ** 0.5
+    return largest * float(_weighted(gradient, multipliers, leaf, largest) ** 0.5)
 
 
 def _weighted(

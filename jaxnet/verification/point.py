@@ -146,20 +146,37 @@ class Point:
         ]
 
     def as_given(self) -> PyTree:
-        """The pytree with every leaf in the dtype in which it was given."""
-        return self.rebuild([leaf.values for leaf in self.leaves], own_dtype=True)
+        """The pytree as JAX would take it; NumPy arrays are copies, to be written to.
 
-    def rebuild(self, values: list[Any], own_dtype: bool = False) -> PyTree:
-        """A pytree like the given one, with other values of the moving leaves.
-
-        own_dtype: each in the dtype in which it was given.
+        Without x64 it takes float64 for float32.
         """
+        leaves = [
+            x.astype(jax.dtypes.canonicalize_dtype(x.dtype))
+            if isinstance(x, np.ndarray) and is_inexact(x)
+            else x
+            for x in self.everything
+        ]
+        return self.structure.unflatten(leaves)
+
+    def as_traced(self) -> list[Any]:
+        """The moving leaves as they were given, complex ones as pairs of reals."""
+        return [
+            x.values.astype(np.zeros((), x.dtype).real.dtype)
+            if x.is_complex
+            else self.everything[x.position]
+            for x in self.leaves
+        ]
+
+    def rebuild(self, values: list[Any]) -> PyTree:
+        """A pytree like the given one, with other values of the moving leaves."""
         everything = list(self.everything)
         for leaf, value in zip(self.leaves, values, strict=True):
             if leaf.is_complex:
-                value = value[..., 0] + 1j * value[..., 1]
-            if own_dtype:  # without float64 the nearest there is: no warning
-                value = value.astype(jax.dtypes.canonicalize_dtype(leaf.dtype))
+                real, imaginary = value[..., 0], value[..., 1]
+                if isinstance(value, np.ndarray):
+                    value = real + 1j * imaginary
+                else:
+                    value = jax.lax.complex(real, imaginary)
             everything[leaf.position] = value
         return self.structure.unflatten(everything)
 
@@ -175,9 +192,11 @@ def is_inexact(value: Any) -> bool:
 def real_view(value: Any) -> Reals:
     """An array of reals; complex numbers as (real, imaginary) on one more axis.
 
-    Real arrays keep their dtype: a large float32 leaf is not copied to float64.
+    Real arrays keep their dtype: a large float32 leaf is not copied to float64. They
+    are views: a loss may close over the caller's own, and JAX would remember for that
+    in which dtype it was last seen.
     """
-    array = np.asarray(value)
+    array = np.asarray(value).view()
     if np.iscomplexobj(array):
         return np.stack([array.real, array.imag], axis=-1).astype(np.float64)
     return array
@@ -210,5 +229,5 @@ def _floor(values: Reals) -> float:
     for i in range(0, flat.size, CHUNK):
         part = flat[i : i + CHUNK].astype(np.float64) / largest
         total += float(part @ part)
-    floor = FLOOR * largest * (total / flat.size) ** 0.5
+    floor = FLOOR * largest * float((total / flat.size) ** 0.5)
     return max(floor, float(np.finfo(np.float64).tiny))

@@ -13,6 +13,10 @@ NOISES = 100.0
 """How many times its noise, or what rounding inside may do, it may vary."""
 
 
+UNDERFLOW = float(np.finfo(np.float32).tiny)
+"""What is smaller may be 0 as the loss is called."""
+
+
 def irreproducibility(context: Context) -> str:
     """Why the loss's values cannot be differenced; empty if they can."""
     objective, start = context.objective, context.start
@@ -35,14 +39,14 @@ def irreproducibility(context: Context) -> str:
 def _eager_and_jit(context: Context, rounding: float) -> str:
     """Whether the loss is what jit makes of it, but for rounding and noise."""
     objective, value = context.objective, context.start.value
-    eager = objective.eager_value()
-    if eager is None:
+    eager, program = objective.given[0], objective.program
+    if eager is None or program is None or not np.isfinite(eager):
         return ""
-    assert objective.program is not None
-    rounding += ROUNDING * objective.program.precision_anywhere * abs(value)
+    rounding += ROUNDING * (program.precision_anywhere * abs(value) + UNDERFLOW)
     apart = abs(value - eager) - rounding
     if not _is_beyond_noise(context, apart):
         return ""
+    apart = abs(objective.compiled_as_run() - eager) - rounding
     if _is_beyond_noise(context, apart - NOISES * objective.rounding_spread()):
         return f"the loss is {eager!r} as it is called and {value!r} with jit"
     return ""

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxnet.input_checks import complaint
@@ -16,7 +17,7 @@ def seed_of(key: Any) -> tuple[int, ...]:
     """
     if key is None:
         return (0,)
-    if hasattr(key, "dtype") and jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key):
+    if hasattr(key, "dtype") and jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = jax.random.key_data(key)
     words = np.asarray(key)
     if words.dtype.kind not in "iu" or (words < 0).any():

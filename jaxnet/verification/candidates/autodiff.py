@@ -10,10 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnet.array_types import PyTree
-from jaxnet.float64 import Traced, in_float64
+from jaxnet.float64 import in_float64
 from jaxnet.verification.candidates.callables import LeafByLeaf
 from jaxnet.verification.function.objective import Objective
+from jaxnet.verification.function.widen import Widened
 from jaxnet.verification.point import Leaf, Reals
+
+SHIFTS = 4
+"""How often constants that are not exact are moved: their effect is known to 50 %."""
 
 
 @dataclass(frozen=True)
@@ -23,21 +27,19 @@ class Autodiff:
     objective: Objective
 
     def __call__(self, params: PyTree) -> PyTree:
-        """The gradient at `params`; None for held leaves."""
+        """The gradient at `params`, as its caller would run it; None for held leaves.
+
+        Raises:
+            TypeError: JAX cannot trace the loss.
+        """
         objective = self.objective
-        if objective.as_given:
-            return objective.gradient_as_given(params)
         if not objective.traceable:
             raise TypeError("jax.grad cannot trace the loss; pass a candidate of yours")
         flat = jax.tree.leaves(params)
-        moving = []
-        for leaf in objective.point.leaves:
-            value = flat[leaf.position]
-            if leaf.is_complex:
-                value = jnp.stack([value.real, value.imag], axis=-1)
-            moving.append(jnp.asarray(value, np.float64))
+        moving = [_pair(flat[leaf.position], leaf) for leaf in objective.point.leaves]
         tree: list[Any] = [None] * len(flat)
-        for leaf, slope in zip(objective.point.leaves, self._wide(moving), strict=True):
+        slopes = self._of_leaves(moving)
+        for leaf, slope in zip(objective.point.leaves, slopes, strict=True):
             back = slope[..., 0] - 1j * slope[..., 1] if leaf.is_complex else slope
             tree[leaf.position] = back
         return objective.point.structure.unflatten(tree)
@@ -48,45 +50,87 @@ class Autodiff:
 
     @cached_property
     def _gradient(self) -> Sequence[Any] | None:
-        gradient, point = self._at_point(), self.objective.point
-        if gradient is not None and point.are_many:
-            return LeafByLeaf(self._at_point, len(point.leaves))
+        gradient: list[Reals] | None = self._at_point()
+        if gradient is not None and self.objective.point.are_many:
+            return LeafByLeaf(self._at_point, len(gradient))
         return gradient
 
     def _at_point(self) -> Any:
-        return self.computed(self.objective.point.wide(), np.float64)
+        return self.in_double(self.objective.point.wide())
 
-    def computed(self, values: Sequence[Reals], dtype: Any) -> list[Reals] | None:
-        """The gradient at other values of the leaves, computed in `dtype`."""
+    def in_double(self, values: Sequence[Reals]) -> list[Reals] | None:
+        """The gradient at other values of the leaves, widened."""
+        if self.widened is None:
+            return None
+        with in_float64(), np.errstate(all="ignore"):
+            wide = [jnp.asarray(v, np.float64) for v in values]
+            return [np.asarray(g, np.float64) for g in self._compiled(wide)]
+
+    def as_run(self, values: Sequence[Reals]) -> list[Reals] | None:
+        """The gradient at other values of the leaves, as its caller runs it."""
+        if self.widened is None:
+            return None
+        with np.errstate(all="ignore"):
+            slopes = self._compiled_as_run(list(values))
+            return [np.asarray(g, np.float64) for g in slopes]
+
+    @cached_property
+    def shifts(self) -> list[Sequence[Reals]]:
+        """How the gradient changes if constants that are not exact are moved.
+
+        Each time, all at once: each at random by its uncertainty, up or down.
+        """
+        if self.widened is None or not self.widened.inexact:
+            return []
+        with in_float64():
+            moved = jax.jit(self.widened)
+            values = [jnp.asarray(leaf.wide) for leaf in self.objective.point.leaves]
+            still = self._compiled(values)
+            return [
+                [np.asarray(a - b) for a, b in zip(gradient, still, strict=True)]
+                for seed in range(SHIFTS)
+                for gradient in [moved(values, self.widened.moved(seed))]
+            ]
+
+    def in_single(self, values: Sequence[Reals]) -> list[Reals] | None:
+        """The gradient at other values, of the loss as it would be in float32."""
+        try:
+            with jax.enable_x64(False), np.errstate(all="ignore"):
+                single = [jnp.asarray(v, np.float32) for v in values]
+                return [np.asarray(g, np.float64) for g in self._single(single)]
+        except Exception:  # the caller's function, in a mode that is not his
+            return None
+
+    @cached_property
+    def _single(self) -> Any:
+        return jax.jit(jax.grad(self.objective.of_leaves))
+
+    @cached_property
+    def widened(self) -> Widened | None:
+        """The gradient's program; None where JAX cannot derive it."""
         if not self.objective.traceable:
             return None
         try:
-            with in_float64(), np.errstate(all="ignore"):
-                gradient = self._wide if dtype == np.float64 else self._narrow
-                with jax.enable_x64(dtype == np.float64):
-                    slopes = gradient(values)
-                return [np.asarray(g, np.float64) for g in slopes]
-        except Exception:  # the caller's function
+            return self.objective.widen(self._of_leaves)
+        except Exception:  # the caller's rules
             return None
 
     @cached_property
-    def _wide(self) -> Any:
-        """Compiled, in float64."""
-        return self._compiled(self.objective.traced, np.float64)
+    def _compiled(self) -> Any:
+        assert self.widened is not None
+        return jax.jit(self.widened)
 
     @cached_property
-    def _narrow(self) -> Any:
-        """Compiled, in float32.
+    def _compiled_as_run(self) -> Any:
+        assert self.widened is not None
+        return jax.jit(self.widened.as_run)
 
-        The loss is traced without float64: what it closes over and computes of
-        constants is then rounded too, as it was for a float32 candidate.
-        """
-        leaves = self.objective.point.leaves
-        shapes = [jax.ShapeDtypeStruct(x.values.shape, np.float32) for x in leaves]
-        with jax.enable_x64(False):
-            traced = Traced(self.objective.of_leaves, shapes)
-        return self._compiled(traced, np.float32)
+    def _of_leaves(self, moved: list[Any]) -> list[Any]:
+        slopes: list[Any] = jax.grad(self.objective.of_leaves)(moved)
+        return slopes
 
-    def _compiled(self, traced: Traced, dtype: Any) -> Any:
-        gradient = jax.grad(traced)  # no copy in `dtype` outside the program
-        return jax.jit(lambda values: gradient([v.astype(dtype) for v in values]))
+
+def _pair(value: Any, leaf: Leaf) -> Any:
+    """A complex leaf as pairs of reals."""
+    value = jnp.asarray(value)
+    return jnp.stack([value.real, value.imag], axis=-1) if leaf.is_complex else value

@@ -4,91 +4,87 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxnet.array_types import PyTree
-from jaxnet.float64 import Traced, in_float64
-from jaxnet.verification.function.objective import UNTRACEABLE, Objective
-from jaxnet.verification.function.program import Program
+from jaxnet.float64 import in_float64
+from jaxnet.verification.function.constants import trace
+from jaxnet.verification.function.objective import Objective
+from jaxnet.verification.function.program import same_program
 from jaxnet.verification.function.same_bits import fingerprint
+from jaxnet.verification.function.widen import Widened
 from jaxnet.verification.point import Point, Reals
+
+UNTRACEABLE = (jax.errors.JAXTypeError, jax.errors.JAXIndexError)
+"""What JAX raises when a function wants the values of its argument."""
 
 
 class CalledGradient:
-    """A candidate that is called, in float64 if it can be.
+    """A candidate that is called: the caller's own program, widened to float64.
 
-    It is traced and compiled; if it cannot be traced, it is called on NumPy arrays.
+    If JAX cannot trace it, it is called on NumPy arrays in float64.
 
-    program: what it computes, where it could be traced.
+    widened: the program; None where it cannot be traced.
     """
 
     def __init__(
         self, source: Callable[[PyTree], PyTree], objective: Objective
     ) -> None:
         self.source, self.objective = source, objective
-        self.own_dtype = objective.own_dtype
-        self.program: Program | None = None
+        self.widened: Widened | None = None
+        try:
+            self.widened = objective.widen(self._of_leaves)
+        except Exception as error:  # the caller's function: it may be no JAX at all
+            self._tracing = error
+        else:
+            self._compiled = jax.jit(self.widened)
 
     def twice(self) -> tuple[PyTree, bool]:
         """The gradient at the objective's point, and whether it is the same again."""
         point = self.objective.point
-        first, traced = self._called(point)
-        bits = fingerprint(first)
+        first = self.at(point)
+        self._bits = fingerprint(first)
         del first  # a large gradient is held once
-        second, again = self._called(point, traced)
-        self._traced = None if again is not None else traced
-        self._bits = bits
-        if traced is not None and again is None:
-            with in_float64():
-                again = Traced(self._of(point), point.wide())
-        alike = traced is None or (again is not None and traced.is_same(again))
-        return second, alike and bits == fingerprint(second)
+        second = self.at(point)
+        return second, self._traces_alike() and self._bits == fingerprint(second)
 
     def again(self) -> PyTree | None:
         """The gradient of `twice`; None if it raises now, or is another."""
         try:
-            tree = self._called(self.objective.point, self._traced)[0]
+            tree = self.at(self.objective.point)
         except Exception:  # the caller's function
             return None
         return tree if fingerprint(tree) == self._bits else None
 
     def at(self, point: Point) -> PyTree:
-        """The gradient at another point."""
-        return self._called(point)[0]
+        """The gradient at a point.
 
-    def _called(
-        self, point: Point, traced: Traced | None = None
-    ) -> tuple[PyTree, Traced | None]:
-        if self.objective.as_given:
-            return jax.tree.map(np.array, self.source(point.as_given())), None
-        try:
-            return self._in_float64(point, traced)
-        except Exception:  # the caller's function: it may want its own dtype
-            if self.own_dtype:
-                raise
-            self.own_dtype = True
-            return self._in_float64(point, traced)
-
-    def _in_float64(
-        self, point: Point, traced: Traced | None
-    ) -> tuple[PyTree, Traced | None]:
-        of, values = self._of(point), point.wide()
+        Raises what the function raises; where it can neither be traced nor called, what
+        it said when it was traced, unless that was that it wants values.
+        """
         with in_float64():
+            values = point.wide()
+            if self.widened is not None:
+                wide = [jnp.asarray(v, np.float64) for v in values]
+                return jax.tree.map(np.asarray, self._compiled(wide))
             try:
-                new = Traced(of, values) if traced is None else None
-            except UNTRACEABLE:
-                called = of([v[()] for v in values])
-                return jax.tree.map(np.array, called), None  # it may use them again
-            if new is not None:
-                self._compiled, self.program = jax.jit(new), Program.of(new)
-            return jax.tree.map(np.asarray, self._compiled(values)), new
+                copies = [np.array(v, np.float64)[()] for v in values]
+                return jax.tree.map(np.array, self.source(point.rebuild(copies)))
+            except Exception as error:  # the caller's function
+                if isinstance(self._tracing, UNTRACEABLE):
+                    raise
+                raise self._tracing from error
 
-    def _of(self, point: Point) -> Callable[[list[Any]], PyTree]:
-        def gradient(values: list[Any]) -> PyTree:
-            wide = [v.astype(np.float64) for v in values]
-            return self.source(point.rebuild(wide, self.own_dtype))
+    def _of_leaves(self, moved: list[Any]) -> PyTree:
+        return self.source(self.objective.point.rebuild(moved))
 
-        return gradient
+    def _traces_alike(self) -> bool:
+        """Whether it is the same program when it is traced once more."""
+        if self.widened is None:
+            return True
+        again, _ = trace(self._of_leaves, self.objective.point.as_traced())
+        return same_program(self.widened.closed, again)
 
 
 class LeafByLeaf(Sequence[Reals | None]):

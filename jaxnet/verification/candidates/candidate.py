@@ -12,7 +12,7 @@ from jaxnet.input_checks import complaint, describe, first_line
 from jaxnet.precision import eps
 from jaxnet.verification.candidates.callables import CalledGradient, LeafByLeaf
 from jaxnet.verification.function.objective import Objective
-from jaxnet.verification.function.program import Program
+from jaxnet.verification.function.widen import Widened
 from jaxnet.verification.point import Leaf, Point, Reals, is_inexact, real_view
 from jaxnet.verification.report.leaf_report import LeafReport
 from jaxnet.verification.report.verdict import Verdict
@@ -29,7 +29,7 @@ class Candidate:
     dtypes: of each leaf as it came.
     faults: a MALFORMED record for each place where it does not fit.
     is_autodiff: whether it is the default, jax.grad of the loss by the verifier.
-    program: what a callable computes, where it could be traced.
+    widened: what a callable computes, where it could be traced.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Candidate:
     dtypes: tuple[Any, ...]
     faults: tuple[LeafReport, ...] = ()
     is_autodiff: bool = False
-    program: Program | None = None
+    widened: Widened | None = None
 
     @classmethod
     def of(
@@ -65,8 +65,8 @@ class Candidate:
                 return _fitted(name, tree, point)[0]
 
             gradient = LeafByLeaf(again, len(point.leaves))
-        program = called.program
-        return cls(name, source, gradient, dtypes, faults, is_autodiff, program)
+        rest = is_autodiff, called.widened
+        return cls(name, source, gradient, dtypes, faults, *rest)
 
     def at(self, point: Point, objective: Objective) -> "Candidate | None":
         """The candidate at another point; None if it is not a callable."""
@@ -77,12 +77,12 @@ class Candidate:
             fitted = _fitted(self.name, tree, point)
         except Exception as error:  # the caller's function
             fitted = _raising(self.name, error, point)
-        rest = self.is_autodiff, self.program
+        rest = self.is_autodiff, self.widened
         return Candidate(self.name, self.source, *fitted, *rest)
 
     def array(self, leaf: Leaf) -> Reals:
         """The gradient with respect to one leaf that has one."""
-        gradient = self.gradient[leaf.number]
+        gradient: Reals | None = self.gradient[leaf.number]
         assert gradient is not None
         return gradient
 
@@ -97,7 +97,7 @@ class Candidate:
 
     def eps(self, number: int) -> float:
         """ε of the dtype that leaf `number` came in, or of a coarser one inside."""
-        inside = self.program.precision if self.program else 0.0
+        inside = self.widened.precision() if self.widened else 0.0
         return max(eps(self.dtypes[number]), inside)
 
 

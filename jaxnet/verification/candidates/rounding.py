@@ -9,12 +9,13 @@ float32's ε times the size of the terms each entry is summed from. That size, t
 from dataclasses import dataclass
 from functools import cached_property
 
+import jax
 import numpy as np
 
-from jaxnet.precision import SINGLE
+from jaxnet.precision import DOUBLE, SINGLE, eps
 from jaxnet.verification.candidates.autodiff import Autodiff
 from jaxnet.verification.candidates.candidate import Candidate
-from jaxnet.verification.directions import AnyDirection, norm_along
+from jaxnet.verification.directions import AnyDirection, along, norm_along
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.point import Leaf, Reals
 
@@ -37,6 +38,9 @@ ROUGH_ULPS = 8.0
 TOO_LARGE = 1e3
 """Terms above this many losses are no terms: float32 has lost the function."""
 
+DEVIATIONS = 3.0
+"""How many standard deviations of what inexact constants do are allowed."""
+
 ZERO = 16.0
 """How many times what rounding may do to a gradient is still called zero."""
 
@@ -53,8 +57,8 @@ class Rounding:
 
     def allowance(
         self,
+        candidate: Candidate,
         gradient: Reals,
-        eps: float,
         direction: AnyDirection,
         loss_by_unit: float,
         needed: float,
@@ -69,7 +73,9 @@ class Rounding:
         terms_wanted: measure them wherever the first bound does not do; else only
             where even the largest that they can be would.
         """
-        first = self._own_along(gradient, eps, direction)
+        eps = self.eps_of(candidate, direction.leaf)
+        fixed = self._constants_along(candidate, direction)
+        first = fixed + self._own_along(gradient, eps, direction)
         if needed <= first:
             return first
         if not terms_wanted:
@@ -78,7 +84,27 @@ class Rounding:
             if not needed <= first + norm_along(everywhere, direction):
                 return first
         terms = self.of_terms(direction.leaf, eps, loss_by_unit)
-        return norm_along(np.asarray(self.own(gradient, eps) + terms), direction)
+        entries = np.asarray(self.own(gradient, eps) + terms)
+        return fixed + norm_along(entries, direction)
+
+    def _constants_along(self, candidate: Candidate, direction: AnyDirection) -> float:
+        """What constants that are not exact may do to a derivative of the loss.
+
+        Nothing to one that JAX derived from the same trace: it has the same constants.
+        """
+        if candidate.is_autodiff or not self.autodiff.shifts:
+            return 0.0
+        number = direction.leaf.number
+        squares = [along(s[number], direction) ** 2 for s in self.autodiff.shifts]
+        return DEVIATIONS * float(np.sqrt(np.mean(squares)))
+
+    def of_constants(self, candidate: Candidate, leaf: Leaf) -> Reals:
+        """The same for each entry of a leaf's gradient."""
+        shifts = [s[leaf.number] for s in self.autodiff.shifts]
+        if candidate.is_autodiff or not shifts:
+            return np.zeros(leaf.values.shape)
+        squares = np.mean([np.square(shift) for shift in shifts], axis=0)
+        return np.asarray(DEVIATIONS * np.sqrt(squares))
 
     def _own_along(self, gradient: Reals, eps: float, direction: AnyDirection) -> float:
         if self.objective.traceable:
@@ -111,8 +137,15 @@ class Rounding:
         return bool(largest <= np.max(own) <= ZERO_COARSEST * np.max(terms))
 
     def eps_of(self, candidate: Candidate, leaf: Leaf) -> float:
-        """ε of what computed the candidate, or of the loss if that is coarser."""
-        return max(candidate.eps(leaf.number), self.objective.precision_of(leaf))
+        """ε of what computed the candidate, or of the loss if that is coarser.
+
+        Arrays that the caller's own program may have given are as coarse as that is.
+        """
+        given, own = candidate.eps(leaf.number), self.objective.own_precision_of(leaf)
+        dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
+        may_be_run = candidate.widened is None and given >= eps(dtype)
+        coarsest = max(given, own) if may_be_run else given
+        return max(coarsest, self.objective.precision_of(leaf))
 
     def _terms_of(self, leaf: Leaf) -> Reals | None:
         return None if self._terms is None else self._terms[leaf.number]
@@ -121,34 +154,38 @@ class Rounding:
     def _terms(self) -> list[Reals] | None:
         """The size of the terms that each entry of the gradient is summed from.
 
-        The root mean square, over points nearby, of what rounding changed. That is
-        float32's difference from float64. A function that rounds to less has no
-        float64: there it is the spread of the gradient over points an ulp apart.
+        The root mean square, over points nearby, of what rounding changed: of the
+        caller's run beside float64. What cannot be widened has no float64: there it is
+        the spread of the gradient over points an ulp apart.
         """
-        random = np.random.default_rng(0)
-        eps = max(SINGLE, self.objective.precision)
-        coarse = eps > SINGLE
-        squares = [np.zeros(x.values.shape) for x in self.objective.point.leaves]
-        first: list[Reals] | None = None
+        objective, autodiff = self.objective, self.autodiff
+        if objective.widened is None or autodiff.widened is None:
+            return None
+        own, coarsest = objective.widened.own_precision(), objective.precision
+        in_double, coarse = own <= DOUBLE, coarsest > SINGLE
+        run = autodiff.in_single if in_double else autodiff.as_run
+        rounded_to = SINGLE if in_double else max(own, coarsest)
+        squares = [np.zeros(x.values.shape) for x in objective.point.leaves]
+        first, random = None, np.random.default_rng(0)
         for _ in range(SAMPLES):
-            values = self._beside(random, eps if coarse else JITTER)
-            gradient = self.autodiff.computed(values, np.float32)
+            values = self._beside(random, rounded_to if coarse else JITTER)
+            gradient = run(values)
             first = first or gradient
-            other = first if coarse else self.autodiff.computed(values, np.float64)
+            other = first if coarse else autodiff.in_double(values)
             if gradient is None or other is None:
                 return None
             with np.errstate(all="ignore"):
                 for total, a, b in zip(squares, gradient, other, strict=True):
                     total += (a - b) ** 2
-        roots = [np.sqrt(total / SAMPLES) / eps for total in squares]
+        roots = [np.sqrt(total / SAMPLES) / rounded_to for total in squares]
         return [np.where(np.isfinite(r), r, np.inf) for r in roots]
 
     def _beside(self, random: np.random.Generator, step: float) -> list[Reals]:
-        with np.errstate(over="ignore"):
-            return [
-                np.asarray(
-                    x.wide * (1 + step * random.standard_normal(x.values.shape)),
-                    np.float32,
-                )
-                for x in self.objective.point.leaves
-            ]
+        """A point nearby that every run can hold: of no more digits than it has."""
+        values = []
+        for leaf in self.objective.point.leaves:
+            moved = leaf.wide * (1 + step * random.standard_normal(leaf.values.shape))
+            dtype = leaf.dtype if leaf.values.itemsize < 4 else np.float32
+            with np.errstate(over="ignore"):
+                values.append(np.asarray(moved, dtype))
+        return values

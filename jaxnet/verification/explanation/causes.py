@@ -146,9 +146,10 @@ def _by_other_leaf(wrong: WrongLeaf) -> Iterator[str]:
 
 
 def _by_part(wrong: WrongLeaf, reference: Reference) -> Iterator[str]:
-    where_wrong = np.abs(wrong.gradient - reference.values) > reference.bounds
+    apart = np.abs(wrong.gradient - reference.values)
+    where_wrong: Bool[np.ndarray, ...] = np.asarray(apart > reference.bounds)
     if wrong.probes.leaf.is_complex:
-        where_wrong = where_wrong.any(axis=-1)
+        where_wrong = np.asarray(where_wrong.any(axis=-1))
     if not where_wrong.any():
         return
     where = [np.unique(i) for i in np.nonzero(np.atleast_1d(where_wrong))]

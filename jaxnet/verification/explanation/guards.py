@@ -13,7 +13,6 @@ from jaxnet.float64 import in_float64
 from jaxnet.verification.explanation.causes import WrongLeaf
 from jaxnet.verification.function.jaxpr import (
     bind,
-    evaluate,
     is_literal,
     source_line,
 )
@@ -48,12 +47,11 @@ class Unguarded(NamedTuple):
                 return [inputs[kept]]
             return None if equation.primitive.name == "jit" else bind(equation, inputs)
 
-        def loss(values: list[Any]) -> Any:
-            return evaluate(program.closed, values, unguarded)[0]
-
+        loss = objective.rerun(unguarded)
+        widened = objective.widen(lambda moved: jax.grad(loss)(moved))
         with in_float64():
             values = [jnp.asarray(leaf.wide) for leaf in objective.point.leaves]
-            gradient = [np.asarray(g) for g in jax.grad(loss)(values)]
+            gradient = [np.asarray(g) for g in jax.jit(widened)(values)]
         return cls(gradient, tuple(guards))
 
 

@@ -1,10 +1,13 @@
 """What else a person should know of a check: notes, and who stands alone."""
 
+import jax
 import numpy as np
 
-from jaxnet.precision import DOUBLE
+from jaxnet.precision import eps
 from jaxnet.verification.candidates.candidate import Candidate
 from jaxnet.verification.function.objective import Objective
+from jaxnet.verification.function.program import coarsest_of, described
+from jaxnet.verification.function.widen import Widened
 from jaxnet.verification.report.leaf_report import LeafReport
 from jaxnet.verification.report.verdict import Verdict
 
@@ -15,22 +18,29 @@ SAME = 1e4
 
 
 def notes(objective: Objective, candidates: list[Candidate]) -> tuple[str, ...]:
-    """How the loss was called, and where it or a candidate leaves float64."""
+    """How the loss was called, and where it or a candidate is not float64."""
     found = []
-    if not objective.traceable:
-        why = "JAX cannot trace the loss"
-        if objective.as_given:
-            why = "the loss draws other random numbers in float64"
-        found.append(f"{why}: it was called point by point")
-    if objective.own_dtype:
-        found.append("the loss takes the parameters in their own dtype only")
-    elif objective.program and objective.program.precision > DOUBLE:
-        found.append(objective.program.describe_coarsest())
+    if objective.widened is None or objective.program is None:
+        found.append("JAX cannot trace the loss: it was called point by point")
+    else:
+        found += _kept("the loss", objective.widened)
+        given = min(eps(leaf.dtype) for leaf in objective.point.leaves)
+        given = max(given, eps(jax.dtypes.canonicalize_dtype(np.float64)))
+        if objective.program.precision > given:
+            where = objective.program.describe_coarsest()
+            found.append(f"as it is run, the loss {where}; it is checked in float64")
     for candidate in candidates:
-        program = candidate.program
-        if program and program.precision > objective.precision:
-            found.append(f"{candidate.name} {program.describe_coarsest()}")
+        found += _kept(candidate.name, candidate.widened)
     return tuple(found)
+
+
+def _kept(name: str, widened: Widened | None) -> list[str]:
+    """What of a program could not be widened."""
+    if widened is None or not widened.kept():
+        return []
+    dtype, equation = coarsest_of(widened.kept())
+    where = described(equation)
+    return [f"{name} computes in {dtype} what cannot be widened: {where}"]
 
 
 def odd_one_out(candidates: list[Candidate], leaves: list[LeafReport]) -> str | None:

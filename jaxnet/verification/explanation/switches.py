@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Shaped
 
-from jaxnet.float64 import in_float64
 from jaxnet.verification.directions import Coordinate, step_size
 from jaxnet.verification.function.jaxpr import enclosing, evaluate, source_line
 from jaxnet.verification.function.objective import Objective
@@ -22,7 +21,10 @@ from jaxnet.verification.point import Leaf
 
 KINK_STEP = 1e-6
 """How far from a kink, in units of the coordinate, the program is run on both sides:
-beyond the rounding of its comparisons, and hardly past another kink."""
+hardly past another kink…"""
+
+KINK_ULPS = 4.0
+"""…and beyond the rounding of its comparisons."""
 
 Outcome = Shaped[np.ndarray, "..."]
 
@@ -68,16 +70,15 @@ def switches_beside(objective: Objective, leaf: Leaf, flat: int) -> list[str]:
     """The decisions that differ on the two sides of one coordinate of a leaf."""
     assert objective.program is not None
     move = np.zeros(leaf.values.shape)
-    move.reshape(-1)[flat] = KINK_STEP * step_size(Coordinate(leaf, flat))
-    with in_float64():
-        below, above = (
-            [
-                jnp.asarray(x.wide + sign * move if x.number == leaf.number else x.wide)
-                for x in objective.point.leaves
-            ]
-            for sign in (-1.0, 1.0)
-        )
-        return switches(objective.program.closed, below, above)
+    share = max(KINK_STEP, KINK_ULPS * objective.own_precision_of(leaf))
+    move.reshape(-1)[flat] = share * step_size(Coordinate(leaf, flat))
+    sides = []
+    for side in (-move, move):
+        values = [jnp.asarray(x) for x in objective.point.as_traced()]
+        moved = leaf.wide + side
+        values[leaf.number] = jnp.asarray(moved, values[leaf.number].dtype)
+        sides.append(values)
+    return switches(objective.program.closed, *sides)
 
 
 def switches(closed: Any, below: list[Any], above: list[Any]) -> list[str]:

@@ -76,8 +76,13 @@ def dependent(jaxpr: Any, moving: Sequence[bool]) -> list[Any]:
 
 
 def dependent_outputs(jaxpr: Any, moving: Sequence[bool]) -> list[bool]:
-    """Which outputs depend on the moving inputs."""
+    """Which outputs of a jaxpr depend on the moving inputs."""
     return _dependence(jaxpr, moving)[1]
+
+
+def dependent_results(equation: Any, moving: Sequence[bool]) -> list[bool]:
+    """Which outputs of an equation depend on the moving inputs."""
+    return _dependence_within(equation, moving)[1]
 
 
 Dependence = tuple[list[Any], list[bool]]
@@ -101,7 +106,7 @@ def _dependence(jaxpr: Any, moving: Sequence[bool]) -> Dependence:
     return found, [moves(v) for v in jaxpr.outvars]
 
 
-def _dependence_within(equation: Any, moving: list[bool]) -> Dependence:
+def _dependence_within(equation: Any, moving: Sequence[bool]) -> Dependence:
     """All that an equation runs depends, unless its operands are known to line up."""
     inner = list(sub_jaxprs(equation))
     if equation.primitive.name in ("scan", "while"):
@@ -119,7 +124,7 @@ def _dependence_within(equation: Any, moving: list[bool]) -> Dependence:
     return found, [True] * len(equation.outvars)
 
 
-def _dependence_of_loop(loop: "Loop", moving: list[bool]) -> Dependence:
+def _dependence_of_loop(loop: "Loop", moving: Sequence[bool]) -> Dependence:
     """What depends once a further round makes no more of the carried values depend."""
     test_consts, consts, carry, rows = loop.split(moving)
     while True:
@@ -203,7 +208,8 @@ def evaluate(
     The hook sees every equation, wherever it stands: calls, checkpoints, custom rules
     (what they compute, without their derivative), branches, loops, the solving part
     of a linear solve. Loops and branches are built anew with jax.lax, so that the
-    result can be traced and differentiated.
+    result can be traced and differentiated. A value may be a pytree of one array and
+    what the hook needs to know of it.
 
     consts: in place of the jaxpr's own constants.
     in_python: loops run round by round and a cond takes its one branch, for concrete
@@ -276,19 +282,20 @@ def _branch_of_platform(equation: Any) -> Any:
 
 
 def _cond(equation: Any, inputs: Sequence[Any], run: Run) -> list[Any]:
-    index, *operands = inputs
+    (index,), operands = jax.tree.leaves(inputs[0]), inputs[1:]
     branches = [
         lambda *values, branch=branch: run(branch, values)
         for branch in equation.params["branches"]
     ]
-    return jax.lax.switch(index, branches, *operands)
+    outputs: list[Any] = jax.lax.switch(index, branches, *operands)
+    return outputs
 
 
 def _while(equation: Any, inputs: Sequence[Any], run: Run) -> list[Any]:
     loop = Loop.of(equation)
     test_consts, consts, carry, _ = loop.split(inputs)
     return jax.lax.while_loop(
-        lambda carry: run(loop.test, [*test_consts, *carry])[0],
+        lambda carry: jax.tree.leaves(run(loop.test, [*test_consts, *carry]))[0],
         lambda carry: run(loop.body, [*consts, *carry]),
         carry,
     )
@@ -313,10 +320,11 @@ def _linear_solve(equation: Any, inputs: Sequence[Any], run: Run) -> list[Any]:
     ends = [sum(lengths[: i + 1]) for i in range(len(lengths))]
     consts = [inputs[e - n : e] for e, n in zip(ends, lengths, strict=True)]
     b = list(inputs[ends[-1] :])
-    matvec, _, solve, transposed = [
+    runs: list[Callable[..., list[Any]]] = [
         lambda *values, part=part, own=own: run(part, [*own, *values[-1]])
         for part, own in zip(parts, consts, strict=True)
     ]
+    matvec, _, solve, transposed = runs
     solution, auxiliary = jax.lax.custom_linear_solve(
         matvec,
         b,

@@ -4,6 +4,7 @@ A line of a small net is one program, compiled once, that moves all leaves at on
 all times. A large net is copied once only, and evaluated time by time.
 """
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,8 +14,8 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from jaxnet.devices import of_parts, spread
-from jaxnet.float64 import Traced
 from jaxnet.verification.directions import ONE, AnyDirection, units
+from jaxnet.verification.function.widen import Widened
 from jaxnet.verification.point import Point
 from jaxnet.xla_options import BY_EIGEN, compiled
 
@@ -29,14 +30,15 @@ Values = Float[np.ndarray, " times"]
 class Lines:
     """The lines through points of one structure, over the devices of a mesh."""
 
-    def __init__(self, traced: Traced, point: Point, mesh: Mesh | None) -> None:
-        self.traced, self.mesh = traced, mesh
+    def __init__(self, widened: Widened, point: Point, mesh: Mesh | None) -> None:
+        self.widened, self.mesh = widened, mesh
         self._shapes = [leaf.values.shape for leaf in point.leaves]
         size = sum(leaf.size for leaf in point.leaves)
         self._at_once = 8 * TIMES_AT_ONCE * size <= LINE_BYTES
         self._zeros: dict[int, jax.Array] = {}
-        self._line = jax.jit(self._along)
-        self._copies = jax.jit(self._copied)
+        # bound to the program and not to self: without a cycle, it is freed at once
+        self._line = jax.jit(partial(_along, widened, mesh))
+        self._copies = jax.jit(partial(_copied, mesh))
         self._of_copies: Any = None
 
     def values(self, direction: AnyDirection, times: Values, point: Point) -> Values:
@@ -57,18 +59,6 @@ class Lines:
             self._zeros[number] = jnp.zeros(self._shapes[number], jnp.int8)
         return self._zeros[number]
 
-    def _along(
-        self, times: Any, base: list[Any], moves: list[Any], floors: list[Any]
-    ) -> jax.Array:
-        def of_part(times: Any, *leaves: list[Any]) -> jax.Array:
-            def phi(t: Any) -> jax.Array:
-                moved = [_moved(t, *leaf) for leaf in zip(*leaves, strict=True)]
-                return self._value(moved)
-
-            return jax.vmap(phi)(times)
-
-        return spread(of_part, self.mesh)(times, base, moves, floors)
-
     def _one_by_one(
         self, direction: AnyDirection, times: Values, base: list[Any]
     ) -> Values:
@@ -87,31 +77,59 @@ class Lines:
             copies[leaf.number] = None  # before there is another
             copies[leaf.number] = self._copies(turn, x, multipliers, leaf.floor)
             if self._of_copies is None:
-                self._of_copies = compiled(self._of_one_a_device, BY_EIGEN, copies)
+                self._of_copies = compiled(
+                    partial(_of_one_a_device, self.widened, self.mesh), BY_EIGEN, copies
+                )
             results.append(np.asarray(self._of_copies(copies)))
         return np.concatenate(results)[: len(times)]
 
-    def _copied(self, turn: Any, x: Any, multipliers: Any, floor: Any) -> Any:
-        """A leaf at one time for each device; multipliers: None if it does not move."""
 
-        def of_part(time: Any, x: Any, multipliers: Any, floor: Any) -> jax.Array:
-            if multipliers is None:
-                return jnp.asarray(x, np.float64)[None]
-            return _moved(time[0], x, multipliers, floor)[None]
+def _along(
+    widened: Widened,
+    mesh: Mesh | None,
+    times: Any,
+    base: list[Any],
+    moves: list[Any],
+    floors: list[Any],
+) -> Any:
+    """The values at all times, of leaves that all move."""
 
-        return of_parts(of_part, self.mesh)(turn, x, multipliers, floor)
+    def of_part(times: Any, *leaves: list[Any]) -> jax.Array:
+        def phi(t: Any) -> jax.Array:
+            moved = [_moved(t, *leaf) for leaf in zip(*leaves, strict=True)]
+            return _value(widened, moved)
 
-    def _of_one_a_device(self, copies: list[Any]) -> jax.Array:
-        def of_part(copies: list[Any]) -> jax.Array:
-            return self._value([copy[0] for copy in copies])[None]
+        return jax.vmap(phi)(times)
 
-        return spread(of_part, self.mesh)(copies)
-
-    def _value(self, moved: list[Any]) -> jax.Array:
-        return jnp.asarray(self.traced(moved), np.float64)
+    return spread(of_part, mesh)(times, base, moves, floors)
 
 
-def _moved(t: Any, x: Any, multipliers: Any, floor: Any) -> jax.Array:
+def _copied(mesh: Mesh | None, turn: Any, x: Any, multipliers: Any, floor: Any) -> Any:
+    """A leaf at one time for each device; multipliers: None if it does not move."""
+
+    def of_part(time: Any, x: Any, multipliers: Any, floor: Any) -> Any:
+        if multipliers is None:
+            return jnp.asarray(x, np.float64)[None]
+        return _moved(time[0], x, multipliers, floor)[None]
+
+    return of_parts(of_part, mesh)(turn, x, multipliers, floor)
+
+
+def _of_one_a_device(widened: Widened, mesh: Mesh | None, copies: list[Any]) -> Any:
+    """The value of each device's own copy."""
+
+    def of_part(copies: list[Any]) -> jax.Array:
+        return _value(widened, [copy[0] for copy in copies])[None]
+
+    return spread(of_part, mesh)(copies)
+
+
+def _value(widened: Widened, moved: list[Any]) -> jax.Array:
+    value: jax.Array = jnp.asarray(widened(moved), np.float64)
+    return value
+
+
+def _moved(t: Any, x: Any, multipliers: Any, floor: Any) -> Any:
     """x + t v in float64, as `directions` defines v."""
     x = jnp.asarray(x, np.float64)
     return x + t * (multipliers.astype(np.float64) / ONE) * units(x, floor, jnp)

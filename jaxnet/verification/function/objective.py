@@ -1,11 +1,12 @@
 """The function that is differentiated, at its point and along lines through it.
 
-A function that JAX can trace is compiled in float64, whatever the parameters' dtype.
-Any other function is called on NumPy arrays, one point after the other.
+A function that JAX can trace is the caller's own program, widened to float64. Any other
+function is called on NumPy arrays, one point after the other.
 """
 
 import warnings
-from functools import cache, cached_property
+from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -15,69 +16,95 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from jaxnet.array_types import PyTree, ScalarFunction
-from jaxnet.float64 import Traced, in_float64
+from jaxnet.float64 import in_float64
 from jaxnet.input_checks import complaint, describe, first_line
 from jaxnet.precision import DOUBLE, SINGLE
 from jaxnet.verification.directions import ONE, AnyDirection, units
+from jaxnet.verification.function.constants import trace
+from jaxnet.verification.function.jaxpr import Hook, evaluate
 from jaxnet.verification.function.lines import Lines
-from jaxnet.verification.function.program import Program, draws_numbers
+from jaxnet.verification.function.program import Program, same_program
 from jaxnet.verification.function.rounding_noise import (
     one_more_round,
     rounding_spread,
     solvers,
 )
+from jaxnet.verification.function.widen import Widened
 from jaxnet.verification.point import Leaf, Point, Reals
-
-UNTRACEABLE = (jax.errors.JAXTypeError, jax.errors.JAXIndexError)
-"""What JAX raises when a function wants the values of its argument."""
-
-OTHER_FUNCTION = 1e-3
-"""A loss that draws random numbers and changes by more than this share of itself in
-float64 draws others there."""
 
 
 class Objective:
     """The loss of the moving leaves; how it is called is found once.
 
     given: the loss as its caller calls it, twice; None where that fails.
-    own_dtype: whether it takes the parameters in the dtype given only.
-    as_given: whether it is called without float64: its random draws differ there.
-    traced, program: what it computes, where it could be traced.
+    widened: the caller's own program in float64; None if JAX cannot trace it.
+    program: that program as its caller runs it, to be read.
     evaluations: how many values were computed so far; all else stays as it is.
     """
 
     def __init__(
         self, loss: ScalarFunction, point: Point, mesh: Mesh | None = None
     ) -> None:
-        self.loss, self.point, self.mesh = loss, point, mesh
+        self.loss, self.point = loss, point
         self.evaluations = 0
-        self.own_dtype = False
-        self.as_given = False
+        self.widened: Widened | None = None
         self.program: Program | None = None
         self._called_precision = SINGLE
-        self.traced: Traced
+        self._precisions: dict[int, float] = {}
         self.given = self._given_value(), self._given_value()
-        self._trace()
-        self.precision_of = cache(self._precision_of)
+        try:
+            self.widened = self.widen(self.of_leaves)
+        except Exception as error:  # the caller's function: it may be no JAX at all
+            self._check_call(error)
+        else:
+            _check_scalar(self.widened.out)
+            self.program = Program.of(self.widened.closed)
+            self._lines = Lines(self.widened, point, mesh)
 
     @property
     def traceable(self) -> bool:
         """Whether lines run as one compiled program."""
-        return self.program is not None
+        return self.widened is not None
 
     @property
     def precision(self) -> float:
-        """ε of the coarsest floating type on the way from parameters to result.
+        """ε of the coarsest floating type that could not be widened.
 
         Of a function that is not traced: float32's, until a value needs float64.
         """
-        return self.program.precision if self.program else self._called_precision
+        return self.widened.precision() if self.widened else self._called_precision
 
-    def _precision_of(self, leaf: Leaf) -> float:
-        """ε of the coarsest floating type between one leaf and the result."""
-        if self.program is None:
+    def precision_of(self, leaf: Leaf) -> float:
+        """ε of the coarsest type that could not be widened, after one leaf."""
+        if self.widened is None:
             return self._called_precision
-        return self.program.precision_of(leaf.number)
+        if leaf.number not in self._precisions:
+            self._precisions[leaf.number] = self.widened.precision(leaf.number)
+        return self._precisions[leaf.number]
+
+    def own_precision_of(self, leaf: Leaf) -> float:
+        """ε of the coarsest floating type after one leaf, as the caller runs it."""
+        if self.widened is None:
+            return self._called_precision
+        return self.widened.own_precision(leaf.number)
+
+    def of_leaves(self, moved: list[Any]) -> Any:
+        """The loss of the moving leaves."""
+        return self.loss(self.point.rebuild(moved))
+
+    def widen(self, function: Callable[[list[Any]], PyTree]) -> Widened:
+        """A function of the moving leaves, traced as its caller runs it, widened."""
+        known = self.widened.exact if self.widened else ()
+        widened = Widened.of(function, self.point.as_traced(), known)
+        if widened.precision() <= DOUBLE:
+            return widened
+        return widened.finer(function, [leaf.wide for leaf in self.point.leaves])
+
+    def rerun(self, hook: Hook) -> Callable[[list[Any]], Any]:
+        """The caller's program with what a hook gives in place of its equations."""
+        assert self.widened is not None
+        closed = self.widened.closed
+        return lambda moved: evaluate(closed, moved, hook)[0]
 
     def called_value(self) -> float:
         """The loss at the point, by a plain call on NumPy arrays in float64."""
@@ -87,35 +114,32 @@ class Objective:
 
     def traces_alike(self) -> bool:
         """Whether the loss is the same program when it is traced once more."""
-        with in_float64():
-            return Traced(self.of_leaves, self._shapes()).is_same(self.traced)
-
-    def eager_value(self) -> float | None:
-        """The loss in float64 without tracing; None where that fails."""
-        self.evaluations += 1
-        try:
-            with in_float64():
-                return float(self.of_leaves(self._wide()))
-        except Exception:  # the caller's function
-            return None
+        assert self.widened is not None
+        again, _ = trace(self.of_leaves, self.point.as_traced())
+        return same_program(self.widened.closed, again)
 
     @cached_property
     def solver_noise(self) -> float:
         """How much one more round of its iterations to a tolerance changes the loss."""
-        if self.program is None or not solvers(self.program):
+        if self.widened is None or self.program is None or not solvers(self.program):
             return 0.0
         self.evaluations += 2
+        longer = self.widen(self.rerun(one_more_round(self.program)))
         with in_float64():
-            point = self._wide()
-            longer = float(one_more_round(self.program, point))
-            return abs(longer - float(self.of_leaves(point)))
+            values = [jnp.asarray(leaf.wide) for leaf in self.point.leaves]
+            return abs(float(longer(values)) - float(self.widened(values)))
+
+    def compiled_as_run(self) -> float:
+        """The loss at the point as its caller would run it within jit."""
+        assert self.widened is not None
+        return float(jax.jit(self.widened.as_run)(self.point.as_traced()))
 
     def rounding_spread(self) -> float:
-        """How far rounding inside the loss may move its value; 0.0 if not traced."""
+        """How far rounding inside the loss may move its value as it is run."""
         if self.program is None:
             return 0.0
-        with in_float64():
-            return rounding_spread(self.program, self._wide())
+        values = [jnp.asarray(x) for x in self.point.as_traced()]
+        return rounding_spread(self.program, values)
 
     def values_along(
         self, direction: AnyDirection, times: Float[np.ndarray, " times"], point: Point
@@ -124,27 +148,9 @@ class Objective:
         point = point.with_leaf(direction.leaf)
         self.evaluations += len(times)
         with in_float64():
-            if self.program is None:
+            if self.widened is None:
                 return self._called_along(direction, times, point)
             return self._lines.values(direction, times, point)
-
-    def of_leaves(self, moved: list[Any]) -> Any:
-        """The loss of the moving leaves."""
-        return self.loss(self.point.rebuild(moved, self.own_dtype))
-
-    def of_leaves_as_given(self, moved: list[Any]) -> Any:
-        """The loss of the moving leaves, each cast to the dtype it was given in."""
-        return self.loss(self.point.rebuild(moved, own_dtype=True))
-
-    def gradient_as_given(self, params: PyTree) -> PyTree:
-        """jax.grad in the caller's mode; None for held leaves."""
-        flat = jax.tree.leaves(params)
-        moving = [jnp.asarray(flat[leaf.position]) for leaf in self.point.leaves]
-        tree: list[Any] = [None] * len(flat)
-        slopes = jax.grad(self.of_leaves_as_given)(moving)
-        for leaf, slope in zip(self.point.leaves, slopes, strict=True):
-            tree[leaf.position] = slope
-        return self.point.structure.unflatten(tree)
 
     def _given_value(self) -> float | None:
         """The loss called as its caller calls it; None where that fails."""
@@ -156,51 +162,20 @@ class Objective:
         except Exception:  # the caller's function
             return None
 
-    def _trace(self) -> None:
-        """Find how to call the loss: traced in float64, in its own dtype, or called."""
-        errors: list[Exception] = []
-        with in_float64():
-            for self.own_dtype in (False, True):
-                try:
-                    traced = Traced(self.of_leaves, self._shapes())
-                except UNTRACEABLE as error:
-                    errors.append(error)
-                    break
-                except Exception as error:  # the caller's function
-                    errors.append(error)
-                    continue
-                _check_scalar(traced.out)
-                self.traced, self.program = traced, Program.of(traced)
-                if draws_numbers(self.program) and self._differs_in_float64():
-                    self.program, self.as_given = None, True
-                    self._jitted = jax.jit(self.of_leaves_as_given)
-                    return
-                self._lines = Lines(traced, self.point, self.mesh)
-                return
-        self.own_dtype = False
+    def _check_call(self, tracing: Exception) -> None:
+        """A function that JAX cannot trace gives a number when it is called.
+
+        Raises:
+            TypeError, ValueError: it does not.
+        """
         try:
             with in_float64():
                 result = self._called_on([leaf.values for leaf in self.point.leaves])
         except Exception as error:  # the caller's function
             fix = "call it on the parameters yourself to see where"
-            got = first_line(errors[0])
+            got = first_line(tracing)
             raise ValueError(complaint("loss(params)", "a value", got, fix)) from error
         _check_scalar(result)
-
-    def _differs_in_float64(self) -> bool:
-        """Whether float64 changes more than the rounding of what the loss gives."""
-        given = self.given[0]
-        with in_float64():
-            wide = float(jax.jit(self.traced)(self._wide()))
-        near = OTHER_FUNCTION * abs(wide)
-        return given is not None and not abs(given - wide) <= near
-
-    def _wide(self) -> list[jax.Array]:
-        return [jnp.asarray(x.values, np.float64) for x in self.point.leaves]
-
-    def _shapes(self) -> list[jax.ShapeDtypeStruct]:
-        leaves = self.point.leaves
-        return [jax.ShapeDtypeStruct(x.values.shape, np.float64) for x in leaves]
 
     def _called_along(
         self, direction: AnyDirection, times: Float[np.ndarray, " times"], point: Point
@@ -222,11 +197,6 @@ class Objective:
             return float("nan")
 
     def _called(self, values: list[Reals]) -> float:
-        if self.as_given:
-            with jax.enable_x64(False):
-                return float(
-                    self._jitted([np.array(v, np.float64)[()] for v in values])
-                )
         result = float(self._called_on(values))
         if float(np.float32(result)) != result:
             self._called_precision = DOUBLE

@@ -1,5 +1,6 @@
 """A traced function: which of its equations depend on the parameters, how finely."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 
 from jaxnet import precision
 from jaxnet.verification.function.jaxpr import dependent, every_equation, source_line
+from jaxnet.verification.function.same_bits import fingerprint
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,7 @@ class Program:
 
     def describe_coarsest(self) -> str:
         """Where the function computes most coarsely, with the source line."""
-        equation = max(self.equations, key=_eps)
-        dtype = max((d for d in _dtypes(equation)), key=precision.eps)
+        dtype, equation = coarsest_of(self.equations)
         return f"computes in {dtype}: {described(equation)}"
 
     def runs(self, *primitives: str) -> bool:
@@ -56,21 +57,28 @@ def coarsest(equations: Any) -> float:
     return max(map(_eps, equations), default=precision.DOUBLE)
 
 
+def coarsest_of(equations: Sequence[Any]) -> tuple[Any, Any]:
+    """The coarsest floating dtype, and the first equation that gives it."""
+    equation = max(equations, key=_eps)
+    return max(_dtypes(equation), key=precision.eps), equation
+
+
 def described(equation: Any, caller: Any = None) -> str:
     """The primitive's name and its source line, or that of the equation it is in."""
     line = source_line(equation) or (source_line(caller) if caller else "")
     return f"`{equation.primitive.name}`" + (f" at {line}" if line else "")
 
 
-def draws_numbers(program: Program) -> bool:
-    """Whether random numbers are drawn anywhere: others in float64 than in float32."""
-    drawing = ("random_bits", "threefry2x32", "rng_bit_generator", "rng_uniform")
-    return program.runs(*drawing)
-
-
 def calls_out(program: Program) -> bool:
     """Whether anything is computed outside the program, where it may be at random."""
     return program.runs("pure_callback", "io_callback", "ffi_call", "rng_uniform")
+
+
+def same_program(one: Any, other: Any) -> bool:
+    """Whether two closed jaxprs are one: of one function, it should be so twice."""
+    if str(one.jaxpr) != str(other.jaxpr):
+        return False
+    return fingerprint(one.consts) == fingerprint(other.consts)
 
 
 def _dtypes(equation: Any) -> list[Any]:

@@ -6,7 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnet.precision import eps
-from jaxnet.verification.function.jaxpr import CALLS, Loop, bind, dependent, evaluate
+from jaxnet.verification.function.jaxpr import (
+    CALLS,
+    Hook,
+    Loop,
+    bind,
+    dependent,
+    evaluate,
+)
 from jaxnet.verification.function.program import Program
 
 ROUNDED_RUNS = 4
@@ -38,8 +45,8 @@ def solvers(program: Program) -> list[Any]:
     ]
 
 
-def one_more_round(program: Program, values: list[Any]) -> Any:
-    """The value with one round more in each loop that iterates to a tolerance."""
+def one_more_round(program: Program) -> Hook:
+    """The hook that adds one round to each loop that iterates to a tolerance."""
     ends = {id(e) for e in solvers(program)}
 
     def longer(equation: Any, inputs: list[Any]) -> list[Any] | None:
@@ -49,7 +56,7 @@ def one_more_round(program: Program, values: list[Any]) -> Any:
         consts, state = loop.split(inputs)[1], bind(equation, inputs)
         return evaluate(loop.body, [*consts, *state], longer)
 
-    return evaluate(program.closed, values, longer)[0]
+    return longer
 
 
 def _ends_by_value(jaxpr: Any) -> bool:

@@ -28,8 +28,8 @@ def compare(
     value = along(gradient, probe.direction)
     bound, excess = _bound_and_excess(probe.derivative, value, context.safety)
     rounding = context.rounding.allowance(
+        candidate,
         gradient,
-        context.rounding.eps_of(candidate, probes.leaf),
         probe.direction,
         probes.loss_by_unit,
         needed=excess,

@@ -53,4 +53,5 @@ def _by_differences(
     eps = context.rounding.eps_of(candidate, leaf)
     own = context.rounding.own(values, eps)
     terms = context.rounding.of_terms(leaf, eps, probes.loss_by_unit)
-    return Reference(values, bounds.reshape(values.shape) + own + terms)
+    constants = context.rounding.of_constants(candidate, leaf)
+    return Reference(values, bounds.reshape(values.shape) + own + terms + constants)

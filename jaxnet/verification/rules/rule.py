@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 import jax
@@ -160,19 +160,18 @@ class Rule:
         """With respect to a complex number, ∂/∂x - i ∂/∂y: jvps along 1 and i."""
         sizes = [x.size for x in moving]
 
-        @partial(jax.jit, static_argnames="step")
-        def slope(coordinate: Any, step: float | complex) -> jax.Array:
-            tangent, before = [], 0
-            for x, size in zip(moving, sizes, strict=True):
-                unit = jnp.arange(before, before + size) == coordinate
-                own = step if np.iscomplexobj(x) else 1.0
-                tangent.append((unit.astype(x.dtype) * own).reshape(x.shape))
-                before += size
-            return self._slope(moving, tangent)
-
         def slopes(step: float | complex) -> list[Any]:
-            found = np.array([slope(i, step) for i in range(sum(sizes))])
-            return np.split(found, np.cumsum(sizes)[:-1])
+            def slope(coordinate: Any) -> jax.Array:
+                tangent, before = [], 0
+                for x, size in zip(moving, sizes, strict=True):
+                    unit = jnp.arange(before, before + size) == coordinate
+                    own = step if np.iscomplexobj(x) else 1.0
+                    tangent.append((unit.astype(x.dtype) * own).reshape(x.shape))
+                    before += size
+                return self._slope(moving, tangent)
+
+            found = jax.lax.map(slope, jnp.arange(sum(sizes)))
+            return jnp.split(found, np.cumsum(sizes)[:-1])
 
         by_real = slopes(1.0)
         by_imaginary = slopes(1j) if any(map(np.iscomplexobj, moving)) else by_real
@@ -192,15 +191,20 @@ class Rule:
 
 
 def random_like(leaves: Sequence[Any], seed: Sequence[int]) -> Arrays:
-    """Standard normal numbers, one for each number of the leaves."""
+    """Standard normal numbers, one for each number of the leaves.
+
+    They are sixteenths and none is 0: hardly any floating dtype would round them.
+    """
     random = np.random.default_rng(list(seed))
+
+    def normal(shape: tuple[int, ...]) -> Any:
+        sixteenths = np.round(16 * random.standard_normal(shape))
+        return np.asarray(np.where(sixteenths == 0, 1, sixteenths) / 16)
 
     def draw(leaf: Any) -> Any:
         shape = np.shape(leaf)
-        drawn = random.standard_normal(shape)
-        if np.iscomplexobj(leaf):
-            drawn = drawn + 1j * random.standard_normal(shape)
-        return np.asarray(drawn)
+        real = normal(shape)
+        return real + 1j * normal(shape) if np.iscomplexobj(leaf) else real
 
     return [draw(leaf) for leaf in leaves]
 

@@ -1,0 +1,263 @@
+"""The constants of a traced program, as exact as they can be known.
+
+A trace holds Python's 0.1 rounded to the dtype of the array that it meets (1.5e-8 off
+in float32, 1e-3 in bfloat16) and NumPy's float64 data cut to float32. A trace of the
+same function under x64 has them exact: each is found there again as the one value that
+rounds to it. (`finfo(dtype).eps` rounds to nothing that the caller has, and stays.)
+
+JAX (0.10 to 0.12) remembers for a NumPy array that a program closes over in which dtype
+it was, as long as that program lives, also in JAX's caches; in the other mode, the
+caller's next call then fails. So the x64 trace comes first and is dropped at once.
+Where a cache still holds an array of the caller's from it, the caches are cleared: his
+functions compile anew. So they are where his own earlier calls hold data that are cut.
+"""
+
+import gc
+import sys
+import warnings
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from jaxnet.float64 import in_float64
+from jaxnet.verification.function.jaxpr import is_literal, opened, sub_jaxprs
+
+Function = Callable[[list[Any]], PyTree]
+Arrays = Sequence[np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """A number or an array written into a program.
+
+    value: in float64.
+    uncertainty: how far what was meant may lie from it; 0 where the value is exact.
+    places: the objects that stand for it in the program.
+    """
+
+    value: np.ndarray
+    uncertainty: np.ndarray
+    places: tuple[Any, ...]
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether the value is what was meant."""
+        return not np.any(self.uncertainty)
+
+
+def is_float(dtype: Any) -> bool:
+    """Whether numbers of a dtype are real or complex floating numbers."""
+    return dtype is not None and jnp.issubdtype(dtype, np.inexact)
+
+
+def wide_dtype(dtype: Any) -> Any:
+    """float64 for a real and complex128 for a complex dtype, else the dtype itself."""
+    if not is_float(dtype):
+        return dtype
+    is_complex = jnp.issubdtype(dtype, np.complexfloating)
+    return np.dtype(np.complex128 if is_complex else np.float64)
+
+
+# ------------------------------------------------------------------------- the traces
+
+
+def traced(
+    function: Function, args: Sequence[Any], known: Arrays = ()
+) -> tuple[Any, PyTree, Arrays]:
+    """A function as its caller runs it, its result's shapes, its constants under x64.
+
+    known: constants of a function over the same data. Afterwards, a call of the
+    function gives its caller what it gave before; a cache in Python of his own
+    (lru_cache) should be filled by a call of his beforehand.
+    """
+    in_x64 = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
+    for is_last in (False, True):
+        exact, foreign, cut = _traced_in_float64(function, args)
+        if cut:  # perhaps by a program that is garbage by now
+            gc.collect()
+            exact, foreign, cut = _traced_in_float64(function, args)
+        if _alive(foreign):
+            jax.clear_caches()
+        held = [c for c in _alive(cut) if not _versions(np.asarray(c), known)]
+        try:
+            closed, shapes = trace(function, args)
+        except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):
+            raise
+        except Exception:  # the caller's function, or a dtype that JAX remembers
+            if is_last or in_x64:
+                raise
+        else:
+            own = list(_constants(closed))
+            is_stuck = exact is None or any(c is o for o in own for c in held)
+            if is_last or in_x64 or not (is_stuck or any(map(_is_foreign, own))):
+                return closed, shapes, exact or ()
+            del closed, own
+        del held
+        jax.clear_caches()
+        gc.collect()
+    raise AssertionError("the last round returns or raises")
+
+
+def trace(function: Function, args: Sequence[Any]) -> tuple[Any, PyTree]:
+    """By a function of its own, so that JAX keeps nothing of it.
+
+    A warning, of a number too large for float32 say, comes where its owner calls it.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        make = jax.make_jaxpr(lambda values: function(values), return_shape=True)
+        return make(list(args))
+
+
+Weak = list[weakref.ref[np.ndarray]]
+
+
+def _traced_in_float64(
+    function: Function, args: Sequence[Any]
+) -> tuple[Arrays | None, Weak, Weak]:
+    """The floating constants under x64, copied; None where that cannot be traced.
+
+    Then, if they still live, arrays of the caller's in a dtype that his mode does not
+    have, and copies of arrays, perhaps cut from his float64 data in an earlier trace.
+    """
+    for given in ([_argument_in_float64(a) for a in args], args):
+        try:
+            with in_float64():
+                closed, _ = trace(function, given)
+        except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):
+            break  # it wants the values of its arguments, whatever their dtype
+        except Exception:  # the caller's function, in a mode that he may never use
+            continue
+        found = list({id(c): c for c in _constants(closed)}.values())
+        exact = [np.array(c, wide_dtype(c.dtype)) for c in found if is_float(c.dtype)]
+        arrays = [c for c in found if isinstance(c, np.ndarray)]
+        foreign = [weakref.ref(c) for c in arrays if _is_foreign(c) and _is_held(c)]
+        copies = [c for c in arrays if is_float(c.dtype) and not _is_given(c)]
+        cut = [weakref.ref(c) for c in copies if c.dtype != wide_dtype(c.dtype)]
+        return exact, foreign, cut
+    return None, [], []
+
+
+def _argument_in_float64(value: Any) -> Any:
+    """Python's own numbers stay as they are, of weak type."""
+    dtype = getattr(value, "dtype", None)
+    return np.asarray(value, wide_dtype(dtype)) if is_float(dtype) else value
+
+
+def _alive(references: Weak) -> list[np.ndarray]:
+    if any(r() is not None for r in references):
+        gc.collect()
+    return [array for r in references if (array := r()) is not None]
+
+
+def _is_foreign(value: Any) -> bool:
+    """Whether the current mode does not have the dtype of a NumPy array: int64, say."""
+    is_number = isinstance(value, np.ndarray) and value.dtype.kind in "iufc"
+    return is_number and jax.dtypes.canonicalize_dtype(value.dtype) != value.dtype
+
+
+def _is_held(constant: Any) -> bool:
+    """Whether somebody else holds the array that a constant is a view of.
+
+    JAX holds the caller's array as a view. What a copy views belongs to the constant
+    alone: one reference, and the argument of getrefcount.
+    """
+    return constant.base is not None and sys.getrefcount(constant.base) > 2
+
+
+def _is_given(constant: Any) -> bool:
+    """Whether a constant is the caller's array, or a view of it; else it is a copy."""
+    if constant.base is None:
+        return False
+    return _is_held(constant) or _is_given(constant.base)
+
+
+def _constants(jaxpr: Any) -> Iterator[Any]:
+    """Every constant and number of a program, also inside its equations."""
+    yield from getattr(jaxpr, "consts", ())
+    for equation in opened(jaxpr).eqns:
+        yield from (v.val for v in equation.invars if is_literal(v))
+        for inner in sub_jaxprs(equation):
+            yield from _constants(inner)
+    yield from (v.val for v in opened(jaxpr).outvars if is_literal(v))
+
+
+# ---------------------------------------------------------------------- what is meant
+
+
+def constants(closed: Any, exact: Arrays, known: Arrays = ()) -> list[Constant]:
+    """The floating constants of a program, as exact as its trace under x64 tells.
+
+    Else as `known` does. A number that rounds to one in its own trace is not sought in
+    another function's: 1e-150 and 2e-150 are both 0 in float32.
+    """
+    places: dict[Any, list[Any]] = {}
+    for own in _constants(closed):
+        if is_float(getattr(own, "dtype", None)):
+            key = np.asarray(own).tobytes() if np.ndim(own) == 0 else id(own)
+            places.setdefault((own.dtype, key), []).append(own)
+    found = []
+    for own in places.values():
+        pool = exact if np.ndim(own[0]) == 0 else [*exact, *known]
+        value, uncertainty = _meant(own[0], pool)
+        if np.any(uncertainty) and not _versions(np.asarray(own[0]), pool):
+            value, uncertainty = _meant(own[0], known)
+        found.append(Constant(value, uncertainty, tuple(own)))
+    return found
+
+
+def _meant(own: Any, exact: Arrays) -> tuple[np.ndarray, np.ndarray]:
+    """The value that was meant, and how far from it the value may be that was meant.
+
+    What rounds to the own value under x64 is what was meant. If it is there only as
+    rounded too, it may be a 0.1 that met a float32 array, or data cast to float32 on
+    the way: then it lies within half an ulp, unless it looks meant as it is (see
+    `_half_ulp`). Data that the caller holds in float32 himself are exact, and so is
+    float64 data found once: it may stand in the x64 trace as cut by another one.
+    """
+    is_given = np.ndim(own) > 0 and (isinstance(own, jax.Array) or _is_given(own))
+    dtype, array = own.dtype, np.asarray(own)
+    value = array.astype(wide_dtype(dtype))
+    versions = _versions(array, exact)
+    versions = list({v.tobytes(): v for v in versions}.values())
+    wider = [v for v in versions if not np.array_equal(v, value, equal_nan=True)]
+    if wider:
+        rivals = wider if array.ndim else versions
+        apart = [np.abs(v - wider[0]) for v in rivals]
+        return wider[0], np.asarray(np.max(apart, axis=0))
+    if is_given:
+        return value, np.zeros(array.shape)
+    half_ulp = _half_ulp(value.real, dtype)
+    if np.iscomplexobj(value):
+        half_ulp = np.asarray(half_ulp + 1j * _half_ulp(value.imag, dtype))
+    return value, half_ulp
+
+
+def _versions(own: np.ndarray, exact: Arrays) -> list[np.ndarray]:
+    """The values in float64 that round to one of a smaller dtype."""
+    dtype = wide_dtype(own.dtype)
+    alike = [v for v in exact if v.shape == own.shape and v.dtype == dtype]
+    with np.errstate(over="ignore", invalid="ignore"):
+        return [
+            v for v in alike if np.array_equal(v.astype(own.dtype), own, equal_nan=True)
+        ]
+
+
+def _half_ulp(value: np.ndarray, dtype: Any) -> np.ndarray:
+    """Half an ulp of a dtype; 0 where a number, or a whole array, looks meant as it is.
+
+    It does if it is an integer or needs at most a quarter of the bits of its dtype, as
+    0.5 and 0.375 do: of the numbers that were rounded, one in 2^18 does in float32.
+    """
+    bits = jnp.finfo(dtype).nmant + 1
+    mantissa, exponent = np.frexp(value)
+    shifted = np.ldexp(mantissa, bits // 4)
+    is_meant = (shifted == np.round(shifted)) | (value == np.round(value))
+    is_known = np.all(is_meant | ~np.isfinite(value)) or dtype == wide_dtype(dtype)
+    return np.where(is_known | (value == 0), 0.0, np.ldexp(0.5, exponent - bits))

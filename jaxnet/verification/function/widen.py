@@ -1,0 +1,380 @@
+"""A function widened: the program that its caller runs, evaluated in float64.
+
+The function is traced once, in its caller's mode and dtypes. Every float in it that
+depends on the inputs, or that is computed from constants alone, is then computed in
+float64, whatever the casts. What is made from random bits stays as the caller draws it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.interpreters.partial_eval import dce_jaxpr
+from jaxtyping import PyTree
+
+from jaxnet.float64 import in_float64
+from jaxnet.precision import DOUBLE
+from jaxnet.verification.function.constants import (
+    Arrays,
+    Constant,
+    Function,
+    constants,
+    is_float,
+    traced,
+    wide_dtype,
+)
+from jaxnet.verification.function.jaxpr import (
+    CALLS,
+    Loop,
+    bind,
+    dependent,
+    dependent_results,
+    enter,
+    evaluate,
+    every_equation,
+    opened,
+    sub_jaxprs,
+)
+
+OWN_DTYPE = {
+    "bitcast_convert_type",
+    "ffi_call",
+    "io_callback",
+    "nextafter",
+    "pallas_call",
+    "pure_callback",
+    "random_gamma",
+    "rng_uniform",
+}
+"""Primitives whose meaning lies in their dtype, or that are written for it alone."""
+
+PRINTS = {"debug_callback", "debug_print"}
+"""Primitives left out: an evaluation at 32 points would print 32 times."""
+
+CONTROL = {"cond", "custom_linear_solve", "scan", "shard_map", "while"}
+"""Primitives that are built anew around what they run."""
+
+SAME = 32.0
+"""How many ulps of what cannot be widened two traces of one function may differ by."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class Wide:
+    """A value in float64; `own`: as the caller has it, where no input moves it."""
+
+    value: Any
+    own: Any = None
+
+
+@dataclass(frozen=True, eq=False)
+class Widened:
+    """A function as its caller runs it (`closed`), and widened to float64.
+
+    out_tree: the structure of its result.
+    inexact: the constants that are known only as rounded to the caller's dtypes.
+    exact: the constants known in float64, for another function over the same data.
+    source: the program that was widened, the caller's or another (see `finer`).
+    program, consts: what is evaluated, given the inputs and the inexact constants.
+    narrow: the equations, by id, that stay in the caller's dtypes.
+    """
+
+    closed: Any
+    source: Any = field(repr=False)
+    out_tree: Any
+    inexact: tuple[Constant, ...]
+    exact: Arrays = field(repr=False)
+    program: Any = field(repr=False)
+    consts: Sequence[Any] = field(repr=False)
+    narrow: frozenset[int] = field(repr=False)
+
+    @classmethod
+    def of(
+        cls, function: Function, args: Sequence[Any], known: Arrays = ()
+    ) -> "Widened":
+        """Trace a function of a list of arrays at `args`, given in their own dtypes.
+
+        known: `exact` of a function over the same data. While its program lives, JAX
+        cuts float64 data that another function closes over as it did in that program.
+
+        Raises what JAX raises where it cannot trace the function.
+        """
+        closed, shapes, exact = traced(function, args, known)
+        closed, found = _let_go(closed, constants(closed, exact, known))
+        inexact = [c for c in found if not c.is_exact]
+        narrow: set[int] = set()
+
+        def widened(values: list[Any], moved: list[Any]) -> list[Any]:
+            given = {id(c): v for c, v in zip(inexact, moved, strict=True)}
+            wide = {
+                id(own): Wide(given.get(id(c), c.value), own)
+                for c in found
+                for own in c.places
+            }
+            hook = _Widening(wide, narrow)
+            return [_wide(v) for v in hook.run(closed, [_moving(v) for v in values])]
+
+        inputs = [_shape_in_float64(v) for v in opened(closed).invars]
+        with in_float64():
+            whole = jax.make_jaxpr(widened)(inputs, [c.value for c in inexact])
+        kept = [True] * len(inputs) + [False] * len(inexact)
+        outputs = [True] * len(opened(whole).outvars)
+        program, used = dce_jaxpr(opened(whole), outputs, kept)
+        pairs = zip(inexact, used[len(inputs) :], strict=True)
+        return cls(
+            closed=closed,
+            source=closed,
+            out_tree=jax.tree.structure(shapes),
+            inexact=tuple(constant for constant, is_used in pairs if is_used),
+            exact=[*exact, *known],
+            program=program,
+            consts=whole.consts,
+            narrow=frozenset(narrow),
+        )
+
+    def __call__(self, values: list[Any], moved: Sequence[Any] | None = None) -> PyTree:
+        """The function in float64, to be called or traced where x64 is enabled.
+
+        moved: values in place of those of the inexact constants.
+        """
+        inexact = [c.value for c in self.inexact] if moved is None else moved
+        inputs = [*values, *inexact]
+        outputs = evaluate(self.program, inputs, bind, consts=self.consts)
+        return jax.tree.unflatten(self.out_tree, outputs)
+
+    @property
+    def out(self) -> PyTree:
+        """The shapes and dtypes of its result, as its caller runs it."""
+        return jax.tree.unflatten(self.out_tree, self.closed.out_avals)
+
+    def moved(self, seed: int) -> list[np.ndarray]:
+        """The inexact constants, each number off by its uncertainty, up or down."""
+        random = np.random.default_rng(seed)
+        signs = [random.choice([-1.0, 1.0], c.value.shape) for c in self.inexact]
+        pairs = zip(self.inexact, signs, strict=True)
+        return [np.asarray(c.value + s * c.uncertainty) for c, s in pairs]
+
+    def as_run(self, values: Sequence[Any]) -> PyTree:
+        """The function as its caller runs it, to be called in his mode."""
+        avals = [v.aval for v in opened(self.closed).invars]
+        pairs = zip(values, avals, strict=True)
+        own = [jnp.asarray(value, aval.dtype) for value, aval in pairs]
+        return jax.tree.unflatten(self.out_tree, evaluate(self.closed, own, bind))
+
+    def precision(self, input_number: int | None = None) -> float:
+        """ε of the coarsest floating type that input passes through when widened."""
+        return max(map(_eps, self.kept(input_number)), default=DOUBLE)
+
+    def own_precision(self, input_number: int | None = None) -> float:
+        """ε of the coarsest floating type that input passes through as run."""
+        return max(map(_eps, _dependent(self.closed, input_number)), default=DOUBLE)
+
+    def kept(self, input_number: int | None = None) -> list[Any]:
+        """The equations that input moves and that stay in the caller's dtypes."""
+        moved = _dependent(self.source, input_number)
+        return [e for e in moved if id(e) in self.narrow]
+
+    def finer(self, function: Function, values: Sequence[Any]) -> "Widened":
+        """Itself, or the function as traced under x64 where less of that stays narrow.
+
+        What cannot be widened, a kernel or a callback, may be written for any dtype.
+        It is taken if at `values`, in float64, it gives the same but for rounding.
+        """
+        try:
+            with in_float64():
+                other = Widened.of(function, values)
+                pairs = zip(
+                    jax.tree.leaves(jax.jit(self)(list(values))),
+                    jax.tree.leaves(jax.jit(other)(list(values))),
+                    strict=True,
+                )
+                rounding = SAME * self.precision()
+                same = all(
+                    np.allclose(
+                        a,
+                        b,
+                        rtol=rounding,
+                        atol=rounding * np.max(np.abs(a), initial=0),
+                    )
+                    for a, b in pairs
+                )
+        except Exception:  # the caller's function, in a mode that he may never use
+            return self
+        if not same or other.precision() >= self.precision():
+            return self
+        return replace(other, closed=self.closed, exact=self.exact)
+
+
+def _let_go(closed: Any, found: list[Constant]) -> tuple[Any, list[Constant]]:
+    """The program with copies of the caller's arrays, and its constants there.
+
+    As long as it held an array itself, JAX would cut that one under x64 as well.
+    """
+    arrays = {id(c): np.array(c) for c in closed.consts if isinstance(c, np.ndarray)}
+    consts = [arrays.get(id(c), c) for c in closed.consts]
+    moved = [
+        replace(c, places=tuple(arrays.get(id(p), p) for p in c.places)) for c in found
+    ]
+    return closed.replace(consts=consts), moved
+
+
+def _dependent(closed: Any, input_number: int | None) -> list[Any]:
+    """The equations that one input moves; None: that any does."""
+    inputs = range(len(opened(closed).invars))
+    moving = [input_number in (None, number) for number in inputs]
+    return dependent(closed, moving)
+
+
+def _eps(equation: Any) -> float:
+    """ε of the coarsest floating type that an equation gives.
+
+    What calls and loops give, the equations inside them give.
+    """
+    is_whole = equation.primitive.name not in {*CALLS, *CONTROL}
+    variables = equation.outvars if is_whole else ()
+    dtypes = [getattr(v.aval, "dtype", None) for v in variables]
+    return max((float(jnp.finfo(d).eps) for d in dtypes if is_float(d)), default=DOUBLE)
+
+
+def _shape_in_float64(variable: Any) -> jax.ShapeDtypeStruct:
+    aval = variable.aval
+    return jax.ShapeDtypeStruct(aval.shape, wide_dtype(aval.dtype))
+
+
+def _cast(value: Any, dtype: Any) -> Any:
+    return jax.lax.convert_element_type(value, dtype)
+
+
+def _wide(value: Any) -> Any:
+    """In float64; integers, booleans and random keys as they are."""
+    if isinstance(value, Wide):
+        return value.value
+    dtype = getattr(value, "dtype", None)
+    return _cast(value, wide_dtype(dtype)) if is_float(dtype) else value
+
+
+def _moving(value: Any) -> Wide:
+    """As something that the inputs move."""
+    return Wide(_wide(value))
+
+
+def _moves(value: Any) -> bool:
+    """Whether the inputs move it."""
+    return isinstance(value, Wide) and value.own is None
+
+
+def _own(value: Any, dtype: Any = None) -> Any:
+    """As the caller has it; a float that moves is rounded to `dtype`."""
+    if not isinstance(value, Wide):
+        return value
+    if value.own is not None:
+        return value.own
+    return _cast(value.value, dtype) if is_float(dtype) else value.value
+
+
+def _is_draw(equation: Any) -> bool:
+    """Whether it is a call of jax.random, which gives a number from bits and a key."""
+    inner = next(sub_jaxprs(equation))
+    return "/jax/_src/random" in str(getattr(inner, "debug_info", ""))
+
+
+@dataclass(frozen=True, eq=False)
+class _Widening:
+    """The hook that widens.
+
+    Every float is Wide: moved by the inputs, or constant, with the caller's own value
+    beside it. What is computed from constants alone is computed both ways, but for
+    random draws: they are the caller's own. Integers and keys are Wide if moved.
+
+    constants: in float64, by the id of the program's own.
+    narrow: the equations found that stay in their own dtypes.
+    """
+
+    constants: dict[int, Wide]
+    narrow: set[int]
+
+    def run(self, jaxpr: Any, values: Sequence[Any]) -> list[Any]:
+        """Evaluate a jaxpr."""
+        return [self._known(v) for v in evaluate(jaxpr, values, self)]
+
+    def _known(self, value: Any) -> Any:
+        return self.constants.get(id(value), value)
+
+    def __call__(self, equation: Any, inputs: list[Any]) -> list[Any] | None:
+        """What an equation gives; None to go into a call."""
+        inputs, name = [self._known(x) for x in inputs], equation.primitive.name
+        moves = any(map(_moves, inputs))
+        is_call = name in CALLS or equation.params.get("branches_platforms")
+        if is_call and (moves or not _is_draw(equation)):
+            return None
+        if name in PRINTS:
+            return []
+        wide = None if is_call else self._widened(equation, inputs)
+        if not moves:
+            own = bind(equation, [_own(x) for x in inputs])
+            pairs = zip(wide or own, own, strict=True)
+            return [Wide(_wide(w), o) if is_float(o.dtype) else o for w, o in pairs]
+        if wide is None:
+            inner = (e for j in sub_jaxprs(equation) for e in every_equation(j))
+            self.narrow.update(map(id, (equation, *inner)))
+            pairs = zip(inputs, equation.invars, strict=True)
+            wide = bind(equation, [_own(x, v.aval.dtype) for x, v in pairs])
+        return [o if isinstance(o, Wide) else _moving(o) for o in wide]
+
+    def _entered(self, equation: Any, inputs: list[Any]) -> list[Any]:
+        """Control flow around what is widened."""
+        depends = dependent_results(equation, [isinstance(x, Wide) for x in inputs])
+
+        def settled(values: Sequence[Any]) -> list[Any]:
+            pairs = zip(values, depends, strict=False)  # a test gives one value
+            return [_moving(v) if moves else _own(v) for v, moves in pairs]
+
+        if equation.primitive.name == "custom_linear_solve":
+            inputs = [_moving(x) for x in inputs]
+        elif equation.primitive.name in ("scan", "while"):
+            tests, consts, carry, rows = Loop.of(equation).split(inputs)
+            inputs = [*tests, *consts, *settled(carry), *rows]
+        return enter(equation, inputs, lambda j, v: settled(self.run(j, v)))
+
+    def _widened(self, equation: Any, inputs: list[Any]) -> list[Any] | None:
+        """The outputs in float64; None where the primitive does not take or give it."""
+        name, avals = equation.primitive.name, [v.aval for v in equation.invars]
+        is_keyed = any(jnp.issubdtype(a.dtype, jax.dtypes.extended) for a in avals)
+        if name == "reduce_precision":
+            return inputs
+        try:
+            if name in CONTROL:
+                return self._entered(equation, inputs)
+            if name in OWN_DTYPE or is_keyed:
+                return None
+            params = self._lifted(equation.params)
+            outputs = bind(equation, [_wide(x) for x in inputs], **params)
+        except Exception:  # whatever a primitive raises in a foreign dtype
+            return None
+        is_wide = all(o.dtype == wide_dtype(o.dtype) for o in outputs)
+        return outputs if is_wide else None
+
+    def _lifted(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Parameters with wide dtypes, reducers and accumulation."""
+        changed: dict[str, Any] = {}
+        for name, value in params.items():
+            if isinstance(value, np.dtype):
+                changed[name] = wide_dtype(value)
+            elif isinstance(value, jax.lax.DotAlgorithm | jax.lax.DotAlgorithmPreset):
+                changed[name] = None
+            elif hasattr(opened(value), "eqns"):
+                changed[name] = self._lifted_jaxpr(value)
+        return changed
+
+    def _lifted_jaxpr(self, jaxpr: Any) -> Any:
+        """The program of a reduction or scatter, in float64."""
+
+        def lifted(*values: Any) -> list[Any]:
+            return [_wide(o) for o in self.run(jaxpr, [_moving(v) for v in values])]
+
+        inputs = [_shape_in_float64(v) for v in opened(jaxpr).invars]
+        traced_wide = jax.make_jaxpr(lifted)(*inputs)
+        return traced_wide if hasattr(jaxpr, "consts") else opened(traced_wide)
