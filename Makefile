@@ -1,4 +1,5 @@
 # make train: the book's network on MNIST.   make test: lint, types and tests.
+# make fast: lint, types, and the tests that take no time, for the edit loop.
 # make train-2: the same in two processes of this machine; FLAGS=... are the script's.
 # make package: a wheel and an sdist in dist/, installed into a bare environment and tried.
 # PYTHON=python3.12 make test uses another interpreter, in a .venv of its own.
@@ -7,7 +8,7 @@ VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 OUT ?= out
 
-.PHONY: train train-2 test package clean
+.PHONY: train train-2 test fast package clean
 
 train: $(VENV)/installed
 	$(BIN)/python experiments/train_mnist.py --out $(OUT)
@@ -20,11 +21,11 @@ train-2: $(VENV)/installed
 		--num-processes 2 --coordinator 127.0.0.1:$$port"; \
 	$$run --process-id 1 > /dev/null & $$run --process-id 0 && wait $$!
 
-test: $(VENV)/installed-test
+test fast: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 $(if $(filter fast,$@),-m "not slow")
 
 package: $(VENV)/installed-test
 	rm -rf dist
