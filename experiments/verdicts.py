@@ -71,6 +71,8 @@ MNIST = (
 NOT_ASKED = ("test_package", "test_verdicts", "test_verdicts_script")
 """Tests that build a wheel, or ask what is asked without them."""
 RANDOM_FUNCTIONS = 28
+KEPT = 25
+"""After so many cases their programs are forgotten: all would take 4 GB."""
 FINER = 2.0
 """A resolution that changed by no more than this factor is the same."""
 LISTED = 10
@@ -293,12 +295,14 @@ def as_answer(report: Any) -> Answer:
         while name in rows:
             name += " again"
         rows[name] = as_row(row)
+    older: Any = getattr(report, "survivors", ())
+    blind_spots = getattr(report, "blind_spots", older)
     return {
         "verdict": report.verdict.name,
         "passed": bool(report.passed),
         "evaluations": report.evaluations,
         "notes": [portable(note) for note in report.notes],
-        "blind_spots": [portable(spot) for spot in report.blind_spots],
+        "blind_spots": [portable(spot) for spot in blind_spots],
         "odd_one_out": report.odd_one_out,
         "held": list(report.held),
         "rows": rows,
@@ -306,7 +310,7 @@ def as_answer(report: Any) -> Answer:
 
 
 def as_row(row: Any) -> Answer:
-    """A leaf, or a demand, which may have no place and no numbers."""
+    """A leaf, or a demand, which may have fewer numbers."""
     found: Answer = {
         "candidate": row.candidate,
         "verdict": row.verdict.name,
@@ -316,8 +320,9 @@ def as_row(row: Any) -> Answer:
     if hasattr(row, "worst_index"):
         index = row.worst_index
         found["place"] = None if index is None else [int(i) for i in index]
-        for name in ("resolution", "error", "bound"):
-            value = float(getattr(row, name, math.nan))
+    for name in ("resolution", "error", "bound"):
+        if hasattr(row, name):
+            value = float(getattr(row, name))
             found[name] = value if math.isfinite(value) else str(value)
     return found
 
@@ -378,7 +383,8 @@ def answers_of_tests(path: Path) -> Answers:
     import pytest
 
     note = Note(path.name)
-    options = ["-p", "no:terminal", "-p", "no:cacheprovider", "-o", "addopts="]
+    options = ["-p", "no:terminal", "-p", "no:cacheprovider"]
+    options += ["-o", "addopts=", "-o", "filterwarnings="]
     sys.path.append(str(path.resolve().parent.parent))
     switches = ("jax_numpy_dtype_promotion", "jax_numpy_rank_promotion")
     before = {switch: getattr(jax.config, switch) for switch in switches}
@@ -519,11 +525,13 @@ def work(flags: Flags, units: list[str], pipe: Connection) -> None:
     warnings.simplefilter("ignore")
     known = questions(flags)
     files = {f"tests/{path.name}": path for path in test_files(flags)}
-    for unit in units:
+    for number, unit in enumerate(units):
         if unit in known:
             pipe.send({unit: answer(known[unit](), flags.renamed)})
         else:
             pipe.send(answers_of_tests(files[unit]))
+        if number % KEPT == KEPT - 1:
+            jax.clear_caches()
 
 
 def report_progress(unit: str, answers: Answers, count: str) -> None:

@@ -16,6 +16,8 @@ import pytest
 import jaxnet
 from experiments import verdicts
 
+pytestmark = pytest.mark.slow
+
 CASES = ("cases/mlp_b1_sign", "cases/loss_is_nan", "rules/rule_divide_wrong")
 CASE, ROW = CASES[0], "candidate ['b1']"
 MEASURED = ("resolution", "error", "bound")
@@ -187,30 +189,33 @@ def test_a_resolution_may_change_a_little() -> None:
     assert verdicts.change("nan", "nan") < verdicts.FINER
 
 
-def test_a_demand_is_the_same_in_a_list_of_its_own() -> None:
-    """As a leaf, and as an entry of `demands` without place and numbers."""
-    before = jaxnet.check_vjp(jnp.sin, np.ones(2, np.float32))
-    leaves = [x for x in before.leaves if x.path == "[0]"]
-    demands = [
-        SimpleNamespace(
-            name=x.path,
-            candidate=x.candidate,
-            verdict=x.verdict,
-            passed=x.passed,
-            cause=x.cause,
-        )
-        for x in before.leaves
-        if x.path != "[0]"
-    ]
-    whole = {
-        name: getattr(before, name) for name in ("verdict", "passed", "evaluations")
-    }
-    whole |= {name: getattr(before, name) for name in verdicts.SAID}
-    after = SimpleNamespace(leaves=leaves, demands=demands, **whole)
-    both = verdicts.as_answer(before), verdicts.as_answer(after)
-    assert len(demands) > 3
-    assert not list(verdicts.differences(*both))
-    assert not list(verdicts.differences(*reversed(both)))
+@pytest.mark.parametrize(
+    "numbers_of_demands", [{}, {"worst_index": (1,), "error": 0.0, "bound": np.nan}]
+)
+def test_a_demand_is_the_same_in_a_list_of_its_own(
+    numbers_of_demands: dict[str, Any],
+) -> None:
+    """As a leaf, and as an entry of `demands` with fewer numbers.
+
+    Blind spots may be called survivors.
+    """
+    said = {"verdict": jaxnet.Verdict.AGREE, "passed": True, "cause": ""}
+    said["candidate"] = "vjp"
+    numbers = {"worst_index": (1,), **dict.fromkeys(MEASURED, np.nan)}
+    leaf = SimpleNamespace(path="[0]", **said, **numbers)
+    as_leaf = SimpleNamespace(path="linear", **said, **numbers)
+    demand = SimpleNamespace(name="linear", **said, **numbers_of_demands)
+    whole = {"verdict": jaxnet.Verdict.AGREE, "passed": True, "evaluations": 3}
+    whole |= {"notes": (), "held": (), "odd_one_out": None}
+    reports = (
+        SimpleNamespace(leaves=[leaf, as_leaf], survivors=("a",), **whole),
+        SimpleNamespace(leaves=[leaf], demands=[demand], blind_spots=("a",), **whole),
+    )
+    before, after = map(verdicts.as_answer, reports)
+    assert before["rows"].keys() == {"vjp [0]", "vjp linear"}
+    assert before["blind_spots"] == ["a"]
+    assert not list(verdicts.differences(before, after))
+    assert not list(verdicts.differences(after, before))
 
 
 def question(candidates: Any) -> verdicts.Question:
