@@ -36,7 +36,7 @@ class CalledGradient:
         try:
             self.widened = objective.widen(self._of_leaves)
         except Exception as error:  # the caller's function: it may be no JAX at all
-            self._tracing = error
+            self._tracing = error.with_traceback(None)  # it holds what was traced
         else:
             self._compiled = jax.jit(self.widened)
 

@@ -68,7 +68,7 @@ def wide_dtype(dtype: Any) -> Any:
 
 
 def traced(
-    function: Function, args: Sequence[Any], known: Arrays = ()
+    function: Function, args: Sequence[Any], known: Sequence[Constant] = ()
 ) -> tuple[Any, PyTree, Arrays]:
     """A function as its caller runs it, its result's shapes, its constants under x64.
 
@@ -84,7 +84,7 @@ def traced(
             exact, foreign, cut = _traced_in_float64(function, args)
         if _alive(foreign):
             jax.clear_caches()
-        held = [c for c in _alive(cut) if not _versions(np.asarray(c), known)]
+        held = [c for c in _alive(cut) if _same_data(c, known) is None]
         try:
             closed, shapes = trace(function, args)
         except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):
@@ -93,7 +93,7 @@ def traced(
             if is_last or in_x64:
                 raise
         else:
-            own = list(_constants(closed))
+            own = list(every_constant(closed))
             is_stuck = exact is None or any(c is o for o in own for c in held)
             if is_last or in_x64 or not (is_stuck or any(map(_is_foreign, own))):
                 return closed, shapes, exact or ()
@@ -112,7 +112,23 @@ def trace(function: Function, args: Sequence[Any]) -> tuple[Any, PyTree]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         make = jax.make_jaxpr(lambda values: function(values), return_shape=True)
-        return make(list(args))
+        try:
+            return make(list(args))
+        except Exception:  # the caller's function
+            _let_go_of_traces()
+            raise
+
+
+def _let_go_of_traces() -> None:
+    """Let traces that ended by an exception go of what they have seen.
+
+    JAX empties a trace at its end only. One that ends earlier is kept by the arrays it
+    has seen, and keeps them, in the dtype that they had in its mode. No other trace is
+    under way: none is within a check.
+    """
+    for found in gc.get_objects():
+        if type(found).__name__ == "DynamicJaxprTrace":
+            found.invalidate()
 
 
 Weak = list[weakref.ref[np.ndarray]]
@@ -133,8 +149,11 @@ def _traced_in_float64(
         except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):
             break  # it wants the values of its arguments, whatever their dtype
         except Exception:  # the caller's function, in a mode that he may never use
+            closed = None
+        if closed is None:
+            gc.collect()  # now that the exception is gone
             continue
-        found = list({id(c): c for c in _constants(closed)}.values())
+        found = list({id(c): c for c in every_constant(closed)}.values())
         exact = [np.array(c, wide_dtype(c.dtype)) for c in found if is_float(c.dtype)]
         arrays = [c for c in found if isinstance(c, np.ndarray)]
         foreign = [weakref.ref(c) for c in arrays if _is_foreign(c) and _is_held(c)]
@@ -178,38 +197,47 @@ def _is_given(constant: Any) -> bool:
     return _is_held(constant) or _is_given(constant.base)
 
 
-def _constants(jaxpr: Any) -> Iterator[Any]:
+def every_constant(jaxpr: Any) -> Iterator[Any]:
     """Every constant and number of a program, also inside its equations."""
     yield from getattr(jaxpr, "consts", ())
     for equation in opened(jaxpr).eqns:
         yield from (v.val for v in equation.invars if is_literal(v))
         for inner in sub_jaxprs(equation):
-            yield from _constants(inner)
+            yield from every_constant(inner)
     yield from (v.val for v in opened(jaxpr).outvars if is_literal(v))
 
 
 # ---------------------------------------------------------------------- what is meant
 
 
-def constants(closed: Any, exact: Arrays, known: Arrays = ()) -> list[Constant]:
+def constants(
+    closed: Any, exact: Arrays, known: Sequence[Constant] = ()
+) -> list[Constant]:
     """The floating constants of a program, as exact as its trace under x64 tells.
 
-    Else as `known` does. A number that rounds to one in its own trace is not sought in
-    another function's: 1e-150 and 2e-150 are both 0 in float32.
+    known: those of another function over the same data: what both hold is one thing to
+    both, so that a loss and its gradient cannot part by it. A number is what its own
+    trace says, if that says anything: 1e-150 and 2e-150 are both 0 in float32.
     """
     places: dict[Any, list[Any]] = {}
-    for own in _constants(closed):
+    for own in every_constant(closed):
         if is_float(getattr(own, "dtype", None)):
             key = np.asarray(own).tobytes() if np.ndim(own) == 0 else id(own)
             places.setdefault((own.dtype, key), []).append(own)
     found = []
     for own in places.values():
-        pool = exact if np.ndim(own[0]) == 0 else [*exact, *known]
-        value, uncertainty = _meant(own[0], pool)
-        if np.any(uncertainty) and not _versions(np.asarray(own[0]), pool):
-            value, uncertainty = _meant(own[0], known)
-        found.append(Constant(value, uncertainty, tuple(own)))
+        same, meant = _same_data(own[0], known), _meant(own[0], exact)
+        told = np.ndim(own[0]) == 0 and bool(_versions(np.asarray(own[0]), exact))
+        if same is not None and not told:
+            meant = same.value, same.uncertainty
+        found.append(Constant(*meant, tuple(own)))
     return found
+
+
+def _same_data(own: Any, known: Sequence[Constant]) -> Constant | None:
+    """The constant of another function that rounds to the same numbers."""
+    array = np.asarray(own)
+    return next((c for c in known if _versions(array, [c.value])), None)
 
 
 def _meant(own: Any, exact: Arrays) -> tuple[np.ndarray, np.ndarray]:

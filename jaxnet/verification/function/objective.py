@@ -94,7 +94,7 @@ class Objective:
 
     def widen(self, function: Callable[[list[Any]], PyTree]) -> Widened:
         """A function of the moving leaves, traced as its caller runs it, widened."""
-        known = self.widened.exact if self.widened else ()
+        known = self.widened.constants if self.widened else ()
         widened = Widened.of(function, self.point.as_traced(), known)
         if widened.precision() <= DOUBLE:
             return widened

@@ -18,10 +18,10 @@ from jaxtyping import PyTree
 from jaxnet.float64 import in_float64
 from jaxnet.precision import DOUBLE
 from jaxnet.verification.function.constants import (
-    Arrays,
     Constant,
     Function,
     constants,
+    every_constant,
     is_float,
     traced,
     wide_dtype,
@@ -76,7 +76,7 @@ class Widened:
 
     out_tree: the structure of its result.
     inexact: the constants that are known only as rounded to the caller's dtypes.
-    exact: the constants known in float64, for another function over the same data.
+    constants: all of them, for another function over the same data.
     source: the program that was widened, the caller's or another (see `finer`).
     program, consts: what is evaluated, given the inputs and the inexact constants.
     narrow: the equations, by id, that stay in the caller's dtypes.
@@ -86,19 +86,19 @@ class Widened:
     source: Any = field(repr=False)
     out_tree: Any
     inexact: tuple[Constant, ...]
-    exact: Arrays = field(repr=False)
+    constants: tuple[Constant, ...] = field(repr=False)
     program: Any = field(repr=False)
     consts: Sequence[Any] = field(repr=False)
     narrow: frozenset[int] = field(repr=False)
 
     @classmethod
     def of(
-        cls, function: Function, args: Sequence[Any], known: Arrays = ()
+        cls, function: Function, args: Sequence[Any], known: Sequence[Constant] = ()
     ) -> "Widened":
         """Trace a function of a list of arrays at `args`, given in their own dtypes.
 
-        known: `exact` of a function over the same data. While its program lives, JAX
-        cuts float64 data that another function closes over as it did in that program.
+        known: `constants` of a function over the same data. While its program lives,
+        JAX cuts float64 data that another closes over as it did there.
 
         Raises what JAX raises where it cannot trace the function.
         """
@@ -129,7 +129,7 @@ class Widened:
             source=closed,
             out_tree=jax.tree.structure(shapes),
             inexact=tuple(constant for constant, is_used in pairs if is_used),
-            exact=[*exact, *known],
+            constants=(*known, *found),
             program=program,
             consts=whole.consts,
             narrow=frozenset(narrow),
@@ -205,7 +205,7 @@ class Widened:
             return self
         if not same or other.precision() >= self.precision():
             return self
-        return replace(other, closed=self.closed, exact=self.exact)
+        return replace(other, closed=self.closed, constants=self.constants)
 
 
 def _let_go(closed: Any, found: list[Constant]) -> tuple[Any, list[Constant]]:
@@ -213,7 +213,13 @@ def _let_go(closed: Any, found: list[Constant]) -> tuple[Any, list[Constant]]:
 
     As long as it held an array itself, JAX would cut that one under x64 as well.
     """
-    arrays = {id(c): np.array(c) for c in closed.consts if isinstance(c, np.ndarray)}
+    inner = [j for e in opened(closed).eqns for j in sub_jaxprs(e)]
+    held = {id(c) for j in inner for c in every_constant(j)}  # what jit holds, stays
+    arrays = {
+        id(c): np.array(c)
+        for c in closed.consts
+        if isinstance(c, np.ndarray) and id(c) not in held
+    }
     consts = [arrays.get(id(c), c) for c in closed.consts]
     moved = [
         replace(c, places=tuple(arrays.get(id(p), p) for p in c.places)) for c in found

@@ -227,7 +227,7 @@ def test_nineteen_programs(loss: Callable[[Any], Any]) -> None:
             return loss(jax.tree.unflatten(tree, leaves))
 
         program = Widened.of(of_leaves, flat)
-        gradient = Widened.of(jax.grad(of_leaves), flat, known=program.exact)
+        gradient = Widened.of(jax.grad(of_leaves), flat, known=program.constants)
         as_run = jax.tree.leaves(jax.jit(jax.grad(loss))(params))
     point = [np.asarray(x, np.float64) for x in flat]
     random = np.random.default_rng(1)
@@ -338,7 +338,7 @@ def test_data_are_exact_and_the_caller_is_left_alone(
     if is_called_before:
         f(p)
     program = Widened.of(lambda v: f(v[0]), [p])
-    gradient = Widened.of(jax.grad(lambda v: f(v[0])), [p], known=program.exact)
+    gradient = Widened.of(jax.grad(lambda v: f(v[0])), [p], known=program.constants)
     assert f(p) == expected_as_run
 
     rows = data.astype(np.float64)
