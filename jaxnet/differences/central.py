@@ -16,6 +16,7 @@ from jaxtyping import Float, Integer
 
 from jaxnet.array_types import Array, Scalar
 from jaxnet.differences.flat_point import Coordinates, Vector, VectorFunction
+from jaxnet.precision import eps
 
 Step: TypeAlias = float | Scalar
 
@@ -26,7 +27,7 @@ MAX_BYTES = 2**24
 @cache
 def relative_step(dtype: DTypeLike) -> float:
     """∛ε: where truncation, h², and rounding, ε/h, of a central difference meet."""
-    return math.pow(float(jnp.finfo(dtype).eps), 1 / 3)
+    return math.pow(eps(dtype), 1 / 3)
 
 
 def _steps(x: Vector, step: Step) -> Vector:

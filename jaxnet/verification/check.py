@@ -45,9 +45,9 @@ def check_gradients(
     noise. A gradient agrees if it is within `safety` bounds; there is no tolerance.
 
     Args:
-        loss: params -> real scalar. Best if JAX can trace it: it is then compiled once,
-            in float64 whatever the dtype of `params`. Any other function (NumPy, an
-            external program) is called on NumPy arrays.
+        loss: params -> real scalar. Best if JAX can trace it: the program that you run
+            is then compiled once, with what depends on `params` in float64. Any other
+            function (NumPy, an external program) is called on NumPy arrays.
         params: any pytree. Integer, boolean and key leaves are held fixed.
         candidates: name -> gradient, each a pytree like `params` or a callable of
             them; or one of these without a name. By default jax.grad of the loss.

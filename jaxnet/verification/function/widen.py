@@ -16,7 +16,7 @@ from jax.interpreters.partial_eval import dce_jaxpr
 from jaxtyping import PyTree
 
 from jaxnet.float64 import in_float64
-from jaxnet.precision import DOUBLE
+from jaxnet.precision import DOUBLE, eps
 from jaxnet.verification.function.constants import (
     Constant,
     Function,
@@ -242,7 +242,7 @@ def _eps(equation: Any) -> float:
     is_whole = equation.primitive.name not in {*CALLS, *CONTROL}
     variables = equation.outvars if is_whole else ()
     dtypes = [getattr(v.aval, "dtype", None) for v in variables]
-    return max((float(jnp.finfo(d).eps) for d in dtypes if is_float(d)), default=DOUBLE)
+    return max(map(eps, filter(is_float, dtypes)), default=DOUBLE)
 
 
 def _shape_in_float64(variable: Any) -> jax.ShapeDtypeStruct:
