@@ -1,13 +1,13 @@
 """How many verdicts hang on each threshold of the verifier?
 
     python experiments/threshold_sensitivity.py
-    python experiments/threshold_sensitivity.py --names CONVERGED SAFETY --every 1
+    python experiments/threshold_sensitivity.py --names CONVERGED KINK_BOUNDS --every 1
 
 Halves and doubles every named threshold, one at a time, asks a sample of the cases
 again, and prints a line for each: its name, where it stands, its value, and how many
 verdicts differ with half and with double of it. A threshold that changes many is
 delicate; one that never changes any may be more exact than it needs to be, or unused.
-With --every 8 (the default), each eighth case is asked: about an hour on two cores.
+One case in eight is asked unless --every says another: about an hour on two cores.
 --quick asks three cases about two thresholds, in half a minute.
 """
 
@@ -37,7 +37,7 @@ class Flags:
     """What is asked."""
 
     every: int = 8
-    """Of the cases, each so manieth is asked."""
+    """One case in so many is asked."""
     names: tuple[str, ...] = ()
     """Only thresholds of these names; by default all."""
     quick: bool = False
