@@ -247,7 +247,7 @@ def test_files(flags: Flags) -> list[Path]:
         return []
     asks = re.compile(rf"\b({'|'.join(CHECKS.values())})\(")
     files = [
-        x for x in sorted(flags.tests.glob("test_*.py")) if x.stem not in NOT_ASKED
+        x for x in sorted(flags.tests.rglob("test_*.py")) if x.stem not in NOT_ASKED
     ]
     files = [path for path in files if asks.search(path.read_text())]
     return [path for path in files if is_chosen(f"tests/{path.name}", flags)]

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tolerances import close
 
 from jaxnet import activations
 from jaxnet.activations import ACTIVATIONS
+from tests.tolerances import close
 
 FORMULAS = {
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from problems import problem
-from tolerances import close
 
 from jaxnet import activations, losses
 from jaxnet import backprop as module
 from jaxnet.backprop import backprop
 from jaxnet.network import Dense, Network, Params, mean_loss
+from tests.problems import problem
+from tests.tolerances import close
 
 AUTODIFF = {"grad", "value_and_grad", "vjp", "jvp", "linearize", "jacobian", "jacrev"}
 BY_HAND = [

@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from problems import SIZES, every_network, name, problem
-from tolerances import TOLERANCES, close, epsilons_apart
 
 from jaxnet import backprop as by_hand
 from jaxnet import gradients
 from jaxnet.differences.central import relative_step
 from jaxnet.network import Network, init_params, mean_loss
+from tests.problems import SIZES, every_network, name, problem
+from tests.tolerances import TOLERANCES, close, epsilons_apart
 
 each_network = pytest.mark.parametrize("network", every_network(), ids=name)
 each_depth = pytest.mark.parametrize("num_layers", SIZES)

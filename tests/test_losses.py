@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tolerances import close
 
 from jaxnet import losses
 from jaxnet.losses import OUTPUTS, cross_entropy_error, softmax, sum_squared_error
+from tests.tolerances import close
 
 Y = np.array([0.1, 0.05, 0.6, 0.0, 0.05, 0.1, 0.0, 0.1, 0.0, 0.0])
 """The book's probabilities of ten digits: 2 is the likeliest."""

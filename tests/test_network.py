@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from problems import SIZES, every_network, name, problem
-from tolerances import close
 
 from jaxnet import network as module
 from jaxnet.losses import BOOK_EPSILON, cross_entropy_error
 from jaxnet.network import Dense, Network, init_params
+from tests.problems import SIZES, every_network, name, problem
+from tests.tolerances import close
 
 HIDDEN = {
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),

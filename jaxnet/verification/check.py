@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from jaxnet.array_types import PyTree, ScalarFunction
 from jaxnet.devices import automatic
 from jaxnet.input_checks import check_positive
-from jaxnet.verification.candidates.candidate import Candidate, claims
+from jaxnet.verification.candidates.candidate import claims
 from jaxnet.verification.context import Context
 from jaxnet.verification.explanation.blind_spots import blind_spots
 from jaxnet.verification.explanation.explain import Explainer
@@ -20,7 +20,7 @@ from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.leaf.probes import LeafProbes, probe_leaf
 from jaxnet.verification.leaf.second_point import SecondPoint
 from jaxnet.verification.leaf.verdict import judge_leaf
-from jaxnet.verification.point import Leaf, Point
+from jaxnet.verification.point import Point
 from jaxnet.verification.report.gradient_report import GradientReport
 from jaxnet.verification.report.leaf_report import LeafReport
 from jaxnet.verification.report.verdict import Verdict
@@ -73,14 +73,14 @@ def check_gradients(
     check_finite(context.start.value)
     claimed = claims(candidates, objective, context.autodiff)
     fault = irreproducibility(context)
+    if fault:
+        claimed = [candidate.not_to_be_compared(fault) for candidate in claimed]
     second_point, explainer = SecondPoint(context), Explainer(context)
-    leaves, probed = list[LeafReport](), list[LeafProbes]()
+    leaves, probed = [x for c in claimed for x in c.faults], list[LeafProbes]()
     for leaf in point.leaves:
         before = objective.evaluations
-        found = [_unrepeatable(c, leaf, fault) for c in claimed if c.changes(leaf)]
+        found = [report for c in claimed for report in c.changing(leaf)]
         comparable = [c for c in claimed if c.gives(leaf)]
-        if fault:
-            found, comparable = [_unrepeatable(c, leaf, fault) for c in claimed], []
         if comparable:
             probed.append(probe_leaf(context, leaf))
         for candidate in comparable:
@@ -93,7 +93,6 @@ def check_gradients(
         spent = objective.evaluations - before
         leaves += [replace(report, evaluations=spent) for report in found]
     leaves = _failed_if_constant(leaves)
-    leaves += [malformed for c in claimed for malformed in c.faults]
     failed = {report.candidate for report in leaves if not report.passed}
     right = [c for c in claimed if c.name not in failed]
     return GradientReport(
@@ -105,13 +104,6 @@ def check_gradients(
         evaluations=objective.evaluations,
         seed=context.seed,
     )
-
-
-def _unrepeatable(candidate: Candidate, leaf: Leaf, fault: str) -> LeafReport:
-    """fault: why the loss cannot be differenced; empty if the candidate changes."""
-    cause = fault or "the candidate gives two values for one input"
-    rest = candidate.name, leaf.shape, Verdict.NONDETERMINISTIC, False
-    return LeafReport(leaf.path, *rest, cause=cause)
 
 
 def _failed_if_constant(leaves: list[LeafReport]) -> list[LeafReport]:

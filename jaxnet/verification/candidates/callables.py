@@ -84,7 +84,7 @@ class CalledGradient:
         if self.widened is None:
             return True
         again, _ = trace(self._of_leaves, self.objective.point.as_traced())
-        return same_program(self.widened.closed, again)
+        return same_program(self.widened.own.closed, again)
 
 
 class LeafByLeaf(Sequence[Reals | None]):

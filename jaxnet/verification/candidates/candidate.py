@@ -1,7 +1,7 @@
 """The gradients to be checked, fitted to the point, and how finely they can be."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -29,6 +29,7 @@ class Candidate:
     dtypes: of each leaf as it came.
     faults: a MALFORMED record for each place where it does not fit.
     is_autodiff: whether it is the default, jax.grad of the loss by the verifier.
+    change: why it has no array of a leaf that it fits.
     widened: what a callable computes, where it could be traced.
     """
 
@@ -39,6 +40,7 @@ class Candidate:
     faults: tuple[LeafReport, ...] = ()
     is_autodiff: bool = False
     widened: Widened | None = None
+    change: str = "the candidate gives two values for one input"
 
     @classmethod
     def of(
@@ -90,10 +92,16 @@ class Candidate:
         """Whether it has an array of the leaf's shape and kind, the same each time."""
         return self.gradient[leaf.number] is not None
 
-    def changes(self, leaf: Leaf) -> bool:
-        """Whether it has one that was another when it was computed again."""
-        fits = all(fault.path != leaf.path for fault in self.faults)
-        return fits and not self.gives(leaf)
+    def changing(self, leaf: Leaf) -> list[LeafReport]:
+        """A report if it has an array of the leaf, but not the same each time."""
+        if self.gives(leaf) or any(fault.path == leaf.path for fault in self.faults):
+            return []
+        rest = self.name, leaf.shape, Verdict.NONDETERMINISTIC, False
+        return [LeafReport(leaf.path, *rest, cause=self.change)]
+
+    def not_to_be_compared(self, why: str) -> "Candidate":
+        """The same where there is nothing that it could be held against."""
+        return replace(self, gradient=[None] * len(self.gradient), change=why)
 
     def eps(self, number: int) -> float:
         """ε of the dtype that leaf `number` came in, or of a coarser one inside."""

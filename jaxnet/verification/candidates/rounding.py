@@ -161,7 +161,7 @@ class Rounding:
         objective, autodiff = self.objective, self.autodiff
         if objective.widened is None or autodiff.widened is None:
             return None
-        own, coarsest = objective.widened.own_precision(), objective.precision
+        own, coarsest = objective.widened.own.precision(), objective.precision
         in_double, coarse = own <= DOUBLE, coarsest > SINGLE
         run = autodiff.in_single if in_double else autodiff.as_run
         rounded_to = SINGLE if in_double else max(own, coarsest)

@@ -26,7 +26,7 @@ def notes(objective: Objective, candidates: list[Candidate]) -> tuple[str, ...]:
         found += _kept("the loss", objective.widened)
         given = min(eps(leaf.dtype) for leaf in objective.point.leaves)
         given = max(given, eps(jax.dtypes.canonicalize_dtype(np.float64)))
-        if objective.program.precision > given:
+        if objective.program.precision() > given:
             where = objective.program.describe_coarsest()
             found.append(f"as it is run, the loss {where}; it is checked in float64")
     for candidate in candidates:

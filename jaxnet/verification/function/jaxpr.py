@@ -270,8 +270,8 @@ def enter(equation: Any, inputs: Sequence[Any], run: Run) -> list[Any]:
         return run(next(sub_jaxprs(equation)), inputs)
     if name == "cond" and equation.params.get("branches_platforms"):
         return run(_branch_of_platform(equation), inputs[1:])
-    if name in _STAGED:
-        return _STAGED[name](equation, inputs, run)
+    if name in CONTROL:
+        return CONTROL[name](equation, inputs, run)
     return bind(equation, inputs)
 
 
@@ -354,13 +354,14 @@ def _shard_map(equation: Any, inputs: Sequence[Any], run: Run) -> list[Any]:
     )
 
 
-_STAGED: dict[str, Callable[[Any, Sequence[Any], Run], list[Any]]] = {
+CONTROL: dict[str, Callable[[Any, Sequence[Any], Run], list[Any]]] = {
     "cond": _cond,
     "while": _while,
     "scan": _scan,
     "custom_linear_solve": _linear_solve,
     "shard_map": _shard_map,
 }
+"""Primitives that are built anew around what they run."""
 
 
 def _enter_in_python(

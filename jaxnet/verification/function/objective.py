@@ -38,7 +38,6 @@ class Objective:
 
     given: the loss as its caller calls it, twice; None where that fails.
     widened: the caller's own program in float64; None if JAX cannot trace it.
-    program: that program as its caller runs it, to be read.
     evaluations: how many values were computed so far; all else stays as it is.
     """
 
@@ -48,7 +47,6 @@ class Objective:
         self.loss, self.point = loss, point
         self.evaluations = 0
         self.widened: Widened | None = None
-        self.program: Program | None = None
         self._called_precision = SINGLE
         self._precisions: dict[int, float] = {}
         self.given = self._given_value(), self._given_value()
@@ -58,13 +56,17 @@ class Objective:
             self._check_call(error)
         else:
             _check_scalar(self.widened.out)
-            self.program = Program.of(self.widened.closed)
             self._lines = Lines(self.widened, point, mesh)
 
     @property
     def traceable(self) -> bool:
         """Whether lines run as one compiled program."""
         return self.widened is not None
+
+    @property
+    def program(self) -> Program | None:
+        """The caller's own program, to be read."""
+        return self.widened.own if self.widened else None
 
     @property
     def precision(self) -> float:
@@ -84,9 +86,8 @@ class Objective:
 
     def own_precision_of(self, leaf: Leaf) -> float:
         """ε of the coarsest floating type after one leaf, as the caller runs it."""
-        if self.widened is None:
-            return self._called_precision
-        return self.widened.own_precision(leaf.number)
+        program = self.program
+        return program.precision(leaf.number) if program else self._called_precision
 
     def of_leaves(self, moved: list[Any]) -> Any:
         """The loss of the moving leaves."""
@@ -103,7 +104,7 @@ class Objective:
     def rerun(self, hook: Hook) -> Callable[[list[Any]], Any]:
         """The caller's program with what a hook gives in place of its equations."""
         assert self.widened is not None
-        closed = self.widened.closed
+        closed = self.widened.own.closed
         return lambda moved: evaluate(closed, moved, hook)[0]
 
     def called_value(self) -> float:
@@ -116,7 +117,7 @@ class Objective:
         """Whether the loss is the same program when it is traced once more."""
         assert self.widened is not None
         again, _ = trace(self.of_leaves, self.point.as_traced())
-        return same_program(self.widened.closed, again)
+        return same_program(self.widened.own.closed, again)
 
     @cached_property
     def solver_noise(self) -> float:

@@ -1,44 +1,47 @@
 """A traced function: which of its equations depend on the parameters, how finely."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
 from jaxnet import precision
-from jaxnet.verification.function.jaxpr import dependent, every_equation, source_line
+from jaxnet.verification.function.jaxpr import (
+    CALLS,
+    CONTROL,
+    dependent,
+    every_equation,
+    source_line,
+)
 from jaxnet.verification.function.same_bits import fingerprint
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Program:
-    """A closed jaxpr, and its equations that depend on its inputs."""
+    """A closed jaxpr, read through jit, scan, while, cond and custom rules."""
 
     closed: Any
-    equations: tuple[Any, ...]
 
-    @classmethod
-    def of(cls, closed: Any) -> "Program":
-        """Read a closed jaxpr, through jit, scan, while, cond and custom rules."""
-        every = [True] * len(closed.jaxpr.invars)
-        return cls(closed, tuple(dependent(closed.jaxpr, every)))
+    @cached_property
+    def equations(self) -> tuple[Any, ...]:
+        """The equations that depend on its inputs, an outer one before its inner."""
+        return tuple(self.moved_by(None))
 
-    @property
-    def precision(self) -> float:
-        """ε of the coarsest floating type that the parameters pass through."""
-        return coarsest(self.equations)
+    def moved_by(self, number: int | None) -> list[Any]:
+        """The equations that one input moves; None: that any does."""
+        inputs = range(len(self.closed.jaxpr.invars))
+        return dependent(self.closed.jaxpr, [number in (None, i) for i in inputs])
+
+    def precision(self, number: int | None = None) -> float:
+        """ε of the coarsest floating type that one input passes through, or any."""
+        return coarsest(self.moved_by(number))
 
     @property
     def precision_anywhere(self) -> float:
         """ε of the coarsest floating type, constant parts included."""
         return coarsest(every_equation(self.closed.jaxpr))
-
-    def precision_of(self, number: int) -> float:
-        """ε of the coarsest floating type that one input passes through."""
-        moving = [i == number for i in range(len(self.closed.jaxpr.invars))]
-        return coarsest(dependent(self.closed.jaxpr, moving))
 
     def describe_coarsest(self) -> str:
         """Where the function computes most coarsely, with the source line."""
@@ -52,7 +55,7 @@ class Program:
         )
 
 
-def coarsest(equations: Any) -> float:
+def coarsest(equations: Iterable[Any]) -> float:
     """ε of the coarsest floating type that equations give."""
     return max(map(_eps, equations), default=precision.DOUBLE)
 
@@ -82,8 +85,11 @@ def same_program(one: Any, other: Any) -> bool:
 
 
 def _dtypes(equation: Any) -> list[Any]:
+    """The floating types it gives. What calls and loops give, those inside them do."""
+    if equation.primitive.name in {*CALLS, *CONTROL}:
+        return []
     dtypes = [getattr(v.aval, "dtype", None) for v in equation.outvars]
-    return [d for d in dtypes if d is not None and jnp.issubdtype(d, np.inexact)]
+    return [d for d in dtypes if d is not None and jnp.issubdtype(d, jnp.inexact)]
 
 
 def _eps(equation: Any) -> float:

@@ -16,7 +16,6 @@ from jax.interpreters.partial_eval import dce_jaxpr
 from jaxtyping import PyTree
 
 from jaxnet.float64 import in_float64
-from jaxnet.precision import DOUBLE, eps
 from jaxnet.verification.function.constants import (
     Constant,
     Function,
@@ -28,9 +27,9 @@ from jaxnet.verification.function.constants import (
 )
 from jaxnet.verification.function.jaxpr import (
     CALLS,
+    CONTROL,
     Loop,
     bind,
-    dependent,
     dependent_results,
     enter,
     evaluate,
@@ -38,6 +37,7 @@ from jaxnet.verification.function.jaxpr import (
     opened,
     sub_jaxprs,
 )
+from jaxnet.verification.function.program import Program, coarsest
 
 OWN_DTYPE = {
     "bitcast_convert_type",
@@ -54,9 +54,6 @@ OWN_DTYPE = {
 PRINTS = {"debug_callback", "debug_print"}
 """Primitives left out: an evaluation at 32 points would print 32 times."""
 
-CONTROL = {"cond", "custom_linear_solve", "scan", "shard_map", "while"}
-"""Primitives that are built anew around what they run."""
-
 SAME = 32.0
 """How many ulps of what cannot be widened two traces of one function may differ by."""
 
@@ -72,7 +69,7 @@ class Wide:
 
 @dataclass(frozen=True, eq=False)
 class Widened:
-    """A function as its caller runs it (`closed`), and widened to float64.
+    """A function as its caller runs it (`own`), and widened to float64.
 
     out_tree: the structure of its result.
     inexact: the constants that are known only as rounded to the caller's dtypes.
@@ -82,8 +79,8 @@ class Widened:
     narrow: the equations, by id, that stay in the caller's dtypes.
     """
 
-    closed: Any
-    source: Any = field(repr=False)
+    own: Program
+    source: Program = field(repr=False)
     out_tree: Any
     inexact: tuple[Constant, ...]
     constants: tuple[Constant, ...] = field(repr=False)
@@ -124,9 +121,10 @@ class Widened:
         outputs = [True] * len(opened(whole).outvars)
         program, used = dce_jaxpr(opened(whole), outputs, kept)
         pairs = zip(inexact, used[len(inputs) :], strict=True)
+        own = Program(closed)
         return cls(
-            closed=closed,
-            source=closed,
+            own=own,
+            source=own,
             out_tree=jax.tree.structure(shapes),
             inexact=tuple(constant for constant, is_used in pairs if is_used),
             constants=(*known, *found),
@@ -148,7 +146,7 @@ class Widened:
     @property
     def out(self) -> PyTree:
         """The shapes and dtypes of its result, as its caller runs it."""
-        return jax.tree.unflatten(self.out_tree, self.closed.out_avals)
+        return jax.tree.unflatten(self.out_tree, self.own.closed.out_avals)
 
     def moved(self, seed: int) -> list[np.ndarray]:
         """The inexact constants, each number off by its uncertainty, up or down."""
@@ -159,22 +157,18 @@ class Widened:
 
     def as_run(self, values: Sequence[Any]) -> PyTree:
         """The function as its caller runs it, to be called in his mode."""
-        avals = [v.aval for v in opened(self.closed).invars]
-        pairs = zip(values, avals, strict=True)
+        closed = self.own.closed
+        pairs = zip(values, closed.in_avals, strict=True)
         own = [jnp.asarray(value, aval.dtype) for value, aval in pairs]
-        return jax.tree.unflatten(self.out_tree, evaluate(self.closed, own, bind))
+        return jax.tree.unflatten(self.out_tree, evaluate(closed, own, bind))
 
     def precision(self, input_number: int | None = None) -> float:
         """ε of the coarsest floating type that input passes through when widened."""
-        return max(map(_eps, self.kept(input_number)), default=DOUBLE)
-
-    def own_precision(self, input_number: int | None = None) -> float:
-        """ε of the coarsest floating type that input passes through as run."""
-        return max(map(_eps, _dependent(self.closed, input_number)), default=DOUBLE)
+        return coarsest(self.kept(input_number))
 
     def kept(self, input_number: int | None = None) -> list[Any]:
         """The equations that input moves and that stay in the caller's dtypes."""
-        moved = _dependent(self.source, input_number)
+        moved = self.source.moved_by(input_number)
         return [e for e in moved if id(e) in self.narrow]
 
     def finer(self, function: Function, values: Sequence[Any]) -> "Widened":
@@ -205,7 +199,7 @@ class Widened:
             return self
         if not same or other.precision() >= self.precision():
             return self
-        return replace(other, closed=self.closed, constants=self.constants)
+        return replace(other, own=self.own, constants=self.constants)
 
 
 def _let_go(closed: Any, found: list[Constant]) -> tuple[Any, list[Constant]]:
@@ -225,24 +219,6 @@ def _let_go(closed: Any, found: list[Constant]) -> tuple[Any, list[Constant]]:
         replace(c, places=tuple(arrays.get(id(p), p) for p in c.places)) for c in found
     ]
     return closed.replace(consts=consts), moved
-
-
-def _dependent(closed: Any, input_number: int | None) -> list[Any]:
-    """The equations that one input moves; None: that any does."""
-    inputs = range(len(opened(closed).invars))
-    moving = [input_number in (None, number) for number in inputs]
-    return dependent(closed, moving)
-
-
-def _eps(equation: Any) -> float:
-    """ε of the coarsest floating type that an equation gives.
-
-    What calls and loops give, the equations inside them give.
-    """
-    is_whole = equation.primitive.name not in {*CALLS, *CONTROL}
-    variables = equation.outvars if is_whole else ()
-    dtypes = [getattr(v.aval, "dtype", None) for v in variables]
-    return max(map(eps, filter(is_float, dtypes)), default=DOUBLE)
 
 
 def _shape_in_float64(variable: Any) -> jax.ShapeDtypeStruct:

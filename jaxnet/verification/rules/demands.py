@@ -233,7 +233,7 @@ def _without_any_jit(rule: Rule) -> Arrays | None:
     """The rule with its own jits off too; None if it has none, or a loop to unroll."""
     try:
         traced = jax.make_jaxpr(_compiled(rule))(rule.moving)
-        names = {e.primitive.name for e in Program.of(traced).equations}
+        names = {e.primitive.name for e in Program(traced).equations}
         if "jit" not in names or names & {"scan", "while"}:
             return None
         with jax.disable_jit():

@@ -12,13 +12,13 @@ import numpy as np
 from jaxnet.array_types import PyTree
 from jaxnet.input_checks import complaint, first_line
 from jaxnet.verification.function.program import Program
-from jaxnet.verification.point import is_inexact
-from jaxnet.verification.rules.closeness import Closeness
-from jaxnet.verification.rules.trees import (
+from jaxnet.verification.point import (
     floating_leaves,
+    is_inexact,
     only_floating,
     with_floating,
 )
+from jaxnet.verification.rules.closeness import Closeness
 from jaxnet.verification.seeds import seed_of
 
 LARGEST_BASIS = 4096
@@ -98,7 +98,7 @@ class Rule:
             traced = jax.make_jaxpr(both)(self.moving)
         except Exception:  # the caller's function, or it has no reverse mode
             return 0.0
-        return Program.of(traced).precision_anywhere
+        return Program(traced).precision_anywhere
 
     @property
     def closeness(self) -> Closeness:

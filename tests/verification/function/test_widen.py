@@ -12,7 +12,8 @@ import pytest
 from jax.experimental import pallas as pl
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxnet.verification.function.widen import DOUBLE, Widened
+from jaxnet.precision import DOUBLE
+from jaxnet.verification.function.widen import Widened
 
 pytestmark = pytest.mark.slow
 
@@ -260,7 +261,7 @@ def test_nineteen_programs(loss: Callable[[Any], Any]) -> None:
         assert widened == pytest.approx(twice[best], rel=DERIVATIVE)
         assert gradient.precision() == DOUBLE or loss is special
     is_half = loss in (bfloat16_net, dropout, attention, block)
-    assert program.own_precision() == (EPS16 if is_half else EPS32)
+    assert program.own.precision() == (EPS16 if is_half else EPS32)
 
 
 # ---------------------------------------------------------------------- the constants
@@ -624,7 +625,7 @@ def test_widened(name: str, capfd: Any) -> None:
     np.testing.assert_allclose(values, expected, rtol=1e-12, atol=1e-14)
     assert values.dtype == np.float64
     assert program.precision() == DOUBLE
-    assert program.own_precision() >= EPS32
+    assert program.own.precision() >= EPS32
     if name == "print":
         assert capfd.readouterr().out.count("\n") <= 34  # as run, and for reference
 
@@ -667,7 +668,7 @@ def test_what_cannot_be_widened(name: str, wrap: str) -> None:
     program = Widened.of(lambda v: (wrapped(v[0]) / 3.0, v[1] / 3.0), [own, own])
     assert program.precision() == program.precision(0) == EPS32
     assert program.precision(1) == DOUBLE
-    assert program.own_precision(1) == EPS32
+    assert program.own.precision(1) == EPS32
     narrow, wide = in_float64(program, [own, own])
     expected = np.asarray(jax.jit(OWN[name])(own), np.float64) / 3.0
     np.testing.assert_allclose(narrow, expected, rtol=1e-6)
@@ -694,8 +695,8 @@ def test_precision_of_each_input() -> None:
 
     for function in (plain, jax.jit(plain), looped, branched):
         program = Widened.of(function, [jnp.ones(2), jnp.ones(2)])
-        assert program.own_precision(0) == program.own_precision() == EPS16
-        assert program.own_precision(1) == EPS32
+        assert program.own.precision(0) == program.own.precision() == EPS16
+        assert program.own.precision(1) == EPS32
         assert program.precision() == DOUBLE
 
 
@@ -754,7 +755,7 @@ def test_arguments_and_results() -> None:
     program = Widened.of(
         lambda v: {"a": v[0] * v[1], "b": (v[2] * 0.1, jnp.argmax(v[0]))}, args
     )
-    avals = [v.aval for v in program.closed.jaxpr.invars]
+    avals = [v.aval for v in program.own.closed.jaxpr.invars]
     assert [str(a.dtype) for a in avals] == ["float32", "float32", "complex64"]
     assert [a.weak_type for a in avals] == [False, True, False]
     with jax.enable_x64(True):
@@ -781,7 +782,7 @@ def test_in_an_x64_session() -> None:
         drawn = np.asarray(jax.random.normal(KEY, (4,), F32), np.float64)
         value = np.asarray(jax.jit(lambda x: program([x]))(POINT))
     np.testing.assert_allclose(value, POINT * 3 * noise * 0.1 + drawn, rtol=1e-14)
-    assert program.own_precision() == EPS16
+    assert program.own.precision() == EPS16
     assert program.precision() == DOUBLE
     assert not program.inexact
 
@@ -807,5 +808,5 @@ def test_nothing_of_x64_is_held() -> None:
     data = np.random.default_rng(4).normal(size=(3, 2))
     program = Widened.of(lambda v: jnp.sum(data * v[0]), [jnp.float32(1.0)])
     gc.collect()
-    assert "f64" not in str(program.closed)
-    assert "i64" not in str(program.closed)
+    assert "f64" not in str(program.own.closed)
+    assert "i64" not in str(program.own.closed)

@@ -17,7 +17,7 @@ from safetensors.numpy import load
 from experiments import train_mnist
 from jaxnet.input_checks import check_labels
 from jaxnet.training.checkpoint import load_checkpoint, load_params, save_checkpoint
-from tests.test_checkpoint import CONFIG, made, sealed
+from tests.training.test_checkpoint import CONFIG, made, sealed
 
 FUZZ = settings(
     max_examples=60,

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tolerances import close
 
 from jaxnet.differences import central
 from jaxnet.differences.gradient_descent import gradient_descent
 from jaxnet.differences.numerical_gradient import FEW, numerical_gradient
+from tests.tolerances import close
 
 
 def squares(x):

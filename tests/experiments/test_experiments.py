@@ -10,16 +10,16 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tolerances import close
 
 from experiments import devices, threshold_sensitivity
 from experiments.threshold_sensitivity import changed, thresholds
 from jaxnet import Verdict, check_gradients
 from jaxnet.verification.leaf import verdict
+from tests.tolerances import close
 
 pytestmark = pytest.mark.slow
 
-EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 PNG = b"\x89PNG\r\n\x1a\n"
 NAMES = [
     "loss_functions",

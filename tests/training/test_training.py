@@ -421,7 +421,7 @@ ON_MANY_DEVICES = """
 import jax, numpy as np
 jax.config.update("jax_num_cpu_devices", 4)
 from jaxnet.training import init_state
-from tests.test_training import SIZES, made, small_train
+from tests.training.test_training import SIZES, made, small_train
 from tests.tolerances import close
 data = made(np.random.default_rng(0))
 start = init_state(jax.random.key(0), SIZES)

@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from problems import every_network, name, problem
-from tolerances import close
 
 from jaxnet.differences import of_network
 from jaxnet.differences.numerical_gradient import numerical_gradient
 from jaxnet.differences.of_network import network_differences
 from jaxnet.network import Network, mean_loss
+from tests.problems import every_network, name, problem
+from tests.tolerances import close
 
 pytestmark = pytest.mark.slow
 

@@ -5,13 +5,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
-from problems import SIZES, every_network, name, problem
 
 from jaxnet import activations, losses
 from jaxnet.backprop import backprop
 from jaxnet.gradients import backprop as checked_backprop
 from jaxnet.network import Network, Params, mean_loss
 from jaxnet.verification import GradientReport, Verdict, check_gradients
+from tests.problems import SIZES, every_network, name, problem
 
 pytestmark = pytest.mark.slow
 
