@@ -18,6 +18,7 @@ from jaxnet.verification.explanation.explain import Explainer
 from jaxnet.verification.explanation.remarks import notes, odd_one_out
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.leaf.probes import LeafProbes, probe_leaf
+from jaxnet.verification.leaf.run import held_against_run
 from jaxnet.verification.leaf.second_point import SecondPoint
 from jaxnet.verification.leaf.verdict import judge_leaf
 from jaxnet.verification.point import Point
@@ -89,7 +90,7 @@ def check_gradients(
                 report = second_point.judged(report, candidate, leaf)
             else:
                 report = explainer.explained(report, candidate, probed[-1])
-            found.append(report)
+            found.append(held_against_run(context, report, candidate, probed[-1]))
         spent = objective.evaluations - before
         leaves += [replace(report, evaluations=spent) for report in found]
     leaves = _failed_if_constant(leaves)
@@ -98,7 +99,7 @@ def check_gradients(
     return GradientReport(
         leaves=tuple(leaves),
         held=point.held,
-        notes=notes(objective, claimed),
+        notes=notes(context, claimed),
         blind_spots=blind_spots(context, probed, right[0]) if right else (),
         odd_one_out=odd_one_out(claimed, leaves),
         evaluations=objective.evaluations,

@@ -1,5 +1,6 @@
 """A candidate that is called, rather than given as arrays."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -48,6 +49,15 @@ class CalledGradient:
         del first  # a large gradient is held once
         second = self.at(point)
         return second, self._traces_alike() and self._bits == fingerprint(second)
+
+    def as_run(self) -> PyTree:
+        """The gradient as its caller gets it: his own call, in his mode and dtypes.
+
+        Raises what the function raises.
+        """
+        with warnings.catch_warnings():  # NumPy's float64 is cut to float32
+            warnings.simplefilter("ignore")
+            return self.source(self.objective.point.as_given())
 
     def again(self) -> PyTree | None:
         """The gradient of `twice`; None if it raises now, or is another."""

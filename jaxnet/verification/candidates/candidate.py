@@ -9,9 +9,10 @@ import numpy as np
 
 from jaxnet.array_types import PyTree
 from jaxnet.input_checks import complaint, describe, first_line
-from jaxnet.precision import eps
+from jaxnet.precision import DOUBLE, eps
 from jaxnet.verification.candidates.callables import CalledGradient, LeafByLeaf
 from jaxnet.verification.function.objective import Objective
+from jaxnet.verification.function.program import Program
 from jaxnet.verification.function.widen import Widened
 from jaxnet.verification.point import Leaf, Point, Reals, is_inexact, real_view
 from jaxnet.verification.report.leaf_report import LeafReport
@@ -19,6 +20,23 @@ from jaxnet.verification.report.verdict import Verdict
 
 Gradient = Sequence[Any]
 """An array of reals for each moving leaf, or None; to read one may compute it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What a candidate that is called gives its caller, in his own mode and dtypes.
+
+    gradient, faults: as of a candidate.
+    program: what was run.
+    """
+
+    gradient: Gradient
+    faults: tuple[LeafReport, ...]
+    program: Program
+
+    def fault_of(self, leaf: Leaf) -> LeafReport | None:
+        """Where it does not fit a leaf: a shape, a NaN."""
+        return next((f for f in self.faults if f.path == leaf.path), None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +48,8 @@ class Candidate:
     faults: a MALFORMED record for each place where it does not fit.
     is_autodiff: whether it is the default, jax.grad of the loss by the verifier.
     change: why it has no array of a leaf that it fits.
+    run: what its caller gets of a callable, where that is coarser than float64.
+    not_run: what it raised when it was called like that.
     widened: what a callable computes, where it could be traced.
     """
 
@@ -41,6 +61,8 @@ class Candidate:
     is_autodiff: bool = False
     widened: Widened | None = None
     change: str = "the candidate gives two values for one input"
+    run: Run | None = None
+    not_run: str = ""
 
     @classmethod
     def of(
@@ -56,19 +78,20 @@ class Candidate:
         except Exception as error:  # the caller's function
             return cls(name, source, *_raising(name, error, point))
         gradient, dtypes, faults = _fitted(name, tree, point)
+        rest = is_autodiff, called.widened
+        nothing = [None] * len(point.leaves)
         if not repeats:
-            gradient = [None] * len(point.leaves)
-        elif point.are_many:
+            return cls(name, source, nothing, dtypes, faults, *rest)
+        run, not_run = _run(name, called, point)
+        if point.are_many:
 
             def again() -> Gradient:
                 tree = called.again()
-                if tree is None:
-                    return [None] * len(point.leaves)
-                return _fitted(name, tree, point)[0]
+                return nothing if tree is None else _fitted(name, tree, point)[0]
 
             gradient = LeafByLeaf(again, len(point.leaves))
-        rest = is_autodiff, called.widened
-        return cls(name, source, gradient, dtypes, faults, *rest)
+        found = cls(name, source, gradient, dtypes, faults, *rest)
+        return replace(found, run=run, not_run=not_run)
 
     def at(self, point: Point, objective: Objective) -> "Candidate | None":
         """The candidate at another point; None if it is not a callable."""
@@ -151,6 +174,24 @@ def _shares_paths(candidates: Any, point: Point) -> bool:
     return bool(given & {leaf.path for leaf in point.leaves}) or bool(
         {path.split("]")[0] for path in given} & (top - {""})
     )
+
+
+def _run(name: str, called: CalledGradient, point: Point) -> tuple[Run | None, str]:
+    """What the caller gets, or what it raises; neither if that is float64 anyway."""
+    if called.widened is None or called.widened.own.precision() <= DOUBLE:
+        return None, ""
+
+    def once() -> tuple[Gradient, tuple[LeafReport, ...]]:
+        gradient, _, faults = _fitted(name, called.as_run(), point)
+        return gradient, faults
+
+    try:
+        gradient, faults = once()
+    except Exception as error:  # the caller's function
+        return None, first_line(error, 200)
+    if point.are_many:
+        gradient = LeafByLeaf(lambda: once()[0], len(gradient))
+    return Run(gradient, faults, called.widened.own), ""
 
 
 Fitted = tuple[Gradient, tuple[Any, ...], tuple[LeafReport, ...]]

@@ -5,7 +5,7 @@ import numpy as np
 
 from jaxnet.precision import eps
 from jaxnet.verification.candidates.candidate import Candidate
-from jaxnet.verification.function.objective import Objective
+from jaxnet.verification.context import Context
 from jaxnet.verification.function.program import coarsest_of, described
 from jaxnet.verification.function.widen import Widened
 from jaxnet.verification.report.leaf_report import LeafReport
@@ -17,9 +17,9 @@ SAME = 1e4
 """How many ulps of its largest entry two routes to one gradient may differ by."""
 
 
-def notes(objective: Objective, candidates: list[Candidate]) -> tuple[str, ...]:
+def notes(context: Context, candidates: list[Candidate]) -> tuple[str, ...]:
     """How the loss was called, and where it or a candidate is not float64."""
-    found = []
+    found, objective = [], context.objective
     if objective.widened is None or objective.program is None:
         found.append("JAX cannot trace the loss: it was called point by point")
     else:
@@ -28,10 +28,20 @@ def notes(objective: Objective, candidates: list[Candidate]) -> tuple[str, ...]:
         given = max(given, eps(jax.dtypes.canonicalize_dtype(np.float64)))
         if objective.program.precision() > given:
             where = objective.program.describe_coarsest()
-            found.append(f"as it is run, the loss {where}; it is checked in float64")
+            found.append(f"as it is run, the loss {where}{_off(context)}")
     for candidate in candidates:
         found += _kept(candidate.name, candidate.widened)
+        if candidate.not_run:
+            found.append(f"{candidate.name} raises as it is run: {candidate.not_run}")
     return tuple(found)
+
+
+def _off(context: Context) -> str:
+    """How far the caller's own loss is off, in words."""
+    run, value = context.objective.given[0], context.start.value
+    if run is None or not value:
+        return ""
+    return f"; it is {abs(run - value) / abs(value):.1e} of its value off float64"
 
 
 def _kept(name: str, widened: Widened | None) -> list[str]:

@@ -71,7 +71,7 @@ def _report(
     widest = COARSEST_ROUNDING if is_coarse else COARSEST
     is_seen = by_differences <= widest and resolution <= COARSEST_ROUNDING
     if verdict is Verdict.AGREE and not is_seen:
-        if _is_zero_but_for_rounding(context, probes, candidate):
+        if is_zero_but_for_rounding(context, probes, candidate):
             cause = "zero but for rounding"
         else:
             verdict = Verdict.UNRESOLVED
@@ -115,7 +115,7 @@ def _resolution(
     return widest, by_differences
 
 
-def _is_zero_but_for_rounding(
+def is_zero_but_for_rounding(
     context: Context, probes: LeafProbes, candidate: Candidate
 ) -> bool:
     """Whether the candidate and autodiff are both no more than rounding.

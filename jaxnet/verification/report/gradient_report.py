@@ -7,6 +7,7 @@ from typing import Any
 
 from jaxnet.verification.report.demand_report import DemandReport
 from jaxnet.verification.report.leaf_report import LeafReport
+from jaxnet.verification.report.numbers import short
 from jaxnet.verification.report.table import Table
 from jaxnet.verification.report.verdict import Verdict
 
@@ -81,6 +82,7 @@ class GradientReport:
         return json.dumps(_without_nan(asdict(self)), indent=1, allow_nan=False)
 
     def _table(self) -> Table:
+        runs = list(filter(None, map(self._run, self._names)))
         held = ["held fixed: " + ", ".join(self.held)] if self.held else []
         notes = ["note: " + note for note in self.notes]
         blind = ["this point cannot show: " + spot for spot in self.blind_spots]
@@ -88,12 +90,28 @@ class GradientReport:
             sentence=self._praise() if self.passed else self._complaint(),
             columns=COLUMNS,
             rows=tuple((record.cells, record.detail) for record in self.records),
-            remarks=(*held, *notes, *blind),
+            remarks=(*runs, *held, *notes, *blind),
             last_line=f"{self.evaluations} evaluations of the loss",
         )
 
+    @property
+    def _names(self) -> list[str]:
+        return sorted({record.candidate for record in self.records})
+
+    def _run(self, name: str) -> str:
+        """How far off float64 a candidate is as its caller runs it."""
+        ran = [x for x in self.leaves if x.candidate == name and x.as_run == x.as_run]
+        if not ran:
+            return ""
+        worst = max(ran, key=lambda x: x.as_run)
+        where = f", most in {worst.path}" if len(ran) > 1 else ""
+        if not math.isfinite(worst.as_run):
+            return f"as it is run, {name} is not finite{where}"
+        share = short(worst.as_run)
+        return f"as it is run, {name} is within {share} of its float64 value{where}"
+
     def _praise(self) -> str:
-        names = sorted({record.candidate for record in self.records})
+        names = self._names
         right = f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} right"
         sizes = [x.resolution for x in self.leaves if math.isfinite(x.resolution)]
         seen = f"errors above {max(sizes, default=0.0):.1g} of a leaf would have shown"

@@ -1,0 +1,118 @@
+"""What a caller's own run of a candidate gives, beside its algebra in float64.
+
+Algebra can be right where the run is not: exp overflows, x + 1e-8 is x, digits cancel.
+"""
+
+import math
+from dataclasses import replace
+
+import jax
+import numpy as np
+
+from jaxnet.verification.candidates.candidate import Candidate
+from jaxnet.verification.context import Context
+from jaxnet.verification.directions import norm, units
+from jaxnet.verification.function.program import Program, coarsest_of
+from jaxnet.verification.leaf.probes import LeafProbes
+from jaxnet.verification.leaf.verdict import is_zero_but_for_rounding
+from jaxnet.verification.point import Leaf, Reals
+from jaxnet.verification.report.leaf_report import LeafReport
+from jaxnet.verification.report.verdict import Verdict
+
+LOST = 0.5
+"""A run that is off by more than this share of the leaf's gradient does not give it:
+less than that, descent still goes down, as bfloat16 shows every day."""
+
+ILL_CONDITIONED = 4.0
+"""A run may be off by this many times what rounding the parameters alone does: no
+program in that dtype would give the gradient there."""
+
+SAMPLES = 4
+"""How often the parameters are rounded to see that."""
+
+STANDS = (Verdict.AGREE, Verdict.UNINFORMATIVE)
+"""Of what is wrong in float64, or has no derivative, the run says nothing more."""
+
+
+def held_against_run(
+    context: Context, report: LeafReport, candidate: Candidate, probes: LeafProbes
+) -> LeafReport:
+    """The report, with how far off the caller's own run is; it fails if that is lost.
+
+    UNRESOLVED where the caller gave float64 and JAX, without x64, computes in float32.
+    """
+    run, leaf, objective = candidate.run, probes.leaf, context.objective
+    loss = objective.given[0]
+    if objective.program and loss is not None and not math.isfinite(loss):
+        cause = f"{_run_in(objective.program)}, the loss is {loss}"
+        cause += f", in float64 {context.start.value:.6g}"
+        return _failed(report, Verdict.UNRESOLVED, cause)
+    if run is None:
+        return report
+    where, is_cut = _run_in(run.program), _is_cut(leaf)
+    fault, ran = run.fault_of(leaf), run.gradient[leaf.number]
+    if fault is not None:
+        cause = f"{where}, it is {fault.cause}; in float64 it is right"
+        verdict = Verdict.UNRESOLVED if is_cut else fault.verdict
+        found = replace(report, as_run=math.inf, worst_index=fault.worst_index)
+        return _failed(found, verdict, cause)
+    if ran is None:
+        return report
+    meant, wide = candidate.array(leaf), np.asarray(ran, np.float64)
+    size, error = norm(meant, leaf), norm(np.asarray(wide - meant), leaf)
+    report = replace(report, as_run=error / size if size else 0.0)
+    if report.as_run <= LOST or report.verdict is not Verdict.AGREE:
+        return report
+    if is_zero_but_for_rounding(context, probes, candidate):
+        return report
+    if error <= ILL_CONDITIONED * _by_rounding(context, candidate, leaf):
+        return report
+    worst = int(np.argmax(np.abs(wide - meant) * units(leaf.values, leaf.floor)))
+    got, expected = (float(x.reshape(-1)[worst]) for x in (wide, meant))
+    found = replace(
+        report,
+        worst_index=leaf.index(worst),
+        candidate_value=got,
+        reference_value=expected,
+        error=abs(got - expected),
+        bound=LOST * abs(expected),
+    )
+    cause = f"{where}, it is lost to rounding; in float64 it is right"
+    return _failed(found, Verdict.UNRESOLVED if is_cut else Verdict.DISAGREE, cause)
+
+
+def _failed(report: LeafReport, verdict: Verdict, cause: str) -> LeafReport:
+    """Where the algebra stands, the run decides."""
+    if report.verdict not in STANDS:
+        return report
+    return replace(report, verdict=verdict, passed=False, cause=cause)
+
+
+def _run_in(program: Program) -> str:
+    dtype, _ = coarsest_of(program.equations)
+    return f"as it is run, in {dtype}"
+
+
+def _is_cut(leaf: Leaf) -> bool:
+    """Whether JAX computes in less than the dtype that the caller gave."""
+    return bool(jax.dtypes.canonicalize_dtype(leaf.dtype) != leaf.dtype)
+
+
+def _by_rounding(context: Context, candidate: Candidate, leaf: Leaf) -> float:
+    """How far the gradient moves if the parameters are off by rounding, in float64."""
+    assert candidate.run is not None
+    precision, point = candidate.run.program.precision(), context.point
+    random, meant = np.random.default_rng(context.seed), candidate.array(leaf)
+    found = [0.0]
+    for _ in range(SAMPLES):
+        leaves = tuple(_rounded(x, precision, random) for x in point.leaves)
+        there = candidate.at(replace(point, leaves=leaves), context.objective)
+        if there is not None and there.gives(leaf):
+            found.append(norm(np.asarray(there.array(leaf) - meant), leaf))
+    return max(found)
+
+
+def _rounded(leaf: Leaf, precision: float, random: np.random.Generator) -> Leaf:
+    ulps = precision * random.uniform(-1, 1, leaf.values.shape)
+    values: Reals = leaf.wide * (1 + ulps)
+    return replace(leaf, values=values)
