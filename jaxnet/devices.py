@@ -5,7 +5,8 @@ The compiler moves the data.
 """
 
 from collections.abc import Callable
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxnet.array_types import Array, PyTree
 from jaxnet.input_checks import complaint
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def whole(mesh: Mesh) -> NamedSharding:
@@ -102,3 +106,14 @@ def summed(function: Callable[..., PyTree], mesh: Mesh) -> Callable[..., PyTree]
 
 def _gathered(tree: PyTree, mesh: Mesh) -> PyTree:
     return jax.lax.with_sharding_constraint(tree, whole(mesh))
+
+
+def transfers_allowed(function: Callable[P, T]) -> Callable[P, T]:
+    """The function, whose own arrays come and go whatever jax.transfer_guard says."""
+
+    @wraps(function)
+    def allowed(*args: P.args, **kwargs: P.kwargs) -> T:
+        with jax.transfer_guard("allow"):
+            return function(*args, **kwargs)
+
+    return allowed

@@ -9,7 +9,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from jaxnet.array_types import PyTree, ScalarFunction
-from jaxnet.devices import automatic
+from jaxnet.devices import automatic, transfers_allowed
 from jaxnet.input_checks import check_positive
 from jaxnet.verification.candidates.candidate import claims
 from jaxnet.verification.context import Context
@@ -29,6 +29,7 @@ from jaxnet.verification.reproducibility import check_finite, irreproducibility
 from jaxnet.verification.seeds import seed_of
 
 
+@transfers_allowed
 def check_gradients(
     loss: ScalarFunction,
     params: PyTree,

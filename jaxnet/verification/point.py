@@ -181,6 +181,18 @@ class Point:
         return self.structure.unflatten(everything)
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class OfLeaves:
+    """Arrays of the floating leaves of a pytree, in order; others have none.
+
+    A tree like it with None for them would not do: sparse arrays and modules want
+    arrays in their leaves.
+    """
+
+    values: list[Any]
+
+
 def is_inexact(value: Any) -> bool:
     """Whether a leaf can be differentiated by: real or complex floating numbers."""
     if isinstance(value, (float, complex)):
@@ -200,12 +212,6 @@ def with_floating(tree: PyTree, values: list[Any]) -> PyTree:
     return jax.tree.map(lambda leaf: next(rest) if is_inexact(leaf) else leaf, tree)
 
 
-def only_floating(tree: PyTree, values: list[Any]) -> PyTree:
-    """The pytree with its floating leaves replaced, None for others."""
-    rest = iter(values)
-    return jax.tree.map(lambda leaf: next(rest) if is_inexact(leaf) else None, tree)
-
-
 def real_view(value: Any) -> Reals:
     """An array of reals; complex numbers as (real, imaginary) on one more axis.
 
@@ -219,6 +225,13 @@ def real_view(value: Any) -> Reals:
     return array
 
 
+def not_finite(value: Any) -> str:
+    """What of an array is no finite number, in words; empty if all are."""
+    values = real_view(value)
+    finite = np.isfinite(values if values.itemsize >= 4 else values.astype(np.float32))
+    return "" if finite.all() else f"{values[~finite].flat[0]} among {describe(value)}"
+
+
 def largest_size(values: Reals) -> float:
     """max |x|, 0 of no values, without a copy."""
     return float(max(np.max(values, initial=0.0), -np.min(values, initial=0.0)))
@@ -226,12 +239,9 @@ def largest_size(values: Reals) -> float:
 
 def _leaf(path: str, number: int, position: int, value: Any) -> Leaf:
     values = real_view(value)
-    narrow = values.itemsize < 4
-    finite = np.isfinite(np.asarray(values, np.float32) if narrow else values)
-    if not finite.all():
-        got = f"{values[~finite].flat[0]} among {describe(value)}"
+    if fault := not_finite(value):
         fix = "move the point"
-        raise ValueError(complaint(f"params{path}", "finite numbers", got, fix))
+        raise ValueError(complaint(f"params{path}", "finite numbers", fault, fix))
     dtype = np.asarray(value).dtype
     is_complex = bool(jnp.issubdtype(dtype, np.complexfloating))
     return Leaf(path, number, position, values, dtype, is_complex, _floor(values))

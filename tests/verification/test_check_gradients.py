@@ -372,7 +372,8 @@ def test_data_of_zeros_hide_everything() -> None:
 
     report = check_gradients(loss, params)
     assert report.passed
-    assert leaf_of(report, "['W']").verdict is Verdict.UNINFORMATIVE
+    assert leaf_of(report, "['W']").verdict is Verdict.AGREE
+    assert "0 here" in leaf_of(report, "['W']").cause
     assert any("any factor on ['W']" in text for text in report.blind_spots)
 
 

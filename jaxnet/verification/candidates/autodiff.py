@@ -14,7 +14,7 @@ from jaxnet.float64 import in_float64
 from jaxnet.verification.candidates.callables import LeafByLeaf
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.function.widen import Widened
-from jaxnet.verification.point import Leaf, Reals
+from jaxnet.verification.point import Leaf, OfLeaves, Reals
 
 SHIFTS = 4
 """How often constants that are not exact are moved: their effect is known to 50 %."""
@@ -26,8 +26,8 @@ class Autodiff:
 
     objective: Objective
 
-    def __call__(self, params: PyTree) -> PyTree:
-        """The gradient at `params`, as its caller would run it; None for held leaves.
+    def __call__(self, params: PyTree) -> OfLeaves:
+        """The gradient at `params`, as its caller would run it.
 
         Raises:
             TypeError: JAX cannot trace the loss.
@@ -37,12 +37,10 @@ class Autodiff:
             raise TypeError("jax.grad cannot trace the loss; pass a candidate of yours")
         flat = jax.tree.leaves(params)
         moving = [_pair(flat[leaf.position], leaf) for leaf in objective.point.leaves]
-        tree: list[Any] = [None] * len(flat)
-        slopes = self._of_leaves(moving)
-        for leaf, slope in zip(objective.point.leaves, slopes, strict=True):
-            back = slope[..., 0] - 1j * slope[..., 1] if leaf.is_complex else slope
-            tree[leaf.position] = back
-        return objective.point.structure.unflatten(tree)
+        pairs = zip(objective.point.leaves, self._of_leaves(moving), strict=True)
+        return OfLeaves(
+            [x[..., 0] - 1j * x[..., 1] if leaf.is_complex else x for leaf, x in pairs]
+        )
 
     def array(self, leaf: Leaf) -> Reals | None:
         """The gradient with respect to one leaf, in float64; None where it fails."""

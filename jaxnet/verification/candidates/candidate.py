@@ -14,7 +14,14 @@ from jaxnet.verification.candidates.callables import CalledGradient, LeafByLeaf
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.function.program import Program
 from jaxnet.verification.function.widen import Widened
-from jaxnet.verification.point import Leaf, Point, Reals, is_inexact, real_view
+from jaxnet.verification.point import (
+    Leaf,
+    OfLeaves,
+    Point,
+    Reals,
+    is_inexact,
+    real_view,
+)
 from jaxnet.verification.report.leaf_report import LeafReport
 from jaxnet.verification.report.verdict import Verdict
 
@@ -199,8 +206,12 @@ Fitted = tuple[Gradient, tuple[Any, ...], tuple[LeafReport, ...]]
 
 
 def _fitted(name: str, tree: PyTree, point: Point) -> Fitted:
-    flat = jax.tree_util.tree_flatten_with_path(tree)[0]
-    given = {jax.tree_util.keystr(path): value for path, value in flat}
+    if isinstance(tree, OfLeaves):
+        pairs = zip(point.leaves, tree.values, strict=True)
+        given = {leaf.path: value for leaf, value in pairs}
+    else:
+        flat = jax.tree_util.tree_flatten_with_path(tree)[0]
+        given = {jax.tree_util.keystr(path): value for path, value in flat}
     gradient, dtypes, faults = list[Reals | None](), [], []
     for leaf in point.leaves:
         value = given.pop(leaf.path, None)

@@ -23,7 +23,7 @@ from jaxnet.verification.directions import ONE, AnyDirection, units
 from jaxnet.verification.function.constants import trace
 from jaxnet.verification.function.jaxpr import Hook, evaluate
 from jaxnet.verification.function.lines import Lines
-from jaxnet.verification.function.program import Program, same_program
+from jaxnet.verification.function.program import Program, described, same_program
 from jaxnet.verification.function.rounding_noise import (
     one_more_round,
     rounding_spread,
@@ -31,6 +31,9 @@ from jaxnet.verification.function.rounding_noise import (
 )
 from jaxnet.verification.function.widen import Widened
 from jaxnet.verification.point import Leaf, Point, Reals
+
+IMPLICIT = {"random_gamma"}
+"""Primitives whose derivative JAX defines otherwise than by their values."""
 
 
 class Objective:
@@ -88,6 +91,13 @@ class Objective:
         """ε of the coarsest floating type after one leaf, as the caller runs it."""
         program = self.program
         return program.precision(leaf.number) if program else self._called_precision
+
+    def implicit(self, leaf: Leaf) -> str:
+        """What on a leaf's way has a derivative that is not that of its values."""
+        moved = self.program.moved_by(leaf.number) if self.program else ()
+        where = [described(e) for e in moved if e.primitive.name in IMPLICIT]
+        by_design = "draws by rejection: its derivative is that of the distribution"
+        return f"{where[0]} {by_design}, not of the draw" if where else ""
 
     def of_leaves(self, moved: list[Any]) -> Any:
         """The loss of the moving leaves."""

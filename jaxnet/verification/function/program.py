@@ -63,7 +63,7 @@ def coarsest(equations: Iterable[Any]) -> float:
 def coarsest_of(equations: Sequence[Any]) -> tuple[Any, Any]:
     """The coarsest floating dtype, and the first equation that gives it."""
     equation = max(equations, key=_eps)
-    return max(_dtypes(equation), key=precision.eps), equation
+    return max(dtypes_of(equation), key=precision.eps), equation
 
 
 def described(equation: Any, caller: Any = None) -> str:
@@ -84,7 +84,7 @@ def same_program(one: Any, other: Any) -> bool:
     return fingerprint(one.consts) == fingerprint(other.consts)
 
 
-def _dtypes(equation: Any) -> list[Any]:
+def dtypes_of(equation: Any) -> list[Any]:
     """The floating types it gives. What calls and loops give, those inside them do."""
     if equation.primitive.name in {*CALLS, *CONTROL}:
         return []
@@ -93,4 +93,4 @@ def _dtypes(equation: Any) -> list[Any]:
 
 
 def _eps(equation: Any) -> float:
-    return max(map(precision.eps, _dtypes(equation)), default=precision.DOUBLE)
+    return max(map(precision.eps, dtypes_of(equation)), default=precision.DOUBLE)

@@ -1,9 +1,10 @@
-"""How far rounding, or one more round of a solver, moves the value of a program."""
+"""How far rounding, or one more round of a solver, moves what a program gives."""
 
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Inexact
 
 from jaxnet.precision import eps
 from jaxnet.verification.function.jaxpr import (
@@ -17,23 +18,87 @@ from jaxnet.verification.function.jaxpr import (
 from jaxnet.verification.function.program import Program
 
 ROUNDED_RUNS = 4
-"""How often a function is run with its intermediate results off by a rounding."""
+"""How often a program is run with what it computes off by rounding."""
+
+EXACT = {
+    *("abs", "argmax", "argmin", "broadcast_in_dim", "ceil", "clamp", "complex"),
+    *("concatenate", "conj", "copy", "device_put", "dynamic_slice", "eq", "floor"),
+    *("dynamic_update_slice", "expand_dims", "gather", "ge", "gt", "imag", "is_finite"),
+    *("le", "lt", "max", "min", "ne", "neg", "optimization_barrier", "pad", "real"),
+    *("reduce_max", "reduce_min", "reshape", "rev", "round", "select_n", "sign"),
+    *("slice", "sort", "split", "squeeze", "stop_gradient", "top_k", "transpose"),
+}
+"""Primitives that move or compare numbers and round none. What they are given is given
+to others too: rounded for one and not for the other, x = max(x) would hold no more."""
+
+Numbers = Inexact[np.ndarray, "..."]
 
 
-def rounding_spread(program: Program, values: list[Any]) -> float:
-    """How far rounding alone may move the value: each result off by an ulp, at random.
+def rounded_runs(closed: Any, values: list[Any]) -> list[list[Numbers]]:
+    """The outputs of runs in which all that is computed is off by rounding, at random.
 
+    What an operation is given, as that tells what its result is summed from; a loop
+    that ends by a value is left whole, as it might not end.
     Source: Parker, *Monte Carlo Arithmetic*, 1997.
     """
     random = np.random.default_rng(0)
 
     def rounded(equation: Any, inputs: list[Any]) -> list[Any] | None:
-        if equation.primitive.name in CALLS:
+        name = equation.primitive.name
+        if name in CALLS or name in ("scan", "cond"):
             return None
-        return [_off_by_an_ulp(y, random) for y in bind(equation, inputs)]
+        if name in EXACT:
+            return bind(equation, inputs)
+        if name == "convert_element_type":
+            return [_off(y, random) for y in bind(equation, inputs)]
+        width = np.sqrt(_summed(equation))
+        return bind(equation, [_off(x, random, width) for x in inputs])
 
-    runs = [evaluate(program.closed, values, rounded)[0] for _ in range(ROUNDED_RUNS)]
-    return float(np.ptp([float(value) for value in runs]))
+    runs = [evaluate(closed, values, rounded) for _ in range(ROUNDED_RUNS)]
+    return [[np.asarray(y) for y in run] for run in runs]
+
+
+def rounding_spread(program: Program, values: list[Any]) -> float:
+    """How far apart rounding alone may put the values of a scalar program."""
+    return float(
+        np.ptp([float(run[0]) for run in rounded_runs(program.closed, values)])
+    )
+
+
+def rounding_of(closed: Any, values: list[Any]) -> list[float]:
+    """The standard deviation of rounding in each output, of its worst entry."""
+    runs = zip(*rounded_runs(closed, values), strict=True)
+    with np.errstate(all="ignore"):
+        wide = [np.stack(outputs).astype(np.complex128) for outputs in runs]
+        spreads = [np.std(outputs, axis=0) for outputs in wide]
+        return [float(np.nanmax(s, initial=0.0)) for s in spreads]
+
+
+def _summed(equation: Any) -> float:
+    """How many numbers each result is summed from, one after the other."""
+    name, first = equation.primitive.name, equation.invars[0].aval
+    if name == "dot_general":
+        contracted = equation.params["dimension_numbers"][0][0]
+        return float(np.prod([first.shape[axis] for axis in contracted]))
+    if name in ("reduce_sum", "cumsum", "reduce_prod"):
+        return float(np.prod([first.shape[a] for a in _axes(equation)]))
+    return 1.0
+
+
+def _axes(equation: Any) -> tuple[int, ...]:
+    params = equation.params
+    return tuple(params["axes"]) if "axes" in params else (params["axis"],)
+
+
+def _off(value: Any, random: np.random.Generator, width: float = 1.0) -> Any:
+    """Each number off by up to half an ulp, `width` times."""
+    dtype = getattr(value, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, np.inexact):
+        return value
+    ulps = random.uniform(-0.5, 0.5, np.shape(value)) * width * eps(dtype)
+    finer = dtype if np.dtype(dtype).itemsize >= 4 else np.float32
+    wide = jnp.asarray(value, finer)
+    return jnp.asarray(wide * jnp.asarray(1 + ulps, finer), dtype)
 
 
 def solvers(program: Program) -> list[Any]:
@@ -63,11 +128,3 @@ def _ends_by_value(jaxpr: Any) -> bool:
     moving = [jnp.issubdtype(v.aval.dtype, np.floating) for v in jaxpr.invars]
     used = {v for e in dependent(jaxpr, moving) for v in e.outvars}
     return any(v in used for v in jaxpr.outvars if not hasattr(v, "val"))
-
-
-def _off_by_an_ulp(value: Any, random: np.random.Generator) -> Any:
-    dtype = getattr(value, "dtype", None)
-    if dtype is None or not jnp.issubdtype(dtype, np.floating):
-        return value
-    ulps = random.integers(-1, 2, np.shape(value)) * eps(dtype)
-    return value * jnp.asarray(1 + ulps, dtype)

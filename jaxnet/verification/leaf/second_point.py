@@ -42,7 +42,8 @@ class SecondPoint:
     ) -> LeafReport:
         """An UNINFORMATIVE report of a leaf, with what this point says.
 
-        It passes if the candidate agrees here, or if all is 0 here too.
+        It passes if the candidate agrees here, or if all is 0 here too, for autodiff
+        as for differences: then the gradient is 0, and that is right.
         """
         number = leaf.number
         probes, moved = self._probes_of(number), self._moved_candidate(candidate)
@@ -51,13 +52,22 @@ class SecondPoint:
             return replace(report, verdict=Verdict.UNRESOLVED, cause=cause)
         if moved is None:
             if probes.are_zero(self.there.safety):
-                cause = f"{HERE}, and at a nearby point"
-                return replace(report, passed=True, cause=cause)
+                return self._zero(report, leaf)
             cause = f"{HERE}; not at a nearby point: pass a callable to check it there"
             return replace(report, cause=cause)
         if moved.gradient[number] is None:
             return replace(report, cause=f"{HERE}; malformed at a nearby point")
-        return _combined(report, judge_leaf(self.there, probes, moved))
+        nearby = judge_leaf(self.there, probes, moved)
+        if nearby.verdict is Verdict.UNINFORMATIVE:
+            return self._zero(report, leaf)
+        return _combined(report, nearby)
+
+    def _zero(self, report: LeafReport, leaf: Leaf) -> LeafReport:
+        """All is 0 at both points; autodiff, if there is any, was seen to be."""
+        is_known = self.here.autodiff.array(leaf) is not None
+        verdict = Verdict.AGREE if is_known else Verdict.UNINFORMATIVE
+        cause = f"{HERE}, and at a nearby point"
+        return replace(report, verdict=verdict, passed=True, cause=cause)
 
     def _probes_of(self, number: int) -> LeafProbes:
         if number not in self._probes:
@@ -74,8 +84,6 @@ class SecondPoint:
 
 def _combined(report: LeafReport, nearby: LeafReport) -> LeafReport:
     """What is said of a leaf by the reports of both points."""
-    if nearby.verdict is Verdict.UNINFORMATIVE:
-        return replace(report, passed=True, cause=f"{HERE}, and at a nearby point")
     if nearby.verdict is Verdict.AGREE:
         cause = f"{HERE}; agrees at a random nearby point"
         resolution = nearby.resolution

@@ -78,6 +78,9 @@ def _report(
             cause = f"only errors above {resolution:.1g} of the leaf would show"
     if verdict is Verdict.NONDIFFERENTIABLE:
         cause += other_kinks(probes, worst)
+    by_design = context.objective.implicit(leaf)
+    if verdict is Verdict.DISAGREE and by_design:
+        verdict, cause = Verdict.UNRESOLVED, by_design
     return LeafReport(
         path=leaf.path,
         candidate=candidate.name,

@@ -1,18 +1,27 @@
 """check_vjp and check_jvp: hand-written derivative rules of functions of any output."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from types import MappingProxyType
 from typing import Any
 
+import jax
+import numpy as np
+
 from jaxnet.array_types import PyTree
+from jaxnet.devices import transfers_allowed
 from jaxnet.input_checks import check_choice
 from jaxnet.verification.check import check_gradients
+from jaxnet.verification.point import is_inexact, not_finite
 from jaxnet.verification.report.gradient_report import GradientReport
+from jaxnet.verification.report.leaf_report import LeafReport
 from jaxnet.verification.report.verdict import Verdict
 from jaxnet.verification.rules.demands import demands
 from jaxnet.verification.rules.rule import Rule
 
 
+@transfers_allowed
 def check_vjp(
     function: Callable[..., PyTree],
     *args: Any,
@@ -20,6 +29,7 @@ def check_vjp(
     key: Any = None,
     order: int = 1,
     nondiff_argnums: Sequence[int] = (),
+    kwargs: Mapping[str, Any] = MappingProxyType({}),
     **options: Any,
 ) -> GradientReport:
     """Whether the reverse-mode rule of `function` is right at `args`, and why not.
@@ -41,6 +51,7 @@ def check_vjp(
         order: 2 also checks the derivative of the rule itself.
         nondiff_argnums: positions of arguments not to differentiate with respect to;
             those of the rule itself are known.
+        kwargs: keyword arguments of `function`, held fixed.
         options: `safety` and `every_coordinate` of `check_gradients`.
 
     Returns:
@@ -51,21 +62,27 @@ def check_vjp(
             floating argument or output.
     """
     check_choice("order", order, (1, 2))
-    rule = Rule.of(function, args, reference, nondiff_argnums, key)
-    report = _held_against_differences(rule, "vjp", key, options)
-    leaves = report.leaves
+    if faults := _not_finite(args, "vjp"):
+        return GradientReport(faults)
+    own, other = _with_keywords(function, kwargs), _with_keywords(reference, kwargs)
+    rule = Rule.of(own, other, args, nondiff_argnums, key)
+    report = _report(rule, "vjp", key, options)
     if order == 2 and report.verdict is not Verdict.MALFORMED:
-        second = rule.derivative()
-        leaves += _held_against_differences(second, "vjp order 2", key, options).leaves
-    return replace(report, leaves=leaves, demands=tuple(demands(rule)))
+        second = _held_against_differences(
+            rule.derivative(), "vjp order 2", key, options
+        )
+        report = replace(report, leaves=report.leaves + second.leaves)
+    return report
 
 
+@transfers_allowed
 def check_jvp(
     function: Callable[..., PyTree],
     *args: Any,
     reference: Callable[..., PyTree] | None = None,
     key: Any = None,
     nondiff_argnums: Sequence[int] = (),
+    kwargs: Mapping[str, Any] = MappingProxyType({}),
     **options: Any,
 ) -> GradientReport:
     """Whether the forward-mode rule of `function` is right at `args`, and why not.
@@ -74,9 +91,46 @@ def check_jvp(
     is held against differences of the function as in `check_vjp`, with the same
     arguments and the same further demands.
     """
-    rule = Rule.of(function, args, reference, nondiff_argnums, key, mode="jvp")
-    report = _held_against_differences(rule, "jvp", key, options)
-    return replace(report, demands=tuple(demands(rule)))
+    if faults := _not_finite(args, "jvp"):
+        return GradientReport(faults)
+    own, other = _with_keywords(function, kwargs), _with_keywords(reference, kwargs)
+    rule = Rule.of(own, other, args, nondiff_argnums, key, mode="jvp")
+    return _report(rule, "jvp", key, options)
+
+
+def _not_finite(args: tuple[Any, ...], name: str) -> tuple[LeafReport, ...]:
+    """A MALFORMED record for each argument that is not finite: nothing can be said."""
+    flat = jax.tree_util.tree_leaves_with_path(args)
+    pairs = [(jax.tree_util.keystr(path), x) for path, x in flat if is_inexact(x)]
+    return tuple(
+        LeafReport(
+            path,
+            name,
+            np.shape(x),
+            Verdict.MALFORMED,
+            False,
+            cause=f"the argument is {fault}",
+        )
+        for path, x in pairs
+        if (fault := not_finite(x))
+    )
+
+
+def _with_keywords(function: Any, kwargs: Mapping[str, Any]) -> Any:
+    """The function with keyword arguments; None stays None."""
+    return partial(function, **kwargs) if function and kwargs else function
+
+
+def _report(rule: Rule, name: str, key: Any, options: dict[str, Any]) -> GradientReport:
+    """The derivative and the demands, and what was not looked at."""
+    report = _held_against_differences(rule, name, key, options)
+    notes = [f"output {x} is left out: no argument reaches it" for x in rule.left_out]
+    return replace(
+        report,
+        demands=tuple(demands(rule)),
+        held=(*rule.held, *report.held),
+        notes=(*report.notes, *notes),
+    )
 
 
 def _held_against_differences(

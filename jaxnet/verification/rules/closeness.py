@@ -1,7 +1,7 @@
 """Two ways of computing one thing, held side by side: equal but for rounding."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import jax
 import numpy as np
@@ -12,11 +12,11 @@ from jaxnet.precision import eps
 from jaxnet.verification.report.demand_report import DemandReport
 from jaxnet.verification.report.verdict import Verdict
 
-ROUNDING = 1e3
-"""How many ulps of the largest entry two ways of computing one thing may differ by…"""
+DEVIATIONS = 8.0
+"""How many standard deviations of their measured rounding two ways may differ by…"""
 
-COARSEST = 0.25
-"""…and never by more than this share of it."""
+OWN_ULPS = 8.0
+"""…and how many ulps of their largest entry: exp and its like are off by a few."""
 
 ONE_FACTOR = 1e-2
 """Two arrays differ by one factor if that leaves no more than this share."""
@@ -28,24 +28,21 @@ Numbers = Inexact[np.ndarray, "..."]
 class Closeness:
     """What may be called equal, of lists of floating arrays.
 
-    eps: ε of the coarsest floating type that the two were computed in; that of their
-        own dtype counts where it is larger.
+    rounding: the standard deviation of rounding in each of them.
     """
 
-    eps: float
+    rounding: Sequence[float]
 
     def demanded(
-        self, name: str, expected: PyTree, got: PyTree, cause: str, scale: float = 0.0
+        self, name: str, expected: PyTree, got: PyTree, cause: str
     ) -> DemandReport:
-        """Whether all entries are equal within rounding; `cause` is said if not.
-
-        scale: of the numbers that the two were summed from, if it is larger than they.
-        """
+        """Whether all entries are equal within rounding; `cause` is said if not."""
         largest = DemandReport(name, "", Verdict.AGREE, True, error=0.0, bound=0.0)
-        for one, other in zip(arrays(expected), arrays(got), strict=True):
+        pairs = zip(arrays(expected), arrays(got), self.rounding, strict=True)
+        for one, other, rounding in pairs:
             if one.shape != other.shape:
                 return wrong(name, f"shape {other.shape} for {one.shape}")
-            error, bound = self._difference(one, other, scale)
+            error, bound = _difference(one, other, rounding)
             if error > bound or not error <= np.inf:
                 place = np.unravel_index(int(np.argmax(np.abs(one - other))), one.shape)
                 index = tuple(int(i) for i in place)
@@ -66,20 +63,25 @@ class Closeness:
     def holds(self, one: PyTree, other: PyTree) -> bool:
         """Whether two lists are equal within rounding."""
         return all(
-            a.shape == b.shape and np.less_equal(*self._difference(a, b, 0.0))
-            for a, b in zip(arrays(one), arrays(other), strict=True)
+            a.shape == b.shape and np.less_equal(*_difference(a, b, rounding))
+            for a, b, rounding in zip(
+                arrays(one), arrays(other), self.rounding, strict=True
+            )
         )
 
-    def _difference(
-        self, one: Numbers, other: Numbers, scale: float
-    ) -> tuple[float, float]:
-        """The largest difference, and the largest that may be."""
-        largest = max(float(np.max(np.abs(one), initial=0.0)), scale)
-        own = max(eps(x.dtype) for x in (one, other))
-        share = min(ROUNDING * max(own, self.eps), COARSEST)
-        wide = np.complex128 if np.iscomplexobj(one) else np.float64
-        apart = np.abs(one.astype(wide) - other.astype(wide))
-        return float(np.max(apart, initial=0.0)), share * largest
+    def times(self, factor: float) -> "Closeness":
+        """The same of arrays that are so many times as large."""
+        return Closeness([factor * rounding for rounding in self.rounding])
+
+
+def _difference(one: Numbers, other: Numbers, rounding: float) -> tuple[float, float]:
+    """The largest difference, and the largest that may be."""
+    largest = float(np.max(np.abs(one), initial=0.0))
+    own = max(eps(x.dtype) for x in (one, other))
+    wide = np.complex128 if np.iscomplexobj(one) else np.float64
+    apart = np.abs(one.astype(wide) - other.astype(wide))
+    bound = DEVIATIONS * rounding + OWN_ULPS * own * largest
+    return float(np.max(apart, initial=0.0)), bound
 
 
 def wrong(
@@ -107,9 +109,3 @@ def factor_between(expected: PyTree, got: PyTree) -> float | None:
 def arrays(tree: PyTree) -> list[Numbers]:
     """The leaves in NumPy."""
     return [np.asarray(x) for x in jax.tree.leaves(tree)]
-
-
-def coarsest_real(tree: list[Numbers]) -> Any:
-    """The coarsest dtype of some arrays; of complex numbers, that of their parts."""
-    widest = max((x.dtype for x in tree), key=eps)
-    return np.zeros(0, widest).real.dtype

@@ -1,6 +1,7 @@
 """What a derivative rule must satisfy beside being right: a report for each demand."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -9,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnet.input_checks import first_line
+from jaxnet.precision import eps
 from jaxnet.verification.function.program import Program
 from jaxnet.verification.function.same_bits import fingerprint
 from jaxnet.verification.report.demand_report import DemandReport
 from jaxnet.verification.report.verdict import Verdict
 from jaxnet.verification.rules.closeness import (
+    Closeness,
     arrays,
-    coarsest_real,
     factor_between,
     wrong,
 )
@@ -31,8 +33,10 @@ ELSEWHERE = (-0.75, -0.25)
 """The share by which a forward pass between two others lies elsewhere: what it leaves
 behind is then told from what it found."""
 
-CANCELLING = 1 / 32
-"""The share of |t| |Jᵀc| that <t, Jᵀc> is taken to have at least."""
+SCALE = 20
+"""How many powers of two larger and smaller a cotangent is tried: a mean over a million
+examples makes them so small, and a loss scale so large."""
+
 
 SHAPE_FACTOR = 1e-3
 """How near a factor must be to a quotient of axis sizes to be called that."""
@@ -67,7 +71,7 @@ def forward_value(rule: Rule) -> list[DemandReport]:
     if fingerprint(value) != fingerprint(rule.function(rule.moving)):
         return []  # its values differ anyway, as the leaves say
     cause = "the rule's forward pass gives another value than the function"
-    return [rule.closeness.demanded(name, value, by_rule, cause)]
+    return [rule.close_outputs.demanded(name, value, by_rule, cause)]
 
 
 def same_bits_twice(rule: Rule) -> list[DemandReport]:
@@ -89,41 +93,68 @@ def same_bits_twice(rule: Rule) -> list[DemandReport]:
 
 
 def linear(rule: Rule) -> list[DemandReport]:
-    """Zero of zero, and of minus double, minus double: |t| is not linear in t."""
-    word, close = NAMES[rule.mode], rule.closeness
-    once, none, twice = (
-        rule.linear_map(rule.moving, [factor * c for c in rule.direction])
-        for factor in (1.0, 0.0, -2.0)
-    )
+    """Zero of zero, and of any multiple, as large or small as may be, that multiple."""
+    word, close, name = NAMES[rule.mode], rule.close, f"linear in {NAMES[rule.mode]}"
+
+    def times(factor: float) -> Arrays:
+        return rule.linear_map(rule.moving, [factor * c for c in rule.direction])
+
+    once, none, twice = times(1.0), times(0.0), times(-2.0)
     ignores = close.holds(twice, once) and close.holds(none, once)
     cause = f"the rule ignores its {word}" if ignores else f"not linear in the {word}"
-    zero, doubled = [jnp.zeros_like(x) for x in none], [-2 * x for x in once]
-    sizes = (float(np.max(np.abs(x), initial=0)) for x in arrays(once))
-    scale = max(sizes, default=0.0)
-    return [
-        close.demanded(f"0 for {word} 0", zero, none, cause, scale),
-        close.demanded(f"linear in {word}", doubled, twice, cause),
-    ]
+    zero = [jnp.zeros_like(x) for x in none]
+    found = [close.demanded(f"0 for {word} 0", zero, none, cause)]
+    doubled = [-2 * x for x in once]
+    found.append(close.times(2.0).demanded(name, doubled, twice, cause))
+    for power in _powers(rule, once) if found[-1].passed else ():
+        scaled, factor = [2.0**power * x for x in once], 2.0**power
+        at = f"{cause}: it gives something else at 2^{power} times its size"
+        report = close.times(factor).demanded(name, scaled, times(factor), at)
+        found = found if report.passed else [found[0], report]
+    return found
+
+
+def _powers(rule: Rule, once: Arrays) -> Iterator[int]:
+    """Powers of two by which the map's argument can be multiplied.
+
+    Neither that nor what it gives leaves a dtype that the function computes in.
+    """
+    both = arrays([once, rule.direction])
+    sizes = [float(size) for x in both if (size := np.max(np.abs(x), initial=0))]
+    ranges = [(float(d.tiny), float(d.max)) for d in rule.ranges]
+
+    def fits(power: int) -> bool:
+        scaled = [size * 2.0**power for size in sizes]
+        return all(low < size < high for low, high in ranges for size in scaled)
+
+    for power in (SCALE, -SCALE):
+        fitting = filter(fits, (power, power // 2, power // 4))
+        yield from itertools.islice(fitting, 1)
 
 
 def adjoint_identity(rule: Rule) -> list[DemandReport]:
     """<c, J t> = <Jᵀ c, t>, where the function has both modes."""
     try:
-        forward = rule.jvp(rule.moving)
-        backward = arrays(rule.vjp(rule.moving))
+        forward, forward_close = arrays(rule.jvp(rule.moving)), rule.close_of(rule.jvp)
+        backward, close = arrays(rule.vjp(rule.moving)), rule.close_of(rule.vjp)
     except Exception:  # the caller's rule has one mode only
         return []
-    pushed = float(inner(rule.cotangent, forward))
-    pulled = float(inner(rule.tangent, [jnp.asarray(x) for x in backward]))
-    sizes = [
-        float(np.linalg.norm(np.ravel(a)) * np.linalg.norm(np.ravel(b)))
-        for a, b in zip(rule.tangent, backward, strict=True)
-    ]
-    dtype = coarsest_real(backward)
-    both = [np.asarray(pushed, dtype)], [np.asarray(pulled, dtype)]
+    pushed = inner(rule.cotangent, [jnp.asarray(x) for x in forward])
+    pulled = inner(rule.tangent, [jnp.asarray(x) for x in backward])
     cause = "the forward and the reverse mode are not each other's transpose"
-    scale = CANCELLING * sum(sizes)
-    return [rule.closeness.demanded("adjoint identity", *both, cause, scale)]
+    both = (rule.cotangent, forward, forward_close), (rule.tangent, backward, close)
+    rounding = sum(_of_inner(*way, float(eps(pushed.dtype))) for way in both)
+    name = "adjoint identity"
+    return [Closeness([rounding]).demanded(name, [pushed], [pulled], cause)]
+
+
+def _of_inner(one: Arrays, other: Any, close: Closeness, own: float) -> float:
+    """Rounding in Σ aᵢ bᵢ: of each bᵢ, and of the sum."""
+    found = 0.0
+    for a, b, rounding in zip(one, other, close.rounding, strict=True):
+        norm = float(np.linalg.norm(np.ravel(a)))
+        found += norm * (rounding + own * float(np.linalg.norm(np.ravel(b))))
+    return found
 
 
 def jit_is_eager(rule: Rule) -> list[DemandReport]:
@@ -134,11 +165,11 @@ def jit_is_eager(rule: Rule) -> list[DemandReport]:
     except Exception as error:  # the caller's rule
         return [_raised(name, error)]
     eager, afresh = rule.linear_map(rule.moving), _without_any_jit(rule)
-    if afresh is not None and not rule.closeness.holds(eager, afresh):
+    if afresh is not None and not rule.close.holds(eager, afresh):
         cause = "a closed-over Python value is another than when jit froze it"
-        return [rule.closeness.demanded(name, afresh, eager, cause)]
+        return [rule.close.demanded(name, afresh, eager, cause)]
     cause = "jit gives another value: a Python value or branch was frozen"
-    return [rule.closeness.demanded(name, eager, compiled, cause)]
+    return [rule.close.demanded(name, eager, compiled, cause)]
 
 
 def vmap_is_loop(rule: Rule) -> list[DemandReport]:
@@ -159,7 +190,7 @@ def vmap_is_loop(rule: Rule) -> list[DemandReport]:
     expected = jax.tree.map(lambda *xs: jnp.stack(xs), *looped)
     cause = "vmap gives another value than a loop over the examples"
     cause += _shape_factor(rule, expected, together, EXAMPLES)
-    return [rule.closeness.demanded(name, expected, together, cause)]
+    return [rule.close.demanded(name, expected, together, cause)]
 
 
 def batch_is_examples(rule: Rule) -> list[DemandReport]:
@@ -178,7 +209,7 @@ def batch_is_examples(rule: Rule) -> list[DemandReport]:
         value, pull = jax.jit(rule.function), _compiled(rule)
         values = [value(one(rule.moving, i)) for i in range(count)]
         joined = jax.tree.map(lambda *xs: jnp.concatenate(xs), *values)
-        if not rule.closeness.holds(outputs, joined):
+        if not rule.close_outputs.holds(outputs, joined):
             return []
         cotangents = [one(rule.cotangent, i) for i in range(count)]
         parts = [pull(one(rule.moving, i), c) for i, c in enumerate(cotangents)]
@@ -188,7 +219,32 @@ def batch_is_examples(rule: Rule) -> list[DemandReport]:
     together = rule.linear_map(rule.moving)
     cause = "a batch gives another gradient than its examples one by one"
     cause += _shape_factor(rule, expected, together)
-    return [rule.closeness.demanded("batch = examples", expected, together, cause)]
+    return [rule.close.demanded("batch = examples", expected, together, cause)]
+
+
+def one_at_a_time(rule: Rule) -> list[DemandReport]:
+    """A rule may be told which argument is held and which output is not used.
+
+    It then gives what it gives for a tangent or a cotangent of 0 there.
+    """
+    found = _first_wrong(rule, "arguments", "held", rule.by_arguments)
+    if rule.mode == "vjp":
+        found += _first_wrong(rule, "outputs", "unused", rule.by_outputs)
+    return found
+
+
+def _first_wrong(rule: Rule, what: str, state: str, pairs: Any) -> list[DemandReport]:
+    """The report of the first pair that differs, or of the last one."""
+    name, found = f"{what} one at a time", list[DemandReport]()
+    cause = f"with some {what} {state}, the rule gives another derivative"
+    try:
+        for expected, got in pairs():
+            found = [rule.close.demanded(name, expected, got, cause)]
+            if not found[0].passed:
+                break
+    except Exception as error:  # the caller's rule
+        return [_raised(name, error)]
+    return found
 
 
 def two_calls_at_once(rule: Rule) -> list[DemandReport]:
@@ -206,7 +262,7 @@ def two_calls_at_once(rule: Rule) -> list[DemandReport]:
         "another forward pass before the backward changes the gradient: state is kept "
         "on an object or a global, not in the residuals"
     )
-    return [rule.closeness.demanded(name, expected, got, cause)]
+    return [rule.close.demanded(name, expected, got, cause)]
 
 
 Demand = Callable[[Rule], list[DemandReport]]
@@ -217,6 +273,7 @@ DEMANDS: tuple[Demand, ...] = (
     jit_is_eager,
     vmap_is_loop,
     batch_is_examples,
+    one_at_a_time,
     two_calls_at_once,
 )
 """What is asked of a rule that repeats, in this order."""

@@ -1,8 +1,8 @@
 """A function with its derivative rule at a point, and its linear maps there."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal, TypeAlias
 
 import jax
@@ -11,11 +11,14 @@ import numpy as np
 
 from jaxnet.array_types import PyTree
 from jaxnet.input_checks import complaint, first_line
-from jaxnet.verification.function.program import Program
+from jaxnet.precision import eps
+from jaxnet.verification.function.jaxpr import dependent_outputs
+from jaxnet.verification.function.program import Program, dtypes_of
+from jaxnet.verification.function.rounding_noise import rounding_of
 from jaxnet.verification.point import (
+    OfLeaves,
     floating_leaves,
     is_inexact,
-    only_floating,
     with_floating,
 )
 from jaxnet.verification.rules.closeness import Closeness
@@ -23,6 +26,12 @@ from jaxnet.verification.seeds import seed_of
 
 LARGEST_BASIS = 4096
 """Up to so many coordinates, a gradient is built from one jvp each."""
+
+GROUPS = 4
+"""Into how many groups arguments and outputs are split, each of which is used alone."""
+
+ROUGHLY = 100.0
+"""Where rounding cannot be measured: so many ulps of the largest entry."""
 
 Arrays: TypeAlias = list[Any]
 """The floating leaves of arguments or outputs, in order."""
@@ -36,11 +45,13 @@ class Rule:
     """A function of the floating leaves of its arguments, which are flattened once.
 
     function: to its floating outputs, with its derivative rule.
-    reference: what differences are taken of: a function given by the user, the plain
-        body of a custom rule, or the function itself.
-    args: the arguments as the caller knows them, less those held fixed.
+    reference: what differences are taken of: a function given by the user, or the
+        function itself.
+    args: the arguments as the caller knows them, None for those held fixed.
     moving: their floating leaves.
     cotangent: random, one number for each floating output.
+    held: the arguments that are held fixed.
+    left_out: the outputs that no argument reaches.
     mode: which of its two linear maps is asked about.
     """
 
@@ -50,60 +61,94 @@ class Rule:
     moving: Arrays
     cotangent: Arrays
     seed: tuple[int, ...]
+    held: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     mode: Mode = "vjp"
 
     @classmethod
     def of(
         cls,
         function: Callable[..., PyTree],
-        args: tuple[Any, ...],
         reference: Callable[..., PyTree] | None,
+        args: tuple[Any, ...],
         nondiff_argnums: Sequence[int],
         key: Any,
         mode: Mode = "vjp",
     ) -> "Rule":
         """Bind the arguments that are held fixed, and draw a cotangent."""
-        fixed = {*nondiff_argnums, *(getattr(function, "nondiff_argnums", None) or ())}
-        fixed = {position % len(args) for position in fixed}
-        plain = reference or getattr(function, "fun", None) or function
-        rest = tuple(x for i, x in enumerate(args) if i not in fixed)
-        bound = [_bound(f, args, fixed) for f in (function, plain)]
-        seed, output = seed_of(key), _called(bound[0], rest)
-        if not any(is_inexact(leaf) for leaf in jax.tree.leaves(output)):
-            got = f"{len(jax.tree.leaves(output))} leaves, none floating"
+        held = _held(function, nondiff_argnums, len(args))
+        moved = tuple(None if i in held else x for i, x in enumerate(args))
+        bound = [_bound(f, args, held) for f in (function, reference or function)]
+        seed, output = seed_of(key), _called(bound[0], moved)
+        flat = jax.tree_util.tree_leaves_with_path(output)
+        paths = [jax.tree_util.keystr(path) for path, leaf in flat if is_inexact(leaf)]
+        if not paths:
+            got = f"{len(flat)} leaves, none floating"
             fix = "a rule needs something to differentiate"
             raise TypeError(complaint("function(*args)", "a floating output", got, fix))
-        cotangent = random_like(floating_leaves(output), [*seed, 2])
-        own, other = (_of_leaves(f, rest) for f in bound)
-        moving = [jnp.asarray(x) for x in floating_leaves(rest)]
-        return cls(own, other, rest, moving, cotangent, seed, mode)
+        moving = [jnp.asarray(x) for x in floating_leaves(moved)]
+        chosen = _reached(_of_leaves(bound[0], moved, range(len(paths))), moving)
+        own, other = (_of_leaves(f, moved, chosen) for f in bound)
+        outputs = floating_leaves(output)
+        cotangent = random_like([outputs[i] for i in chosen], [*seed, 2])
+        left_out = tuple(paths[i] for i in range(len(paths)) if i not in chosen)
+        names = tuple(f"[{i}]" for i in sorted(held))
+        rest = seed, names, left_out, mode
+        return cls(own, other, moved, moving, cotangent, *rest)
 
     def derivative(self) -> "Rule":
-        """The function args -> vjp of the cotangent, whose rule is the second order."""
+        """The function (args, cotangent) -> vjp, whose rule is the second order."""
+        count = len(self.moving)
 
         def gradient(moving: Arrays) -> Arrays:
-            return self.vjp(moving)
+            return self.vjp(moving[:count], moving[count:])
 
-        cotangent = random_like(gradient(self.moving), [*self.seed, 3])
-        return replace(self, function=gradient, reference=gradient, cotangent=cotangent)
+        outputs = jax.eval_shape(self.function, self.moving)
+        pairs = zip(self.cotangent, outputs, strict=True)
+        own = [jnp.asarray(c, out.dtype) for c, out in pairs]
+        moving = [*self.moving, *own]
+        return replace(
+            self,
+            function=gradient,
+            reference=gradient,
+            args=(*self.args, {"cotangent": own}),
+            moving=moving,
+            cotangent=random_like(gradient(moving), [*self.seed, 3]),
+        )
 
     @cached_property
-    def precision(self) -> float:
-        """ε of the coarsest floating type in the function and its gradient."""
+    def close(self) -> Closeness:
+        """What may be called equal of what the linear map gives."""
+        return self.close_of(self.linear_map)
 
-        def both(moving: Arrays) -> PyTree:
-            return self.function(moving), self.vjp(moving)
-
+    def close_of(self, function: Map) -> Closeness:
+        """What may be called equal of what a function gives at the point."""
         try:
-            traced = jax.make_jaxpr(both)(self.moving)
-        except Exception:  # the caller's function, or it has no reverse mode
-            return 0.0
-        return Program(traced).precision_anywhere
+            traced = jax.make_jaxpr(function)(self.moving)
+            return Closeness(rounding_of(traced, self.moving))
+        except Exception:  # the caller's function cannot be traced
+            outputs = map(np.asarray, function(self.moving))
+            sizes = [(eps(x.dtype), np.max(np.abs(x), initial=0.0)) for x in outputs]
+            return Closeness([float(ROUGHLY * one * size) for one, size in sizes])
 
-    @property
-    def closeness(self) -> Closeness:
-        """What may be called equal at that precision."""
-        return Closeness(self.precision)
+    @cached_property
+    def close_outputs(self) -> Closeness:
+        """What may be called equal of outputs, of the function or of its rule."""
+        ways = self.function, lambda moving: jax.vjp(self.function, moving)[0]
+        found = (self.close_of(way).rounding for way in ways)
+        return Closeness([max(both) for both in zip(*found, strict=True)])
+
+    @cached_property
+    def ranges(self) -> list[Any]:
+        """What the floating types hold that the function computes in."""
+        found = {x.dtype for x in [*self.moving, *self.function(self.moving)]}
+        try:
+            traced = jax.make_jaxpr(self.function)(self.moving)
+        except Exception:  # the caller's function cannot be traced
+            return [jnp.finfo(dtype) for dtype in found]
+        for equation in Program(traced).equations:
+            found.update(dtypes_of(equation))
+        return [jnp.finfo(dtype) for dtype in found]
 
     @property
     def linear_map(self) -> Callable[..., Arrays]:
@@ -120,11 +165,11 @@ class Rule:
         """Random, one number for each floating argument."""
         return random_like(self.moving, [*self.seed, 4])
 
-    def as_gradient(self, args: PyTree) -> PyTree:
-        """The gradient of <cotangent, function(args)> by the mode; None where held."""
+    def as_gradient(self, args: PyTree) -> OfLeaves:
+        """The gradient of <cotangent, function(args)> by the mode."""
         moving = [jnp.asarray(x) for x in floating_leaves(args)]
         gradient = self.vjp if self.mode == "vjp" else self.gradient_by_jvp
-        return only_floating(args, gradient(moving))
+        return OfLeaves(gradient(moving))
 
     def objective(self, args: PyTree) -> jax.Array:
         """<cotangent, reference(args)>, whose differences are taken."""
@@ -147,6 +192,52 @@ class Rule:
         cast = [jnp.asarray(t, x.dtype) for t, x in pairs]
         outputs: Arrays = jax.jvp(self.function, (moving,), (cast,))[1]
         return outputs
+
+    def by_arguments(self) -> Iterator[tuple[Arrays, Arrays]]:
+        """Some arguments at a time: zeros for the others, and the others held.
+
+        Nothing if there is one argument.
+        """
+        groups = _groups(len(self.moving))
+        if len(groups) < 2:
+            return
+
+        def of_some(group: list[int], some: Arrays) -> Arrays:
+            return self.function(_with(self.moving, group, some))
+
+        if self.mode == "vjp":
+            parts = []
+            for group in groups:
+                some = [self.moving[i] for i in group]
+                outputs, pull = jax.vjp(partial(of_some, group), some)
+                parts += _pulled(pull, outputs, self.cotangent)
+            yield self.vjp(self.moving), parts
+            return
+        zeros = [np.zeros_like(t) for t in self.tangent]
+        for group in groups:
+            some = [self.moving[i] for i in group]
+            own = [self.tangent[i] for i in group]
+            cast = [jnp.asarray(t, x.dtype) for t, x in zip(own, some, strict=True)]
+            alone = jax.jvp(partial(of_some, group), (some,), (cast,))[1]
+            yield self.jvp(self.moving, _with(zeros, group, own)), alone
+
+    def by_outputs(self) -> Iterator[tuple[Arrays, Arrays]]:
+        """Some outputs at a time: cotangent 0 for the others, and the others not used.
+
+        Nothing if there is one output.
+        """
+        groups = _groups(len(self.cotangent))
+        zeros = [np.zeros_like(c) for c in self.cotangent]
+        for group in groups if len(groups) > 1 else ():
+
+            def some_of(moving: Arrays, group: list[int] = group) -> Arrays:
+                outputs = self.function(moving)
+                return [outputs[i] for i in group]
+
+            own = [self.cotangent[i] for i in group]
+            outputs, pull = jax.vjp(some_of, self.moving)
+            alone = _pulled(pull, outputs, own)
+            yield self.vjp(self.moving, _with(zeros, group, own)), alone
 
     def gradient_by_jvp(self, moving: Arrays) -> Arrays:
         """Σ over outputs of cotangent × jvp, with respect to every coordinate."""
@@ -226,30 +317,78 @@ def inner(one: Arrays, other: Arrays) -> jax.Array:
     return total
 
 
+def _groups(count: int) -> list[list[int]]:
+    """The numbers below `count` in at most GROUPS groups, in order."""
+    groups = np.array_split(np.arange(count), min(count, GROUPS))
+    return [[int(i) for i in group] for group in groups]
+
+
+def _with(values: Arrays, where: list[int], others: Arrays) -> Arrays:
+    """The list with other values at some places."""
+    given = dict(zip(where, others, strict=True))
+    return [given.get(i, value) for i, value in enumerate(values)]
+
+
 def _pulled(pull: Any, outputs: Arrays, cotangent: Arrays) -> Arrays:
     pairs = zip(cotangent, outputs, strict=True)
     gradient: Arrays = pull([jnp.asarray(c, out.dtype) for c, out in pairs])[0]
     return gradient
 
 
-def _of_leaves(function: Callable[..., PyTree], args: tuple[Any, ...]) -> Map:
-    """The floating outputs as a function of the floating leaves of the arguments."""
+def _of_leaves(
+    function: Callable[..., PyTree], args: tuple[Any, ...], chosen: Sequence[int]
+) -> Map:
+    """The chosen floating outputs of the floating leaves of the arguments."""
 
     def of_leaves(moving: Arrays) -> Arrays:
-        return floating_leaves(function(*with_floating(args, moving)))
+        outputs = floating_leaves(function(*with_floating(args, moving)))
+        return [jnp.asarray(outputs[i]) for i in chosen]
 
     return of_leaves
 
 
+def _reached(function: Map, moving: Arrays) -> list[int]:
+    """The outputs that some argument reaches; all, if none does or JAX cannot tell."""
+    try:
+        traced = jax.make_jaxpr(function)(moving)
+    except Exception:  # the caller's function
+        return list(range(len(function(moving))))
+    reached = dependent_outputs(traced.jaxpr, [True] * len(traced.jaxpr.invars))
+    return [i for i, is_reached in enumerate(reached) if is_reached or not any(reached)]
+
+
+def _held(
+    function: Callable[..., PyTree], nondiff_argnums: Sequence[int], count: int
+) -> set[int]:
+    """The positions that are held: those asked for, and those of a rule itself.
+
+    Raises:
+        ValueError: there is no argument at a position.
+    """
+    for position in nondiff_argnums:
+        if not -count <= position < count:
+            fix = "count from 0, or from -1 at the end"
+            got = f"{position} of {count} arguments"
+            raise ValueError(complaint("nondiff_argnums", "positions", got, fix))
+    of_rule = getattr(function, "nondiff_argnums", ()) if _is_rule(function) else ()
+    given = (p for p in of_rule if p < count)  # a default may stand for the others
+    return {*(p % count for p in nondiff_argnums), *given}
+
+
+def _is_rule(function: Callable[..., PyTree]) -> bool:
+    """Whether it is a rule itself: what functools.wraps makes has its attributes."""
+    return isinstance(function, (jax.custom_vjp, jax.custom_jvp))
+
+
 def _bound(
-    function: Callable[..., PyTree], args: tuple[Any, ...], fixed: set[int]
+    function: Callable[..., PyTree], args: tuple[Any, ...], held: set[int]
 ) -> Callable[..., PyTree]:
-    if not fixed:
+    if not held:
         return function
 
     def of_the_rest(*moving: Any) -> PyTree:
-        rest = iter(moving)
-        return function(*(x if i in fixed else next(rest) for i, x in enumerate(args)))
+        pairs = enumerate(zip(args, moving, strict=True))
+        return function(*(own if i in held else x for i, (own, x) in pairs))
 
     return of_the_rest
 
