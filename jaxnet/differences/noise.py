@@ -27,8 +27,9 @@ WIDEST_SPACING = 2.0**-5
 STAIRS = 4
 """How many stairs of a function that rounds coarsely one step spans."""
 
-SLOPING = 1 / 4
-"""A table is smooth if its first differences vary by at most this share."""
+DECAY = 1 / 64
+"""A table is smooth, and moves, if its last differences say at most this share of what
+its first ones do: those of noise say the same at every order, a stair's say more."""
 
 ALIKE = 4.0
 """Three estimates within this factor of each other are noise, as in the source."""
@@ -90,13 +91,6 @@ def _noise(values: Float[np.ndarray, " times"], in_double: bool) -> float | None
     return 0.0
 
 
-def _is_smooth(table: Table) -> bool:
-    first = np.diff(table)
-    if not np.isfinite(first).all() or np.min(first) * np.max(first) <= 0:
-        return False
-    return bool(np.ptp(first) <= SLOPING * np.max(np.abs(first)))
-
-
 def _more_wild(table: Table, is_smooth: bool) -> float:
     """The first difference level at which three estimates agree and signs change.
 
@@ -104,14 +98,27 @@ def _more_wild(table: Table, is_smooth: bool) -> float:
     """
     if not np.isfinite(table).all():
         return math.nan
-    estimates, changes = [], []
-    for order in range(1, POINTS - 1):
-        table = np.diff(table)
-        gamma = math.factorial(order) ** 2 / math.factorial(2 * order)
-        estimates.append(math.sqrt(gamma * float(np.mean(table**2))))
-        changes.append(np.min(table) < 0 < np.max(table) or not table.any())
+    estimates, changes = _estimates(table)
     for level in range(len(estimates) - 2):
         three = estimates[level : level + 3]
         if changes[level] and max(three) <= ALIKE * min(three):
             return estimates[level]
     return min(estimates) if is_smooth else math.nan
+
+
+def _estimates(table: Table) -> tuple[list[float], list[bool]]:
+    """Of the noise, by the differences of each order; whether these change sign."""
+    estimates, changes = [], []
+    for order in range(1, POINTS - 1):
+        table = np.diff(table)
+        gamma = math.factorial(order) ** 2 / math.factorial(2 * order)
+        estimates.append(math.sqrt(gamma * float(np.mean(table**2))))
+        changes.append(bool(np.min(table) < 0 < np.max(table) or not table.any()))
+    return estimates, changes
+
+
+def _is_smooth(table: Table) -> bool:
+    if not np.isfinite(table).all():
+        return False
+    estimates, _ = _estimates(table)
+    return 0 < estimates[-1] <= DECAY * estimates[0]

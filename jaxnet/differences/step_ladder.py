@@ -1,9 +1,9 @@
 """One derivative along a line from a ladder of steps, with a bound of its own error.
 
-phi(t) = f(x + t v) is known at t = 0 and t = ±h for steps h that shrink by 4. Central
-differences with one Richardson step give estimates; the bound of each is the sum of
-truncation (the larger difference from its neighbours) and rounding (noise / h). The
-estimate with the smallest bound is taken among those that are consistent with all
+phi(t) = f(x + t v) is known at t = 0 and t = ±h for steps h that shrink by about 4.
+Central differences with one Richardson step give estimates; the bound of each is the
+sum of truncation (the larger difference from its neighbours) and rounding (noise / h).
+The estimate with the smallest bound is taken among those that are consistent with all
 finer ones. No gradient is ever read.
 
 Source: Shi, Xie, Xuan, Nocedal, *Adaptive finite-difference interval estimation for
@@ -18,11 +18,14 @@ from jaxtyping import Bool, Float
 from jaxnet.precision import DOUBLE
 
 RATIO = 4.0
-"""From one step to the next: exact in binary, and one digit of truncation a step."""
+"""From one step to the next, about: one digit of truncation a step."""
 
 LEVELS = 15
-STEPS = 0.25 * RATIO ** -np.arange(float(LEVELS))
-"""h, relative to the size of the coordinates: 1/4 … 9e-10."""
+SIXTEENTHS = np.resize([16.0, 13.0, 15.0, 14.0], LEVELS)
+"""Steps on one lattice would miss a ripple whose period is the finest of them."""
+
+STEPS = 0.25 * RATIO ** -np.arange(float(LEVELS)) * SIXTEENTHS / 16
+"""h, relative to the size of the coordinates: 1/4 … 9e-10, exact in binary."""
 
 TIMES = np.concatenate([[0.0, 0.0], STEPS, -STEPS])
 """Where phi is evaluated: twice at 0, to see whether it repeats."""
@@ -30,8 +33,8 @@ TIMES = np.concatenate([[0.0, 0.0], STEPS, -STEPS])
 SMALLEST = float(np.finfo(np.float64).tiny)
 """No bound is below it: numbers beyond lose digits one by one."""
 
-FINER = 2.0**-16
-"""How much finer a second ladder is, whose steps are still exact: h down to 2^-46."""
+FINER = 2.0**-12
+"""How much finer a second ladder is, whose steps are still exact: h down to 2^-42."""
 
 CONVERGED = 16.0
 """How much larger than rounding the truncation may be at the chosen step: two levels
@@ -39,6 +42,20 @@ of the ladder. Beyond, the ladder ended before its differences came to rest…""
 
 RESOLVED = 1e-3
 """…unless truncation is no more than this share of the derivative."""
+
+FINE_STRUCTURE = 16.0
+"""…and unless finer steps move by this many times their rounding: there the function
+has a structure of its own, a ripple or a stair, that the chosen step passes over."""
+
+RIPPLE = 1e-6
+"""The share of phi by which a structure may change it that is taken for a ripple or for
+noise, if the ladder rests at another value at steps that pass over it…"""
+
+RIPPLE_BOUNDS = 64.0
+"""…so many bounds away: of a value that is contradicted, the bound may not hold…"""
+
+RIPPLE_STEPS = 3
+"""…and no more of the finest steps follow it: on more, it is no ripple but seen."""
 
 KINK_BOUNDS = 8.0
 """How many bounds apart one-sided derivatives must be to be called a kink: a bound is
@@ -54,18 +71,48 @@ JUMP_SPREAD = 1 / 8
 """…within this share of it…"""
 
 JUMP_ROUNDINGS = 16.0
-"""…and how far above rounding it must be."""
+"""…how far above rounding it must be…"""
+
+JUMP_SLOPES = 2.0
+"""…and how far above what the other side changes over the finest step: a kink nearer
+than that step changes a side no more, and is no jump."""
+
+CUSP_STEPS = 6
+"""Over how many of the finest steps that are seen beside rounding, a factor of 4096,
+one-sided derivatives must grow to be a cusp's…"""
+
+CUSP_GROWTH = 1.5
+"""…by how much in all: those of |x|^0.95 do…"""
+
+CUSP_MOST = 3.0
+"""…and at most so much a step: what grows like 1/h is a jump or a spike."""
+
+STAIR_STEPS = 3
+"""Over how many of the finest steps a staircase is flat on both sides…"""
+
+STAIR_SLOPES = 0.1
+"""…within what share its coarsest quotients, as many, are one slope…"""
+
+STAIR_LEAST = 1 / 4
+"""…what share of that slope each side moves at least, wherever it moves at all…"""
+
+STAIR_NOISES = 32.0
+"""…and how far above the known noise the first stair must be."""
 
 Steps = Float[np.ndarray, " steps"]
 Usable = Bool[np.ndarray, " steps"]
 
 
 class Estimate(NamedTuple):
-    """A limit as h → 0, the bound of its error, and whether the ladder converged."""
+    """A limit as h → 0, the bound of its error, and whether the ladder converged.
+
+    rests: a value where it came to rest, and went on at finer steps; NaN for none.
+    """
 
     value: float
     bound: float
     converged: bool
+    rests: float = float("nan")
 
 
 NO_ESTIMATE = Estimate(float("nan"), float("inf"), False)
@@ -76,6 +123,7 @@ class DirectionalDerivative(NamedTuple):
 
     one_sided: right minus left derivative; a kink where it is not 0 within its bound.
     jump: how much phi changes across 0 within the smallest steps; 0.0 for none.
+    is_cusp: whether one-sided derivatives grow without end, as those of √|t| do.
     size: the largest |phi| seen, next to which rounding is measured.
     """
 
@@ -83,6 +131,7 @@ class DirectionalDerivative(NamedTuple):
     one_sided: Estimate
     jump: float
     size: float
+    is_cusp: bool = False
 
     @property
     def has_kink(self) -> bool:
@@ -92,8 +141,8 @@ class DirectionalDerivative(NamedTuple):
 
     @property
     def is_smooth(self) -> bool:
-        """Whether there is neither a kink nor a jump."""
-        return not self.has_kink and not self.jump
+        """Whether there is no kink, no jump and no cusp."""
+        return not self.has_kink and not self.jump and not self.is_cusp
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -103,9 +152,16 @@ class DirectionalDerivative(NamedTuple):
 
 
 def from_ladder(
-    values: Float[np.ndarray, " times"], noise: float, scale: float = 1.0
+    values: Float[np.ndarray, " times"],
+    noise: float,
+    scale: float = 1.0,
+    *,
+    may_round: bool = True,
 ) -> DirectionalDerivative:
-    """The derivative from phi at `scale * TIMES`; `noise` is its standard deviation."""
+    """The derivative from phi at `scale * TIMES`; `noise` is its standard deviation.
+
+    may_round: whether phi may round inside to less than float64, unknown to `noise`.
+    """
     start, forward, backward = values[0], values[2 : 2 + LEVELS], values[2 + LEVELS :]
     with np.errstate(all="ignore"):
         finite = np.isfinite(forward) & np.isfinite(backward)
@@ -115,36 +171,90 @@ def from_ladder(
         steps = scale * STEPS
         central = (forward - backward) / (2 * steps)
         one_sided = (forward - start + (backward - start)) / steps
-        limit = _limit(central, rounding / steps, usable, order=2)
-        if scale < 1 and not _falls_into_place(central, rounding / steps):
-            limit = limit._replace(converged=False)
+        size = float(np.max(largest[finite], initial=abs(start)))
+        error = rounding / steps
+        levels = _Levels.of(central, error, usable, order=2)
+        limit = levels.limit()
+        if np.isfinite(rests := levels.rests_elsewhere(limit, one_sided, size)):
+            limit = limit._replace(converged=False, rests=rests)
+        moves = np.minimum(np.abs(forward - start), np.abs(backward - start))
+        is_doubtful = may_round and (
+            _is_staircase(moves, central, noise, steps)
+            or (scale < 1 and not _falls_into_place(central, error))
+        )
+        limit = limit._replace(converged=limit.converged and not is_doubtful)
         return DirectionalDerivative(
             central=limit,
-            one_sided=_limit(one_sided, 4 * rounding / steps, usable, order=1),
+            one_sided=_Levels.of(one_sided, 4 * error, usable, order=1).limit(),
             jump=_jump(start, forward, backward, rounding, finite),
-            size=float(np.max(largest[finite], initial=abs(start))),
+            size=size,
+            is_cusp=_is_cusp(one_sided[finite], 4 * error[finite]),
         )
 
 
-def _limit(quotient: Steps, rounding: Steps, usable: Usable, order: int) -> Estimate:
-    """The limit of quotient(h), whose error starts with h to the power `order`."""
-    weight = RATIO**order
-    value = (weight * quotient[1:] - quotient[:-1]) / (weight - 1)
-    error = (weight * rounding[1:] + rounding[:-1]) / (weight - 1)
-    usable = usable[1:] & usable[:-1] & np.isfinite(value)
-    change = np.where(usable[1:] & usable[:-1], np.abs(np.diff(value)), np.inf)
-    before = np.concatenate([change[:1], change])  # at an end, the other neighbour
-    after = np.concatenate([change, change[-1:]])
-    truncation = np.maximum(before, after)
-    bound = np.where(usable & np.isfinite(truncation), truncation + error, np.inf)
-    bound[~_consistent(value, bound)] = np.inf
-    best = int(np.argmin(bound))
-    if not np.isfinite(bound[best]):
-        return NO_ESTIMATE
-    converged = truncation[best] <= max(
-        CONVERGED * error[best], RESOLVED * abs(value[best])
-    )
-    return Estimate(float(value[best]), float(bound[best]), bool(converged))
+class _Levels(NamedTuple):
+    """One extrapolated value a level of the ladder, and the parts of its bound."""
+
+    value: Steps
+    truncation: Steps
+    rounding: Steps
+
+    @classmethod
+    def of(
+        cls, quotient: Steps, rounding: Steps, usable: Usable, order: int
+    ) -> "_Levels":
+        """Of quotient(h), whose error starts with h to the power `order`."""
+        weight = (STEPS[:-1] / STEPS[1:]) ** order
+        value = (weight * quotient[1:] - quotient[:-1]) / (weight - 1)
+        error = (weight * rounding[1:] + rounding[:-1]) / (weight - 1)
+        usable = usable[1:] & usable[:-1] & np.isfinite(value)
+        change = np.where(usable[1:] & usable[:-1], np.abs(np.diff(value)), np.inf)
+        before = np.concatenate([change[:1], change])  # at an end, the other neighbour
+        after = np.concatenate([change, change[-1:]])
+        truncation = np.where(usable, np.maximum(before, after), np.inf)
+        return cls(value, truncation, error)
+
+    @property
+    def bound(self) -> Steps:
+        """How far each value may be off, if the function has no finer structure."""
+        bound = self.truncation + self.rounding
+        return np.where(np.isfinite(bound), bound, np.inf)
+
+    def limit(self) -> Estimate:
+        """The value with the smallest bound that no finer one contradicts."""
+        value, bound = self.value, self.bound
+        bound[~_consistent(value, bound)] = np.inf
+        best = int(np.argmin(bound))
+        if not np.isfinite(bound[best]):
+            return NO_ESTIMATE
+        rest = max(CONVERGED * self.rounding[best], RESOLVED * abs(value[best]))
+        at_rest = bool(self.truncation[best] <= rest)
+        both = (self.rounding[1:] + self.rounding[:-1])[best:]
+        change = np.abs(np.diff(value))[best:]
+        still = change <= bound[best] + FINE_STRUCTURE * both
+        goes_on = not still[np.isfinite(change)].all()
+        found = float(value[best]), float(bound[best])
+        rests = found[0] if at_rest and goes_on else float("nan")
+        return Estimate(*found, at_rest and not goes_on, rests)
+
+    def rests_elsewhere(self, limit: Estimate, even: Steps, size: float) -> float:
+        """Another value where the ladder came to rest, and phi is smooth; NaN for none.
+
+        What it passed over there is a ripple, or noise: it changes phi by next to
+        nothing, and its slope as much as it likes.
+
+        even: right minus left derivative at each step; it shrinks where phi is smooth.
+        """
+        apart = np.abs(self.value - limit.value)
+        is_other = apart > RIPPLE_BOUNDS * self.bound + limit.bound
+        rests = self.truncation <= RESOLVED * np.abs(self.value)
+        is_smooth = np.abs(even[1:]) < np.abs(even[:-1]) / 2
+        seen = np.flatnonzero(self.value == limit.value)
+        if not len(seen) or seen[0] < len(self.value) - RIPPLE_STEPS:
+            return float("nan")
+        is_small = apart * STEPS[1:][seen[0]] <= RIPPLE * size
+        others = self.value[is_other & rests & is_smooth & is_small]
+        return float(others[-1]) if len(others) else float("nan")
 
 
 def _falls_into_place(quotient: Steps, rounding: Steps) -> bool:
@@ -155,6 +265,36 @@ def _falls_into_place(quotient: Steps, rounding: Steps) -> bool:
     change = np.abs(np.diff(quotient))
     falls = (change[1:] < change[:-1] / RATIO) & (change[1:] > rounding[2:])
     return bool(np.any(falls[1:] & falls[:-1]))
+
+
+def _is_cusp(quotient: Steps, rounding: Steps) -> bool:
+    """Whether right minus left derivative grows, step by step, as h shrinks."""
+    size = np.abs(quotient[np.abs(quotient) > KINK_BOUNDS * rounding])[-CUSP_STEPS:]
+    if len(size) < CUSP_STEPS:
+        return False
+    growth = size[1:] / size[:-1]
+    grows = np.all((growth > 1) & (growth < CUSP_MOST))
+    return bool(grows and size[-1] > CUSP_GROWTH * size[0])
+
+
+def _is_staircase(moves: Steps, quotient: Steps, noise: float, steps: Steps) -> bool:
+    """Whether phi is flat at fine steps, and goes at one slope at coarser ones.
+
+    Its value may have been rounded, to a few digits or to half precision, where no
+    trace shows it; or it may be flat. The two cannot be told apart.
+
+    moves: by how much phi changes, on the side where it changes less.
+    """
+    if moves[-STAIR_STEPS:].any() or not moves[:STAIR_STEPS].all():
+        return False
+    slopes = np.abs(quotient[:STAIR_STEPS])
+    least = STAIR_LEAST * np.max(slopes) * steps
+    is_one_slope = np.ptp(quotient[:STAIR_STEPS]) <= STAIR_SLOPES * np.max(slopes)
+    moving = moves > 0
+    is_even = np.all(moves[moving] > least[moving])
+    return bool(
+        is_one_slope and is_even and np.min(moves[moving]) > STAIR_NOISES * noise
+    )
 
 
 def _consistent(value: Steps, bound: Steps) -> Usable:
@@ -187,7 +327,7 @@ def _jump(
     """A change beside 0 that stays while h shrinks by 64; 0.0 for none.
 
     Beside, not across: a kink a hair away from 0 also gives a constant difference of
-    the two sides.
+    the two sides, and a constant change of one of them, but a small one.
     """
     last = slice(-JUMP_STEPS, None)
     if not finite[last].all():
@@ -196,6 +336,8 @@ def _jump(
     middle = np.median(sides, axis=1)
     spread = np.max(np.abs(sides - middle[:, None]), axis=1)
     floor = JUMP_ROUNDINGS * np.max(rounding[last])
-    jumps = (spread < JUMP_SPREAD * np.abs(middle)) & (np.abs(middle) > floor)
+    stays = spread < JUMP_SPREAD * np.abs(middle)
+    slope = np.where(stays[::-1], 0.0, np.abs(sides[::-1, -1]))
+    jumps = stays & (np.abs(middle) > np.maximum(floor, JUMP_SLOPES * slope))
     across = float(np.median(forward[last] - backward[last]))
     return float(np.max(np.abs([*middle[jumps], across]))) if jumps.any() else 0.0

@@ -6,6 +6,7 @@ to each part.
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -22,6 +23,9 @@ Reals = Shaped[np.ndarray, "..."]
 MANY = 2**22
 """Parameters above this number (32 MiB in float64) are copied to float64 one leaf at a
 time: a copy of all of them would be felt in the memory of the machine."""
+
+TINY = 2.0**-26
+"""A coordinate below this share of its leaf's floor is smaller than the finest step."""
 
 CHUNK = 2**20
 """How many coordinates a sum takes in float64 at once: 8 MiB."""
@@ -71,6 +75,15 @@ class Leaf:
     def largest(self) -> float:
         """The size of the largest coordinate."""
         return max(largest_size(self.values), self.floor)
+
+    @cached_property
+    def has_tiny(self) -> bool:
+        """Whether a coordinate is so small that no step is as small as it is."""
+        return self.finely().floor < TINY * self.floor
+
+    def is_tiny(self, flat: int) -> bool:
+        """Whether one coordinate is."""
+        return 0 < abs(float(self.values.reshape(-1)[flat])) < TINY * self.floor
 
     def finely(self) -> "Leaf":
         """The leaf with its smallest coordinate as floor: every size is relative."""

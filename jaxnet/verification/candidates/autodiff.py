@@ -13,6 +13,7 @@ from jaxnet.array_types import PyTree
 from jaxnet.float64 import in_float64
 from jaxnet.verification.candidates.callables import LeafByLeaf
 from jaxnet.verification.function.objective import Objective
+from jaxnet.verification.function.program import same_program
 from jaxnet.verification.function.widen import Widened
 from jaxnet.verification.point import Leaf, OfLeaves, Reals
 
@@ -41,6 +42,21 @@ class Autodiff:
         return OfLeaves(
             [x[..., 0] - 1j * x[..., 1] if leaf.is_complex else x for leaf, x in pairs]
         )
+
+    def gave(self, widened: Widened | None) -> bool:
+        """Whether a traced candidate is the very program that JAX derives here."""
+        own = self.widened if widened else None
+        if own is None or widened is None:
+            return False
+        if id(widened) not in self._compared:
+            same = same_program(own.own.closed, widened.own.closed)
+            self._compared[id(widened)] = same
+        return self._compared[id(widened)]
+
+    @cached_property
+    def _compared(self) -> dict[int, bool]:
+        """What `gave` has answered so far."""
+        return {}
 
     def array(self, leaf: Leaf) -> Reals | None:
         """The gradient with respect to one leaf, in float64; None where it fails."""

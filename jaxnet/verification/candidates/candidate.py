@@ -10,6 +10,7 @@ import numpy as np
 from jaxnet.array_types import PyTree
 from jaxnet.input_checks import complaint, describe, first_line
 from jaxnet.precision import DOUBLE, eps
+from jaxnet.verification.candidates.autodiff import Autodiff
 from jaxnet.verification.candidates.callables import CalledGradient, LeafByLeaf
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.function.program import Program
@@ -133,13 +134,19 @@ class Candidate:
         """The same where there is nothing that it could be held against."""
         return replace(self, gradient=[None] * len(self.gradient), change=why)
 
+    def is_derived(self, autodiff: Autodiff) -> bool:
+        """Whether it is what JAX derives from the loss, by whatever name."""
+        return self.is_autodiff or autodiff.gave(self.widened)
+
     def eps(self, number: int) -> float:
         """ε of the dtype that leaf `number` came in, or of a coarser one inside."""
         inside = self.widened.precision() if self.widened else 0.0
         return max(eps(self.dtypes[number]), inside)
 
 
-def claims(candidates: Any, objective: Objective, autodiff: Any) -> list[Candidate]:
+def claims(
+    candidates: Any, objective: Objective, autodiff: Autodiff
+) -> list[Candidate]:
     """The candidates of a call, evaluated; by default autodiff."""
     if candidates is None:
         return [Candidate.of("autodiff", autodiff, objective, is_autodiff=True)]

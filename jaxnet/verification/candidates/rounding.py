@@ -35,7 +35,7 @@ TERM_ULPS = 6.0
 ROUGH_ULPS = 8.0
 """Where the terms cannot be known: ulps of the leaf's largest entry."""
 
-TOO_LARGE = 1e3
+TOO_LARGE = 1e6
 """Terms above this many losses are no terms: float32 has lost the function."""
 
 DEVIATIONS = 3.0
@@ -92,7 +92,7 @@ class Rounding:
 
         Nothing to one that JAX derived from the same trace: it has the same constants.
         """
-        if candidate.is_autodiff or not self.autodiff.shifts:
+        if not self.autodiff.shifts or candidate.is_derived(self.autodiff):
             return 0.0
         number = direction.leaf.number
         squares = [along(s[number], direction) ** 2 for s in self.autodiff.shifts]
@@ -101,7 +101,7 @@ class Rounding:
     def of_constants(self, candidate: Candidate, leaf: Leaf) -> Reals:
         """The same for each entry of a leaf's gradient."""
         shifts = [s[leaf.number] for s in self.autodiff.shifts]
-        if candidate.is_autodiff or not shifts:
+        if not shifts or candidate.is_derived(self.autodiff):
             return np.zeros(leaf.values.shape)
         squares = np.mean([np.square(shift) for shift in shifts], axis=0)
         return np.asarray(DEVIATIONS * np.sqrt(squares))

@@ -23,7 +23,12 @@ from jaxnet.verification.directions import ONE, AnyDirection, units
 from jaxnet.verification.function.constants import trace
 from jaxnet.verification.function.jaxpr import Hook, evaluate
 from jaxnet.verification.function.lines import Lines
-from jaxnet.verification.function.program import Program, described, same_program
+from jaxnet.verification.function.program import (
+    Program,
+    calls_out,
+    described,
+    same_program,
+)
 from jaxnet.verification.function.rounding_noise import (
     one_more_round,
     rounding_spread,
@@ -91,6 +96,11 @@ class Objective:
         """ε of the coarsest floating type after one leaf, as the caller runs it."""
         program = self.program
         return program.precision(leaf.number) if program else self._called_precision
+
+    @cached_property
+    def may_round_unseen(self) -> bool:
+        """Whether something that JAX does not show may round to less than it says."""
+        return self.program is None or calls_out(self.program)
 
     def implicit(self, leaf: Leaf) -> str:
         """What on a leaf's way has a derivative that is not that of its values."""

@@ -1,5 +1,6 @@
 """One gradient held against one probe."""
 
+import math
 from collections.abc import Iterator
 
 from jaxnet.differences.step_ladder import RESOLVED, DirectionalDerivative
@@ -51,11 +52,11 @@ def _bound_and_excess(
     """How far a right value may be off, and how far this one is beyond that.
 
     At a kink it may lie anywhere between the two sides. Nothing is beyond where there
-    is a jump or the ladder does not converge: that says nothing of any value.
+    is a jump, a cusp or no convergence of the ladder: that says nothing of any value.
     """
     central, one_sided = derivative.central, derivative.one_sided
     bound = safety * central.bound
-    if derivative.jump or not central.converged:
+    if derivative.jump or derivative.is_cusp or not central.converged:
         return bound, 0.0
     if derivative.has_kink:
         bound += safety * one_sided.bound / 2
@@ -88,10 +89,17 @@ def _judged(
         reason = "a jump: the function changes by "
         reason += f"{derivative.jump:.3g} at this point"
         return found(Verdict.NONDIFFERENTIABLE, False, reason)
+    if derivative.is_cusp:
+        reason = "a cusp: one-sided derivatives grow without end as the step shrinks"
+        return found(Verdict.NONDIFFERENTIABLE, False, reason)
     if not derivative.central.converged:
-        if abs(value - reference) <= bound <= RESOLVED * scale + rounding:
+        is_other = math.isfinite(derivative.central.rests)
+        is_close = abs(value - reference) <= bound and not is_other
+        if is_close and bound <= RESOLVED * scale + rounding:
             return found(Verdict.AGREE, True)
         reason = "the difference quotients do not converge"
+        if is_other:
+            reason = "two scales show two slopes: the function ripples, or is noisy"
         return found(Verdict.UNRESOLVED, False, reason)
     agrees = excess <= rounding
     if derivative.has_kink:

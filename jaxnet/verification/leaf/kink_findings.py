@@ -10,6 +10,7 @@ from jaxnet.verification.context import Context
 from jaxnet.verification.directions import Coordinate
 from jaxnet.verification.leaf.compare import compare
 from jaxnet.verification.leaf.finding import Finding
+from jaxnet.verification.leaf.locate import autodiff_beside
 from jaxnet.verification.leaf.probe import Probe
 from jaxnet.verification.leaf.probes import LeafProbes, along_signs
 from jaxnet.verification.report.verdict import Verdict
@@ -43,7 +44,8 @@ def unprobed_findings(
 ) -> Iterator[Finding]:
     """UNRESOLVED where kinks were not told apart, or are too many to be probed.
 
-    At those too many, a candidate that is as autodiff is may stand.
+    At those too many, a candidate may stand that is as autodiff is, and was not derived
+    by it: nothing is learnt by comparing that with itself.
     """
     if probes.kinks.are_mixed:
         crossing = next(p for p in probes.probes if not p.derivative.is_smooth)
@@ -51,13 +53,13 @@ def unprobed_findings(
         yield _unresolved(compare(context, probes, candidate, crossing), reason)
         return
     where = np.array(probes.kinks.unprobed, int)
-    autodiff = context.autodiff.array(probes.leaf) if len(where) else None
-    if not len(where) or (autodiff is None and candidate.is_autodiff):
+    if not len(where):
         return
-    given = candidate.array(probes.leaf).reshape(-1)[where]
-    other = np.inf if autodiff is None else autodiff.reshape(-1)[where]
-    if np.allclose(given, other, rtol=SAME):
-        return
+    autodiff = autodiff_beside(context, candidate, probes)
+    if autodiff is not None:
+        given = candidate.array(probes.leaf).reshape(-1)[where]
+        if np.allclose(given, autodiff.reshape(-1)[where], rtol=SAME):
+            return
     reason = f"{len(where)} zeros or ties are too many to be probed"
     yield _unresolved(compare(context, probes, candidate, probes.probes[0]), reason)
 

@@ -25,11 +25,13 @@ TERMS = 4.0
 def autodiff_beside(
     context: Context, candidate: Candidate, probes: LeafProbes
 ) -> Reals | None:
-    """jax.grad with respect to the leaf, to compare with; None if it is the candidate.
+    """jax.grad with respect to the leaf, to compare with; None if the candidate is it.
 
     Nothing is learnt by comparing it with itself.
     """
-    return None if candidate.is_autodiff else context.autodiff.array(probes.leaf)
+    if candidate.is_derived(context.autodiff):
+        return None
+    return context.autodiff.array(probes.leaf)
 
 
 def same_as_autodiff(

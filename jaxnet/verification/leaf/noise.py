@@ -18,10 +18,14 @@ UNMEASURED = 1e-12
 
 @dataclass(frozen=True)
 class LeafNoise:
-    """level: its standard deviation. reach: the largest value where it was measured."""
+    """level: its standard deviation. reach: the largest value where it was measured.
+
+    own_level: where each coordinate moves by its own size, however small that is.
+    """
 
     level: float
     reach: float
+    own_level: float
 
     def drowns(self, size: float) -> bool:
         """Whether nothing is seen beside it in values of this size."""
@@ -30,9 +34,12 @@ class LeafNoise:
 
 def measure_noise(context: Context, leaf: Leaf) -> LeafNoise:
     """Along one random direction; moved out of the domain, each by its own size."""
-    found = _measured(context, leaf) or _measured(context, leaf.finely())
-    level, reach = found or (UNMEASURED * abs(context.start.value), 0.0)
-    return LeafNoise(max(level, context.objective.solver_noise), reach)
+    found, finely = _measured(context, leaf), leaf.finely()
+    own = _measured(context, finely) if leaf.has_tiny or found is None else None
+    level, reach = found or own or (UNMEASURED * abs(context.start.value), 0.0)
+    solver = context.objective.solver_noise
+    own_level = own[0] if own else level
+    return LeafNoise(max(level, solver), reach, max(own_level, solver))
 
 
 def _measured(context: Context, leaf: Leaf) -> tuple[float, float] | None:

@@ -33,22 +33,27 @@ class Probe(NamedTuple):
 def probe(context: Context, noise: LeafNoise, direction: AnyDirection) -> Probe:
     """The derivative along one direction.
 
-    Where the ladder does not converge, coordinates much smaller than their leaf may
-    have been moved too far: it is climbed again with each moved by its own size. Where
-    that does not converge either, the function changes within much less than the size
-    of its argument, as sin(x - 1e8) does: a finer ladder is tried.
+    Where the ladder does not converge, or meets a kink, a jump or a cusp, coordinates
+    much smaller than their leaf may have been moved too far: it is climbed again with
+    each moved by its own size. Where it does not converge then either, the function
+    changes within much less than the size of its argument, as sin(x - 1e8) does: a
+    finer ladder is tried.
     """
     found = _derivative(context, noise, direction)
-    if _is_final(noise, found):
-        return Probe(direction, found)
+    if _is_final(found) and found.is_smooth:
+        return Probe(direction, _beside_tiny(direction, found))
     finely = direction.leaf.finely()
     if finely.floor != direction.leaf.floor:
-        direction = replace(direction, leaf=finely)
-        found = _derivative(context, noise, direction)
-        if _is_final(noise, found):
-            return Probe(direction, found)
+        own = replace(direction, leaf=finely)
+        closer = _derivative(context, replace(noise, level=noise.own_level), own)
+        if _is_final(closer) and closer.is_smooth:
+            return Probe(own, closer)
+    if _is_final(found) or noise.drowns(found.size):
+        return Probe(direction, found)
     finer = _derivative(context, noise, direction, FINER)
-    return Probe(direction, finer if finer.central.converged else found)
+    if finer.central.converged and not _contradicts(finer, found):
+        return Probe(direction, finer)
+    return Probe(direction, found)
 
 
 def random_probes(
@@ -85,9 +90,33 @@ def suspicious_coordinates(
     return tuple(found)
 
 
-def _is_final(noise: LeafNoise, found: DirectionalDerivative) -> bool:
-    """Whether another ladder would say no more."""
-    return found.central.converged or bool(found.jump) or noise.drowns(found.size)
+def _contradicts(finer: DirectionalDerivative, found: DirectionalDerivative) -> bool:
+    """Whether two scales show two smooth functions: one is a ripple, or noise."""
+    apart = abs(finer.central.value - found.central.rests)
+    return found.is_smooth and apart > finer.central.bound + found.central.bound
+
+
+def _beside_tiny(
+    direction: AnyDirection, found: DirectionalDerivative
+) -> DirectionalDerivative:
+    """With a bound that says what a coordinate smaller than every step leaves open.
+
+    The slope there may be any between those of the two sides, as far as they are known.
+    """
+    if isinstance(direction, Coordinate):
+        is_open = direction.leaf.is_tiny(direction.flat)
+    else:
+        is_open = direction.leaf.has_tiny
+    if not is_open:
+        return found
+    apart = abs(found.one_sided.value) + found.one_sided.bound
+    central = found.central._replace(bound=found.central.bound + apart)
+    return found._replace(central=central)
+
+
+def _is_final(found: DirectionalDerivative) -> bool:
+    """Whether the function was followed to where it is smooth, or seen not to be."""
+    return found.central.converged or bool(found.jump) or found.is_cusp
 
 
 def _derivative(
@@ -99,7 +128,8 @@ def _derivative(
         values = objective.values_along(direction, FIT_TIMES, context.point)
         return from_fit(values, precision)
     values = objective.values_along(direction, scale * TIMES, context.point)
-    found = from_ladder(values, noise.level, scale)
+    may_round = objective.may_round_unseen
+    found = from_ladder(values, noise.level, scale, may_round=may_round)
     if noise.drowns(found.size):
         nothing = NO_ESTIMATE._replace(value=found.central.value)
         return found._replace(central=nothing, one_sided=nothing, jump=0.0)

@@ -14,7 +14,7 @@ from jaxnet.verification.point import Leaf, Reals
 SILENT_COARSEST = 0.01
 """A derivative of 0 says nothing where its bound is above this share of the loss."""
 
-NO_NOISE = LeafNoise(0.0, 0.0)
+NO_NOISE = LeafNoise(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def _kinked(probes: tuple[Probe, ...]) -> list[int]:
 
 def _is_zero(one: Probe, safety: float) -> bool:
     central, size = one.derivative.central, one.derivative.size
-    if not one.derivative.is_smooth:
+    if not (one.derivative.is_smooth and central.converged):
         return False
     is_exact = central.bound <= SILENT_COARSEST * size
     return central.value == 0 or (

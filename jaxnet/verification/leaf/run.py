@@ -39,23 +39,20 @@ def held_against_run(
 ) -> LeafReport:
     """The report, with how far off the caller's own run is; it fails if that is lost.
 
-    UNRESOLVED where the caller gave float64 and JAX, without x64, computes in float32.
+    It is only said where the caller gave float64 and JAX, without x64, has float32.
     """
     run, leaf, objective = candidate.run, probes.leaf, context.objective
     loss = objective.given[0]
     if objective.program and loss is not None and not math.isfinite(loss):
-        cause = f"{_run_in(objective.program)}, the loss is {loss}"
-        cause += f", in float64 {context.start.value:.6g}"
-        return _failed(report, Verdict.UNRESOLVED, cause)
+        cause = f"the loss is {loss}, in float64 {context.start.value:.6g}"
+        return _failed(report, leaf, objective.program, Verdict.UNRESOLVED, cause)
     if run is None:
         return report
-    where, is_cut = _run_in(run.program), _is_cut(leaf)
     fault, ran = run.fault_of(leaf), run.gradient[leaf.number]
     if fault is not None:
-        cause = f"{where}, it is {fault.cause}; in float64 it is right"
-        verdict = Verdict.UNRESOLVED if is_cut else fault.verdict
+        cause = f"it is {fault.cause}; in float64 it is right"
         found = replace(report, as_run=math.inf, worst_index=fault.worst_index)
-        return _failed(found, verdict, cause)
+        return _failed(found, leaf, run.program, fault.verdict, cause)
     if ran is None:
         return report
     meant, wide = candidate.array(leaf), np.asarray(ran, np.float64)
@@ -77,25 +74,25 @@ def held_against_run(
         error=abs(got - expected),
         bound=LOST * abs(expected),
     )
-    cause = f"{where}, it is lost to rounding; in float64 it is right"
-    return _failed(found, Verdict.UNRESOLVED if is_cut else Verdict.DISAGREE, cause)
+    cause = "it is lost to rounding; in float64 it is right"
+    return _failed(found, leaf, run.program, Verdict.DISAGREE, cause)
 
 
-def _failed(report: LeafReport, verdict: Verdict, cause: str) -> LeafReport:
-    """Where the algebra stands, the run decides."""
+def _failed(
+    report: LeafReport, leaf: Leaf, program: Program, verdict: Verdict, cause: str
+) -> LeafReport:
+    """Where the algebra stands, the run decides, if it is in the dtype that was given.
+
+    Without x64, JAX computes in float32 what was given in float64.
+    """
     if report.verdict not in STANDS:
         return report
-    return replace(report, verdict=verdict, passed=False, cause=cause)
-
-
-def _run_in(program: Program) -> str:
     dtype, _ = coarsest_of(program.equations)
-    return f"as it is run, in {dtype}"
-
-
-def _is_cut(leaf: Leaf) -> bool:
-    """Whether JAX computes in less than the dtype that the caller gave."""
-    return bool(jax.dtypes.canonicalize_dtype(leaf.dtype) != leaf.dtype)
+    cause = f"as it is run, in {dtype}, {cause}"
+    if jax.dtypes.canonicalize_dtype(leaf.dtype) != leaf.dtype:
+        words = (report.cause, f"without jax_enable_x64: {cause}")
+        return replace(report, cause="; ".join(filter(None, words)))
+    return replace(report, verdict=verdict, passed=False, cause=cause)
 
 
 def _by_rounding(context: Context, candidate: Candidate, leaf: Leaf) -> float:
