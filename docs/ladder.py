@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from jaxnet.differences.step_ladder import LEVELS, RATIO, STEPS, TIMES, from_ladder
+from jaxnet.differences.step_ladder import LEVELS, STEPS, TIMES, from_ladder
 
 TRUE = np.cos(0.7)
 """The derivative of sin at 0.7."""
@@ -30,7 +30,8 @@ def main() -> None:
         phi = values(dtype)
         forward, backward = phi[2 : 2 + LEVELS], phi[2 + LEVELS :]
         central = (forward - backward) / (2 * STEPS)
-        better = (RATIO**2 * central[1:] - central[:-1]) / (RATIO**2 - 1)
+        weight = (STEPS[:-1] / STEPS[1:]) ** 2
+        better = (weight * central[1:] - central[:-1]) / (weight - 1)
         found = from_ladder(phi, noise).central
         chosen = int(np.argmin(np.abs(better - found.value)))
         smallest = 1e-17

@@ -163,7 +163,7 @@ def main() -> None:
     """Parse the flags, run, and exit 1 if a gradient is wrong."""
     flags = tyro.cli(Flags, description=__doc__)
     if flags.quick:
-        flags = replace(flags, batch_size=20, num_steps=20)
+        flags = replace(flags, batch_size=20, num_steps=100)
     data = load_mnist(flags.data)
     if flags.quick:
         data = Mnist(*(array[:1000] for array in data))

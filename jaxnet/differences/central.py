@@ -27,15 +27,20 @@ MAX_BYTES = 2**24
 @cache
 def relative_step(dtype: DTypeLike) -> float:
     """∛ε: where truncation, h², and rounding, ε/h, of a central difference meet."""
-    return math.pow(eps(dtype), 1 / 3)
+    return step_of(eps(dtype))
 
 
-def _steps(x: Vector, step: Step) -> Vector:
+def step_of(precision: float) -> float:
+    """The same for a function that computes with ε = `precision`."""
+    return math.pow(precision, 1 / 3)
+
+
+def steps(x: Vector, step: Step) -> Vector:
     """h = step × max(|x|, 1), such that x + h is exact: no rounding of the input."""
     xp = jnp if isinstance(x, jax.Array) else np
     magnitude = step * xp.maximum(xp.abs(x), 1.0)
-    steps: Vector = xp.exp2(xp.ceil(xp.log2(magnitude)))
-    return steps
+    powers: Vector = xp.exp2(xp.ceil(xp.log2(magnitude)))
+    return powers
 
 
 def slopes_of(
@@ -48,7 +53,7 @@ def slopes_of(
 
     chosen: with respect to these coordinates only.
     """
-    h = _steps(x, step)
+    h = steps(x, step)
     coordinates = jnp.arange(x.size, dtype=jnp.int32)
 
     def slope(i: Integer[Array, ""]) -> Scalar:
@@ -83,15 +88,25 @@ def one_by_one(value: VectorFunction, x: Coordinates, step: float) -> Coordinate
 
     A function that writes to its argument gets a copy of its own in every call.
     """
+    h = np.asarray(steps(x, step))
+    forward, backward = values_beside(value, x, h)
+    return np.asarray((forward - backward) / (2 * h))
+
+
+def values_beside(
+    value: VectorFunction, x: Coordinates, h: Coordinates
+) -> tuple[Coordinates, Coordinates]:
+    """The values at x + hᵢ eᵢ and at x - hᵢ eᵢ, by plain calls."""
     try:
-        return _one_by_one(value, x, step)
+        return _values_beside(value, x, h)
     except ValueError:  # from NumPy, or the function's own, which comes again
-        return _one_by_one(lambda view: value(view.copy()), x, step)
+        return _values_beside(lambda view: value(view.copy()), x, h)
 
 
-def _one_by_one(value: VectorFunction, x: Coordinates, step: float) -> Coordinates:
+def _values_beside(
+    value: VectorFunction, x: Coordinates, h: Coordinates
+) -> tuple[Coordinates, Coordinates]:
     """The same; the function gets a view that it cannot write to."""
-    h = _steps(x, step)
     forward, backward = np.empty(x.size), np.empty(x.size)
     point = x.copy()
     view = point.view()
@@ -103,4 +118,4 @@ def _one_by_one(value: VectorFunction, x: Coordinates, step: float) -> Coordinat
         point[i] = below
         backward[i] = value(view)
         point[i] = here
-    return np.asarray((forward - backward) / (2 * h))
+    return forward, backward

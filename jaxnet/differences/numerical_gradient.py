@@ -16,7 +16,13 @@ from jaxtyping import Float, Integer
 
 from jaxnet.array_types import Array, PyTree, Scalar, ScalarFunction
 from jaxnet.devices import automatic, spread
-from jaxnet.differences.central import Step, one_by_one, relative_step, slopes_of
+from jaxnet.differences.central import (
+    Step,
+    slopes_of,
+    step_of,
+    steps,
+    values_beside,
+)
 from jaxnet.differences.flat_point import (
     Coordinates,
     Structure,
@@ -27,6 +33,18 @@ from jaxnet.differences.flat_point import (
 )
 from jaxnet.float64 import traced_or_none
 from jaxnet.input_checks import check_positive, complaint
+from jaxnet.jaxpr import coarsest, coarsest_of, dependent, described
+from jaxnet.precision import DOUBLE, eps
+
+COARSE = (jnp.bfloat16, np.float16, np.float32)
+"""Types that a called function may compute in, the coarsest first."""
+
+FEW_BITS = 16.0
+"""A constant that is a multiple of so small a part of its power of two has 4 bits."""
+
+NUDGE = 1e-7 * (5**0.5 - 1)
+"""No function in float64 gives a number of 24 bits so far beside a point, but a flat or
+a linear one: its slope is the same with a wider step."""
 
 FEW = 200
 """Up to so many numbers, a NumPy function is called: tracing it would take longer."""
@@ -44,10 +62,12 @@ def numerical_gradient(
     `point` is an array, a number or any pytree of them; it is never written to, and
     integers are promoted. The result has its structure, in NumPy float64. Everything is
     computed in float64 with h = `step` × max(|xᵢ|, 1), rounded up to a power of two,
-    where `step` is ∛ε ≈ 6e-6 by default. A function that JAX can trace sees many points
-    at once, within 16 MiB. It is traced in every call, and compiled if its program is a
-    new one. Any other, once tracing it has failed, is called on NumPy arrays, one point
-    after the other; so is one that needs no JAX where there are few numbers.
+    where `step` is ∛ε by default: 6e-6, or more for a function that computes in float32
+    or below, by the ε of its coarsest type. A function that JAX can trace sees many
+    points at once, within 16 MiB. It is traced in every call, and compiled if its
+    program is a new one. Any other, once tracing it has failed, is called on NumPy
+    arrays, one point after the other; so is one that needs no JAX where there are few
+    numbers.
 
     `mesh` spreads the coordinates of a traced function over the devices of its one
     axis: every process passes the same, and gets what one device gives, up to the
@@ -55,15 +75,14 @@ def numerical_gradient(
 
     Raises:
         TypeError: `point` holds no numbers, or the result is not a real scalar.
-        ValueError: the function is not finite beside the point.
+        ValueError: the function is not finite beside the point, or `step` is lost there
+            in rounding.
     Source: section 4.3.1, with h = 1e-4 there.
 
     >>> numerical_gradient(lambda x: x[0] ** 2 + x[1] ** 2, np.array([3, 4])).round(6)
     array([6., 8.])
     """
-    if step is None:
-        step = relative_step(np.float64)
-    else:
+    if step is not None:
         check_positive("step", step)
     flat, structure = ravel_numpy(point)
     with jax.enable_x64(True):
@@ -80,19 +99,71 @@ def _slopes(
     function: ScalarFunction,
     flat: Coordinates,
     structure: Structure,
-    step: float,
+    step: float | None,
     mesh: Mesh | None,
 ) -> Coordinates:
     """The differences, by the faster of the two ways that the function allows."""
     value = scalar_value(function, structure)
     if _is_known(function) or (flat.size <= FEW and _gives_numpy(value, flat)):
-        return one_by_one(value, flat, step)
+        return _by_calls(value, flat, step)
     traced = traced_or_none(value, flat)
     if traced is None:
         _remember(function)
-        return one_by_one(value, flat, step)
+        return _by_calls(value, flat, step)
+    moved = dependent(traced.jaxpr, [True])
+    precision = coarsest(moved)
+    where = described(coarsest_of(moved)[1]) if precision > DOUBLE else ""
+    step = _usable(step, flat, precision, where)
     compiled = _compiled_slopes(_Program(traced.jaxpr), automatic(mesh))
     return np.asarray(compiled(traced.consts, flat, step))
+
+
+def _by_calls(
+    value: VectorFunction, flat: Coordinates, step: float | None
+) -> Coordinates:
+    """By plain calls; anew with a wider step if all values turn out to be coarser."""
+    h = np.asarray(steps(flat, _usable(step, flat, DOUBLE)))
+    forward, backward = values_beside(value, flat, h)
+    values = np.concatenate([forward, backward])
+    if step is None and _precision_of(values) > DOUBLE and _says_something(values):
+        nudged = float(value(flat + NUDGE * np.abs(flat) + NUDGE))
+        precision = _precision_of(np.append(values, nudged))
+        h = np.asarray(steps(flat, _usable(step, flat, precision)))
+        forward, backward = values_beside(value, flat, h)
+    return np.asarray((forward - backward) / (2 * h))
+
+
+def _says_something(values: Coordinates) -> bool:
+    """Whether values are no constant of few bits, such as the 0 of a relu."""
+    return bool(np.ptp(values) or (np.frexp(values[0])[0] * FEW_BITS) % 1)
+
+
+def _precision_of(values: Coordinates) -> float:
+    """ε of the coarsest type that holds all values: that of the function, it seems."""
+    with np.errstate(over="ignore"):
+        for dtype in COARSE if len(values) else ():
+            if (values.astype(dtype).astype(np.float64) == values).all():
+                return eps(dtype)
+    return DOUBLE
+
+
+def _usable(
+    step: float | None, x: Coordinates, precision: float, where: str = ""
+) -> float:
+    """The step, by default that of a precision.
+
+    Raises:
+        ValueError: x + h is x, in that precision.
+    """
+    found = step_of(precision) if step is None else step
+    lost = steps(x, found) < precision * np.abs(x) / 2
+    if lost.any():
+        i = int(np.argmax(lost))
+        inside = f" within {where}" if where else ""
+        got = f"{step}: x + h is x at coordinate {i}, {x[i]}{inside}"
+        fix = f"pass a step above {precision:.1e}, or none"
+        raise ValueError(complaint("step", "a step that moves x", got, fix))
+    return found
 
 
 def _gives_numpy(value: VectorFunction, x: Coordinates) -> bool:

@@ -19,6 +19,12 @@ from jaxnet.verification.point import CHUNK, Leaf, Reals, largest_size
 ONE = 64
 """The multiplier that stands for 1: halfway up what an int8 holds, in powers of two."""
 
+FEW = 0.05
+"""The share of coordinates whose units may be smaller than `small_unit`."""
+
+SAMPLED = 10_000
+"""From about so many coordinates it is known."""
+
 Multipliers = Int8[np.ndarray, "*shape"]
 Wide = Float[Array, "..."] | np.float64
 
@@ -129,6 +135,13 @@ def norm_along(gradient: Reals, direction: AnyDirection) -> float:
 def norm(gradient: Reals, leaf: Leaf) -> float:
     """√Σ (gᵢ uᵢ)² over all coordinates, each in its unit."""
     return _norm(gradient, np.full(leaf.values.shape, ONE, np.int8), leaf)
+
+
+def small_unit(leaf: Leaf) -> float:
+    """The unit that one coordinate in twenty is below, or the smallest."""
+    some = leaf.values.reshape(-1)[:: 1 + leaf.size // SAMPLED]
+    low = np.quantile(np.abs(some.astype(np.float64)), FEW)
+    return float(units(low, leaf.floor))
 
 
 def _norm(gradient: Reals, multipliers: Multipliers, leaf: Leaf) -> float:

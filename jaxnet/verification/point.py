@@ -250,6 +250,18 @@ def largest_size(values: Reals) -> float:
     return float(max(np.max(values, initial=0.0), -np.min(values, initial=0.0)))
 
 
+def two_norm(values: Reals) -> float:
+    """√Σ xᵢ², without overflow and without a copy."""
+    largest, total = largest_size(values), 0.0
+    if not largest or not np.isfinite(largest):
+        return largest
+    flat = values.reshape(-1)
+    for i in range(0, flat.size, CHUNK):
+        part = flat[i : i + CHUNK].astype(np.float64) / largest
+        total += float(part @ part)
+    return largest * float(total**0.5)
+
+
 def _leaf(path: str, number: int, position: int, value: Any) -> Leaf:
     values = real_view(value)
     if fault := not_finite(value):
@@ -262,12 +274,8 @@ def _leaf(path: str, number: int, position: int, value: Any) -> Leaf:
 
 def _floor(values: Reals) -> float:
     """A share of the root of the mean square; 1 for zeros, which have no size."""
-    largest = largest_size(values)
-    if not largest:
+    size = two_norm(values)
+    if not size:
         return 1.0
-    total, flat = 0.0, values.reshape(-1)
-    for i in range(0, flat.size, CHUNK):
-        part = flat[i : i + CHUNK].astype(np.float64) / largest
-        total += float(part @ part)
-    floor = FLOOR * largest * float((total / flat.size) ** 0.5)
+    floor = FLOOR * size / float(values.size**0.5)
     return max(floor, float(np.finfo(np.float64).tiny))

@@ -230,7 +230,7 @@ def test_step_follows_the_coordinate():
     x = np.array([1e8, 1.0, 1e-8])
     for each in x:
         assert right(numerical_gradient(lambda x: x**2, each), 2 * each)
-    steps = central._steps(x, 1e-4)
+    steps = central.steps(x, 1e-4)
     assert (steps >= 1e-4 * np.maximum(x, 1)).all()
     assert (steps < 2e-4 * np.maximum(x, 1)).all()
     assert (np.frexp(steps)[0] == 0.5).all()
@@ -350,3 +350,38 @@ def test_a_function_without_a_hash():
     x = np.ones(FEW + 1)
     for _ in range(2):
         assert right(numerical_gradient(Squares(), x), 2 * x)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, jnp.bfloat16])
+@pytest.mark.parametrize("in_numpy", [True, False])
+def test_a_function_that_computes_coarsely_gets_a_wider_step(dtype, in_numpy):
+    """With h = 6e-6 a square in bfloat16 has slope 0; the step is ∛ε of that type."""
+
+    def squares(x):
+        if in_numpy:
+            return float((x.astype(dtype) ** 2).sum())
+        return jnp.sum(jnp.asarray(x).astype(dtype) ** 2)
+
+    slope = numerical_gradient(squares, np.array([0.3]))
+    assert abs(slope[0] - 0.6) < float(jnp.finfo(dtype).eps)
+
+
+def test_a_function_in_float64_on_simple_numbers_keeps_its_step():
+    """A flat or a linear one gives numbers of few bits, and a kink is near."""
+    x = np.array([-1e-3, 1.0])
+    relu = numerical_gradient(lambda x: np.sum(np.maximum(x, 0)), x)
+    assert relu.tolist() == [0.0, 1.0]
+    assert numerical_gradient(lambda x: np.maximum(x, 0.0)[0], x).tolist() == [0, 0]
+
+
+def test_a_step_that_moves_nothing_is_refused():
+    """x + h is x: in float64 at 1e12, and within float32 at 1."""
+    with pytest.raises(ValueError, match="x \\+ h is x at coordinate 0"):
+        numerical_gradient(lambda x: (x**2).sum(), np.array([1e12]), step=1e-20)
+
+    def inside(x):
+        return jnp.sum(x.astype(np.float32) ** 2)
+
+    line = "within `convert_element_type` at .*test_finite_difference.py"
+    with pytest.raises(ValueError, match=line):
+        numerical_gradient(inside, jnp.ones(3), step=1e-9)

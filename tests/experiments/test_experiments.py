@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import devices, threshold_sensitivity
+from experiments import calibration, devices, threshold_sensitivity
 from experiments.threshold_sensitivity import changed, thresholds
 from jaxnet import Verdict, check_gradients
 from jaxnet.verification.leaf import verdict
@@ -182,6 +182,21 @@ def test_threshold_sensitivity(monkeypatch, capsys):
         )
     assert found.value == verdict.COARSEST
     assert check_gradients(lambda x: jnp.sum(x**2), 1.5).passed
+
+
+def test_calibration(monkeypatch, capsys):
+    """An error of the stated resolution is caught; one of a hundredth mostly is not."""
+    flags = calibration.Flags(functions=2)
+    found = list(calibration.caught(flags, "float64", "small"))
+    assert len(found) == 2 * len(calibration.PATTERNS) * len(calibration.TIMES)
+    assert all(is_seen for *_, is_seen in found)
+    monkeypatch.setattr(calibration, "TIMES", (0.01,))
+    hidden = list(calibration.caught(flags, "float64", "small"))
+    assert not all(is_seen for *_, is_seen in hidden)
+    monkeypatch.setattr(sys, "argv", ["calibration", "--quick"])
+    calibration.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + 4 * 2 * len(calibration.PATTERNS)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -72,14 +72,19 @@ def test_a_planted_mistake_fails(run):
 
 
 def test_the_book_s_own_pair_fails(run):
-    """log(y + 1e-7) with y - t: the constant is named, and autodiff is right."""
+    """log(y + 1e-7) with y - t: the constant is named, and autodiff is right.
+
+    A leaf that does not show it states a resolution above what the constant changes.
+    """
     outcome = run("--break", "book-log-eps")
     assert outcome.code == 1
     assert "the loss adds 1e-07" in outcome.text
     for report in outcome.reports():
         assert report["odd_one_out"] == "y - t"
         wrong = [x for x in report["leaves"] if x["candidate"] == "y - t"]
-        assert {x["verdict"] for x in wrong} == {Verdict.DISAGREE.value}
+        seen = [x for x in wrong if x["verdict"] == Verdict.DISAGREE.value]
+        assert len(seen) >= 3
+        assert all(x in seen or x["resolution"] > 1e-6 for x in wrong)
         assert all(x["passed"] for x in report["leaves"] if x not in wrong)
 
 

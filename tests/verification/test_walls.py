@@ -26,7 +26,7 @@ TOWER = (
 """From the top to the ground."""
 
 BELOW = ("differences", "array_types", "devices", "float64", "input_checks")
-BELOW += ("precision", "xla_options")
+BELOW += ("jaxpr", "precision", "xla_options")
 """What of the package the verifier stands on."""
 
 

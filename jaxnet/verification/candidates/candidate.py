@@ -5,15 +5,19 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxnet.array_types import PyTree
+from jaxnet.float64 import in_float64
 from jaxnet.input_checks import complaint, describe, first_line
+from jaxnet.jaxpr import evaluate
 from jaxnet.precision import DOUBLE, eps
 from jaxnet.verification.candidates.autodiff import Autodiff
 from jaxnet.verification.candidates.callables import CalledGradient, LeafByLeaf
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.function.program import Program
+from jaxnet.verification.function.rounding_noise import more_rounds
 from jaxnet.verification.function.widen import Widened
 from jaxnet.verification.point import (
     Leaf,
@@ -133,6 +137,21 @@ class Candidate:
     def not_to_be_compared(self, why: str) -> "Candidate":
         """The same where there is nothing that it could be held against."""
         return replace(self, gradient=[None] * len(self.gradient), change=why)
+
+    def after_another_round(self, objective: Objective) -> Gradient:
+        """What it gives if each of its own iterations to a tolerance runs once more."""
+        assert self.widened is not None
+        own, out_tree = self.widened.own, self.widened.out_tree
+
+        def longer(moved: list[Any]) -> PyTree:
+            outputs = evaluate(own.closed, moved, more_rounds(own, 1))
+            return jax.tree.unflatten(out_tree, outputs)
+
+        widened = objective.widen(longer)
+        with in_float64():
+            values = [jnp.asarray(v, np.float64) for v in objective.point.wide()]
+            tree = jax.tree.map(np.asarray, jax.jit(widened)(values))
+        return _fitted(self.name, tree, objective.point)[0]
 
     def is_derived(self, autodiff: Autodiff) -> bool:
         """Whether it is what JAX derives from the loss, by whatever name."""

@@ -6,6 +6,7 @@ float32's ε times the size of the terms each entry is summed from. That size, t
 2e-9 of what float32 got wrong, so it hides no mistake.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,6 +18,7 @@ from jaxnet.verification.candidates.autodiff import Autodiff
 from jaxnet.verification.candidates.candidate import Candidate
 from jaxnet.verification.directions import AnyDirection, along, norm_along
 from jaxnet.verification.function.objective import Objective
+from jaxnet.verification.function.rounding_noise import solvers
 from jaxnet.verification.point import Leaf, Reals
 
 SAMPLES = 6
@@ -40,6 +42,10 @@ TOO_LARGE = 1e6
 
 DEVIATIONS = 3.0
 """How many standard deviations of what inexact constants do are allowed."""
+
+ROUNDS = 16.0
+"""How many times what one more round changes an iterated gradient may be off: rounds
+that each leave nine tenths of the error."""
 
 ZERO = 16.0
 """How many times what rounding may do to a gradient is still called zero."""
@@ -74,7 +80,7 @@ class Rounding:
             where even the largest that they can be would.
         """
         eps = self.eps_of(candidate, direction.leaf)
-        fixed = self._constants_along(candidate, direction)
+        fixed = self._fixed_along(candidate, direction)
         first = fixed + self._own_along(gradient, eps, direction)
         if needed <= first:
             return first
@@ -83,28 +89,67 @@ class Rounding:
             everywhere = np.broadcast_to(most, gradient.shape)
             if not needed <= first + norm_along(everywhere, direction):
                 return first
+        return self.in_all(candidate, gradient, direction, loss_by_unit)
+
+    def in_all(
+        self,
+        candidate: Candidate,
+        gradient: Reals,
+        direction: AnyDirection,
+        loss_by_unit: float,
+    ) -> float:
+        """What is allowed along a direction at most: with the terms of each entry."""
+        eps = self.eps_of(candidate, direction.leaf)
         terms = self.of_terms(direction.leaf, eps, loss_by_unit)
         entries = np.asarray(self.own(gradient, eps) + terms)
+        fixed = self._fixed_along(candidate, direction)
         return fixed + norm_along(entries, direction)
 
-    def _constants_along(self, candidate: Candidate, direction: AnyDirection) -> float:
+    def _fixed_along(self, candidate: Candidate, direction: AnyDirection) -> float:
+        """What inexact constants and the candidate's own iterations may do to it."""
+        number = direction.leaf.number
+        squares = [along(s[number], direction) ** 2 for s in self._shifts(candidate)]
+        found = DEVIATIONS * float(np.sqrt(np.mean(squares))) if squares else 0.0
+        rounds = self._another_round(candidate)
+        return found + abs(along(rounds[number], direction)) if rounds else found
+
+    def fixed(self, candidate: Candidate, leaf: Leaf) -> Reals:
+        """The same for each entry of a leaf's gradient."""
+        found, shifts = np.zeros(leaf.values.shape), self._shifts(candidate)
+        if shifts:
+            squares = np.mean([np.square(s[leaf.number]) for s in shifts], axis=0)
+            found = DEVIATIONS * np.sqrt(squares)
+        rounds = self._another_round(candidate)
+        return np.asarray(found + np.abs(rounds[leaf.number]) if rounds else found)
+
+    def _shifts(self, candidate: Candidate) -> Sequence[Sequence[Reals]]:
         """What constants that are not exact may do to a derivative of the loss.
 
         Nothing to one that JAX derived from the same trace: it has the same constants.
         """
-        if not self.autodiff.shifts or candidate.is_derived(self.autodiff):
-            return 0.0
-        number = direction.leaf.number
-        squares = [along(s[number], direction) ** 2 for s in self.autodiff.shifts]
-        return DEVIATIONS * float(np.sqrt(np.mean(squares)))
+        shifts = self.autodiff.shifts
+        return [] if not shifts or candidate.is_derived(self.autodiff) else shifts
 
-    def of_constants(self, candidate: Candidate, leaf: Leaf) -> Reals:
-        """The same for each entry of a leaf's gradient."""
-        shifts = [s[leaf.number] for s in self.autodiff.shifts]
-        if not shifts or candidate.is_derived(self.autodiff):
-            return np.zeros(leaf.values.shape)
-        squares = np.mean([np.square(shift) for shift in shifts], axis=0)
-        return np.asarray(DEVIATIONS * np.sqrt(squares))
+    def _another_round(self, candidate: Candidate) -> Sequence[Reals]:
+        """What is left of a gradient that is iterated to a tolerance, in ROUNDS."""
+        if candidate.name not in self._rounds:
+            found: list[Reals] = []
+            if candidate.widened and solvers(candidate.widened.own):
+                after = candidate.after_another_round(self.objective)
+                pairs = zip(after, candidate.gradient, strict=True)
+                found = [
+                    np.zeros(())
+                    if a is None or b is None
+                    else ROUNDS * np.asarray(a - b)
+                    for a, b in pairs
+                ]
+            self._rounds[candidate.name] = found
+        return self._rounds[candidate.name]
+
+    @cached_property
+    def _rounds(self) -> dict[str, list[Reals]]:
+        """What `_another_round` has found, by candidate."""
+        return {}
 
     def _own_along(self, gradient: Reals, eps: float, direction: AnyDirection) -> float:
         if self.objective.traceable:

@@ -1,12 +1,14 @@
 """Why a gradient is wrong: simple mistakes that, undone, agree with the differences.
 
 A cause is named only if the numbers confirm it: the corrected gradient passes every
-probe of the leaf that the given one failed.
+probe of the leaf that the given one failed, and of a large leaf also fresh ones.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from itertools import combinations
 
 import numpy as np
@@ -14,7 +16,10 @@ from jaxtyping import Bool, Float
 
 from jaxnet.verification.candidates.candidate import Candidate
 from jaxnet.verification.context import Context
-from jaxnet.verification.leaf.compare import hypothetical
+from jaxnet.verification.directions import AnyDirection, Coordinate, Direction
+from jaxnet.verification.leaf.compare import compare, hypothetical
+from jaxnet.verification.leaf.finding import Finding
+from jaxnet.verification.leaf.probe import PROBES, Probe, probe
 from jaxnet.verification.leaf.probes import LeafProbes
 from jaxnet.verification.leaf.reference import Reference, reference_of
 from jaxnet.verification.report.verdict import Verdict
@@ -25,6 +30,17 @@ part in a thousand is no accident, and a mean over 1000 is still told from 1001.
 
 COARSE = 0.05
 """How near it must be where the differences are no more exact than this."""
+
+ACCIDENT = 0.05
+"""How near any number is to a whole one, one time in ten: what is not nearer than this,
+in units of 1, or not known as exactly, is no whole number."""
+
+SHARP = 0.01
+"""Differences less exact than this share of the gradient do not tell how an array was
+rearranged: some order of it always fits."""
+
+FRESH = 2
+"""How many more random probes of a large leaf a corrected gradient must pass."""
 
 READS_AS_ONE = 5e-6
 """A factor so near 1 would read ×1 with six digits."""
@@ -43,6 +59,7 @@ class WrongLeaf:
     """One leaf of one wrong candidate, with what other arrays may explain it.
 
     gradient: the candidate's, in float64.
+    worst: the index of the entry that was found wrong, if one was.
     sizes: axis sizes of the parameters and the data, and where they are.
     """
 
@@ -51,6 +68,7 @@ class WrongLeaf:
     candidate: Candidate
     gradient: Wide
     sizes: dict[int, str]
+    worst: tuple[int, ...] | None
 
     @classmethod
     def of(
@@ -59,20 +77,50 @@ class WrongLeaf:
         probes: LeafProbes,
         candidate: Candidate,
         sizes: dict[int, str],
+        worst: tuple[int, ...] | None,
     ) -> "WrongLeaf":
         """The leaf that was probed."""
         gradient = candidate.array(probes.leaf).astype(np.float64)
-        return cls(context, probes, candidate, gradient, sizes)
+        return cls(context, probes, candidate, gradient, sizes, worst)
 
     def is_mended_by(self, corrected: Wide | np.float64) -> bool:
         """Whether every probe agrees with the corrected gradient."""
-        agrees = False
-        rest = self.probes, self.candidate, np.asarray(corrected)
-        for finding in hypothetical(self.context, *rest):
+        agrees, rest = False, (self.probes, self.candidate)
+        for one in itertools.chain(self.probes.probes, self._fresh()):
+            finding = compare(self.context, *rest, one, np.asarray(corrected))
             if finding.verdict not in (Verdict.AGREE, Verdict.NONDIFFERENTIABLE):
                 return False
             agrees |= finding.verdict is Verdict.AGREE
         return agrees
+
+    @property
+    def is_sharp(self) -> bool:
+        """Whether the differences are exact enough to tell arrangements apart."""
+        found = list(self.findings())
+        size = max((abs(f.candidate) for f in found), default=0.0)
+        return all(f.bound <= SHARP * size for f in found)
+
+    def findings(self) -> Iterator[Finding]:
+        """What the leaf's own probes say of the gradient as it is."""
+        rest = self.probes, self.candidate, self.gradient
+        return hypothetical(self.context, *rest)
+
+    def _fresh(self) -> Iterator[Probe]:
+        """Probes that a correction has not seen, made when they are asked for."""
+        if not self.probes.by_coordinates:
+            yield from self._more_probes
+
+    @cached_property
+    def _more_probes(self) -> list[Probe]:
+        leaf, noise, context = self.probes.leaf, self.probes.noise, self.context
+        out = self.probes.kinks.left_out
+        numbers = range(PROBES + 1, PROBES + 1 + FRESH)
+        more: list[AnyDirection] = [
+            Direction(leaf, context.seed, i, left_out=out) for i in numbers
+        ]
+        if self.worst is not None:
+            more.append(Coordinate(leaf, leaf.flat_index(self.worst)))
+        return [probe(context, noise, direction) for direction in more]
 
 
 def causes(wrong: WrongLeaf) -> Iterator[str]:
@@ -94,17 +142,14 @@ def causes(wrong: WrongLeaf) -> Iterator[str]:
 
 
 def _by_ratio(wrong: WrongLeaf, nice_only: bool) -> Iterator[str]:
-    findings = hypothetical(
-        wrong.context, wrong.probes, wrong.candidate, wrong.gradient
-    )
     tiny = np.finfo(np.float64).tiny
-    best = max(findings, key=lambda f: abs(f.reference) / max(f.bound, tiny))
+    best = max(wrong.findings(), key=lambda f: abs(f.reference) / max(f.bound, tiny))
     if not abs(best.reference) > best.bound:  # too near 0 for a ratio, or NaN
         return
-    ratio = best.candidate / best.reference
-    if not ratio or not np.isfinite(ratio):
+    ratio, doubt = best.candidate / best.reference, best.bound / abs(best.reference)
+    if not ratio or not np.isfinite(ratio) or abs(ratio - 1) <= doubt:
         return
-    nice = _nice(ratio, min(best.bound / abs(best.reference), COARSE))
+    nice = _nice(ratio, min(doubt, COARSE))
     if nice_only and nice is None:
         return
     if wrong.is_mended_by(wrong.gradient / (float(nice) if nice else ratio)):
@@ -124,7 +169,7 @@ def _ratio_text(wrong: WrongLeaf, ratio: float, nice: Fraction | None) -> str:
 
 def _by_rearrangement(wrong: WrongLeaf) -> Iterator[str]:
     g = wrong.gradient
-    if g.size > LARGEST:
+    if g.size > LARGEST or not wrong.is_sharp:
         return
     for name, corrected in rearranged(g):
         if corrected.shape == g.shape and wrong.is_mended_by(corrected):
@@ -249,7 +294,8 @@ def _nice(ratio: float, doubt: float = 0.0) -> Fraction | None:
     is_whole = abs(ratio) > 0.75  # halfway between 1 and ½
     whole = round(abs(ratio)) if is_whole else round(1 / abs(ratio))
     value = Fraction(whole) if is_whole else Fraction(1, whole)
-    near = abs(abs(ratio) / float(value) - 1) < max(NICE, doubt)
+    enough = min(max(NICE, doubt), ACCIDENT / whole)
+    near = abs(abs(ratio) / float(value) - 1) < enough and doubt <= ACCIDENT / whole
     return (value if ratio > 0 else -value) if near else None
 
 

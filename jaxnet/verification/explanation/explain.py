@@ -49,7 +49,8 @@ class Explainer:
             found = switches_beside(objective, probes.leaf, flat)[:MOST_NAMED]
             return ["switching: " + ", ".join(found)] if found else []
         if report.verdict is Verdict.DISAGREE:
-            wrong = WrongLeaf.of(self.context, probes, candidate, self._sizes)
+            rest = self._sizes, report.worst_index
+            wrong = WrongLeaf.of(self.context, probes, candidate, *rest)
             guard = forgotten_guard(wrong, self._unguarded)
             program = objective.program
             named = suspects(program)[:MOST_NAMED] if program else []
@@ -58,8 +59,8 @@ class Explainer:
         return []
 
     @cached_property
-    def _unguarded(self) -> Unguarded | None:
-        """The gradient without the small constants that the loss adds, if it does."""
+    def _unguarded(self) -> list[Unguarded]:
+        """The gradient without small constants that the loss adds, if it does."""
         return Unguarded.of(self.context.objective)
 
     @cached_property

@@ -10,17 +10,22 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnet.float64 import in_float64
-from jaxnet.verification.explanation.causes import WrongLeaf
-from jaxnet.verification.function.jaxpr import (
+from jaxnet.jaxpr import (
     bind,
+    every_equation,
     is_literal,
     source_line,
+    sub_jaxprs,
 )
+from jaxnet.verification.explanation.causes import WrongLeaf
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.point import Reals
 
 LARGEST = 1e-4
 """A larger constant is part of the function, not a guard."""
+
+MOST_REMOVED = 4
+"""So many guards are removed one by one."""
 
 NEAR = 1e-2
 """How near the candidate must be to the gradient without guards, in units of what the
@@ -28,24 +33,34 @@ guards change."""
 
 
 class Unguarded(NamedTuple):
-    """The gradient of the loss without its guards, and the guards' equations."""
+    """The gradient of the loss without some of its guards, and their equations."""
 
     gradient: list[Reals]
     guards: tuple[Any, ...]
 
     @classmethod
-    def of(cls, objective: Objective) -> "Unguarded | None":
-        """None where nothing is guarded."""
+    def of(cls, objective: Objective) -> "list[Unguarded]":
+        """Without all guards; and where they are several, without each of some."""
         program = objective.program
         guards = [] if program is None else list(filter(is_guard, program.equations))
-        if program is None or not guards:
-            return None
+        if not guards:
+            return []
+        each = [[guard] for guard in guards[:MOST_REMOVED]] if len(guards) > 1 else []
+        return [cls.without(objective, some) for some in (*each, guards)]
+
+    @classmethod
+    def without(cls, objective: Objective, guards: list[Any]) -> "Unguarded":
+        """Without these, wherever they stand: in loops, branches and custom rules."""
+        removed = set(map(id, guards))
 
         def unguarded(equation: Any, inputs: list[Any]) -> list[Any] | None:
-            kept = _kept(equation)
+            kept = _kept(equation) if id(equation) in removed else None
             if kept is not None:
                 return [inputs[kept]]
-            return None if equation.primitive.name == "jit" else bind(equation, inputs)
+            inner = (e for j in sub_jaxprs(equation) for e in every_equation(j))
+            return (
+                None if any(id(e) in removed for e in inner) else bind(equation, inputs)
+            )
 
         loss = objective.rerun(unguarded)
         widened = objective.widen(lambda moved: jax.grad(loss)(moved))
@@ -55,23 +70,29 @@ class Unguarded(NamedTuple):
         return cls(gradient, tuple(guards))
 
 
-def forgotten_guard(wrong: WrongLeaf, unguarded: Unguarded | None) -> str:
-    """Whether the candidate is the gradient of the loss without its guards."""
+def forgotten_guard(wrong: WrongLeaf, unguarded: list[Unguarded]) -> str:
+    """Whether the candidate is the gradient of the loss without a guard.
+
+    It is if the guard changes the gradient, and what it changes mends the candidate.
+    """
     leaf = wrong.probes.leaf
     true = wrong.context.autodiff.array(leaf) if unguarded else None
-    if unguarded is None or true is None:
-        return ""
-    without = unguarded.gradient[leaf.number]
-    gap = np.max(np.abs(true - without))
-    apart = np.max(np.abs(wrong.gradient - without))
-    if not (np.isfinite(gap) and apart <= NEAR * gap):
-        return ""
-    equation = unguarded.guards[0]
-    constant = next(float(v.val) for v in equation.invars if is_literal(v))
-    return (
-        f"the loss adds {constant:.3g} ({source_line(equation)}) and the candidate "
-        f"is the gradient without it, error ~{constant:.0e}/p"
-    )
+    for found in unguarded if true is not None else ():
+        change = true - found.gradient[leaf.number]
+        gap = np.max(np.abs(change))
+        apart = np.max(np.abs(wrong.gradient - found.gradient[leaf.number]))
+        if not (0 < gap < np.inf and apart <= NEAR * gap):
+            continue
+        if not wrong.is_mended_by(wrong.gradient + change):
+            continue
+        equation = found.guards[0]
+        constant = next(float(v.val) for v in equation.invars if is_literal(v))
+        line = source_line(equation)
+        return (
+            f"the loss adds {constant:.3g}{f' ({line})' if line else ''} and the "
+            f"candidate is the gradient without it, error ~{constant:.0e}/p"
+        )
+    return ""
 
 
 def is_guard(equation: Any) -> bool:

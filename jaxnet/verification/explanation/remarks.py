@@ -3,10 +3,11 @@
 import jax
 import numpy as np
 
+from jaxnet.jaxpr import coarsest_of, described
 from jaxnet.precision import eps
 from jaxnet.verification.candidates.candidate import Candidate
 from jaxnet.verification.context import Context
-from jaxnet.verification.function.program import coarsest_of, described
+from jaxnet.verification.function.rounding_noise import solvers
 from jaxnet.verification.function.widen import Widened
 from jaxnet.verification.report.leaf_report import LeafReport
 from jaxnet.verification.report.verdict import Verdict
@@ -29,6 +30,9 @@ def notes(context: Context, candidates: list[Candidate]) -> tuple[str, ...]:
         if objective.program.precision() > given:
             where = objective.program.describe_coarsest()
             found.append(f"as it is run, the loss {where}{_off(context)}")
+        if noise := objective.solver_noise:
+            where = described(solvers(objective.program)[0])
+            found.append(f"the loss iterates to about {noise:.0e} in {where}")
     for candidate in candidates:
         found += _kept(candidate.name, candidate.widened)
         if candidate.not_run:

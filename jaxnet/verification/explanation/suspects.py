@@ -6,8 +6,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnet.jaxpr import opened, source_line, sub_jaxprs
 from jaxnet.precision import eps
-from jaxnet.verification.function.jaxpr import opened, source_line, sub_jaxprs
 from jaxnet.verification.function.program import Program
 
 SUSPICIOUS = {

@@ -13,10 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Shaped
 
+from jaxnet.jaxpr import described, enclosing, evaluate, source_line
 from jaxnet.verification.directions import Coordinate, step_size
-from jaxnet.verification.function.jaxpr import enclosing, evaluate, source_line
 from jaxnet.verification.function.objective import Objective
-from jaxnet.verification.function.program import described
 from jaxnet.verification.point import Leaf
 
 KINK_STEP = 1e-6

@@ -18,19 +18,14 @@ from jaxtyping import Float
 from jaxnet.array_types import PyTree, ScalarFunction
 from jaxnet.float64 import in_float64
 from jaxnet.input_checks import complaint, describe, first_line
+from jaxnet.jaxpr import Hook, described, evaluate
 from jaxnet.precision import DOUBLE, SINGLE
 from jaxnet.verification.directions import ONE, AnyDirection, units
 from jaxnet.verification.function.constants import trace
-from jaxnet.verification.function.jaxpr import Hook, evaluate
 from jaxnet.verification.function.lines import Lines
-from jaxnet.verification.function.program import (
-    Program,
-    calls_out,
-    described,
-    same_program,
-)
+from jaxnet.verification.function.program import Program, calls_out, same_program
 from jaxnet.verification.function.rounding_noise import (
-    one_more_round,
+    more_rounds,
     rounding_spread,
     solvers,
 )
@@ -39,6 +34,13 @@ from jaxnet.verification.point import Leaf, Point, Reals
 
 IMPLICIT = {"random_gamma"}
 """Primitives whose derivative JAX defines otherwise than by their values."""
+
+SOLVER_MOST = 0.1
+"""One more round changes the loss by at most this share where it solves something, and
+a second one by less…"""
+
+MARCH_MOST = 0.01
+"""…or by at most this share, where it marches on to an end, as adaptive steps do."""
 
 
 class Objective:
@@ -141,14 +143,24 @@ class Objective:
 
     @cached_property
     def solver_noise(self) -> float:
-        """How much one more round of its iterations to a tolerance changes the loss."""
+        """How much one more round of its iterations to a tolerance changes the loss.
+
+        0 where it changes by much: `while sum(c) < 10: c *= 1.5` ends where it should.
+        """
         if self.widened is None or self.program is None or not solvers(self.program):
             return 0.0
-        self.evaluations += 2
-        longer = self.widen(self.rerun(one_more_round(self.program)))
-        with in_float64():
-            values = [jnp.asarray(leaf.wide) for leaf in self.point.leaves]
-            return abs(float(longer(values)) - float(self.widened(values)))
+        values = [leaf.wide for leaf in self.point.leaves]
+        found = []
+        for rounds in range(3):
+            self.evaluations += 1
+            longer = self.widen(self.rerun(more_rounds(self.program, rounds)))
+            with in_float64():
+                found.append(float(jax.jit(longer)(list(map(jnp.asarray, values)))))
+        first, second = map(float, np.abs(np.diff(found)))
+        size = abs(found[0])
+        if second < first:
+            return first if first <= SOLVER_MOST * size else 0.0
+        return second if second <= MARCH_MOST * size else 0.0
 
     def compiled_as_run(self) -> float:
         """The loss at the point as its caller would run it within jit."""

@@ -1,20 +1,10 @@
 """A traced function: which of its equations depend on the parameters, how finely."""
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import jax.numpy as jnp
-
-from jaxnet import precision
-from jaxnet.verification.function.jaxpr import (
-    CALLS,
-    CONTROL,
-    dependent,
-    every_equation,
-    source_line,
-)
+from jaxnet.jaxpr import coarsest, coarsest_of, dependent, described, every_equation
 from jaxnet.verification.function.same_bits import fingerprint
 
 
@@ -55,23 +45,6 @@ class Program:
         )
 
 
-def coarsest(equations: Iterable[Any]) -> float:
-    """ε of the coarsest floating type that equations give."""
-    return max(map(_eps, equations), default=precision.DOUBLE)
-
-
-def coarsest_of(equations: Sequence[Any]) -> tuple[Any, Any]:
-    """The coarsest floating dtype, and the first equation that gives it."""
-    equation = max(equations, key=_eps)
-    return max(dtypes_of(equation), key=precision.eps), equation
-
-
-def described(equation: Any, caller: Any = None) -> str:
-    """The primitive's name and its source line, or that of the equation it is in."""
-    line = source_line(equation) or (source_line(caller) if caller else "")
-    return f"`{equation.primitive.name}`" + (f" at {line}" if line else "")
-
-
 def calls_out(program: Program) -> bool:
     """Whether anything is computed outside the program, where it may be at random."""
     return program.runs("pure_callback", "io_callback", "ffi_call", "rng_uniform")
@@ -82,15 +55,3 @@ def same_program(one: Any, other: Any) -> bool:
     if str(one.jaxpr) != str(other.jaxpr):
         return False
     return fingerprint(one.consts) == fingerprint(other.consts)
-
-
-def dtypes_of(equation: Any) -> list[Any]:
-    """The floating types it gives. What calls and loops give, those inside them do."""
-    if equation.primitive.name in {*CALLS, *CONTROL}:
-        return []
-    dtypes = [getattr(v.aval, "dtype", None) for v in equation.outvars]
-    return [d for d in dtypes if d is not None and jnp.issubdtype(d, jnp.inexact)]
-
-
-def _eps(equation: Any) -> float:
-    return max(map(precision.eps, dtypes_of(equation)), default=precision.DOUBLE)

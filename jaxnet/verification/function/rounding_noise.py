@@ -6,8 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Inexact
 
-from jaxnet.precision import eps
-from jaxnet.verification.function.jaxpr import (
+from jaxnet.jaxpr import (
     CALLS,
     Hook,
     Loop,
@@ -15,6 +14,7 @@ from jaxnet.verification.function.jaxpr import (
     dependent,
     evaluate,
 )
+from jaxnet.precision import eps
 from jaxnet.verification.function.program import Program
 
 ROUNDED_RUNS = 4
@@ -110,16 +110,18 @@ def solvers(program: Program) -> list[Any]:
     ]
 
 
-def one_more_round(program: Program) -> Hook:
-    """The hook that adds one round to each loop that iterates to a tolerance."""
+def more_rounds(program: Program, rounds: int) -> Hook:
+    """The hook that adds rounds to each loop that iterates to a tolerance."""
     ends = {id(e) for e in solvers(program)}
 
     def longer(equation: Any, inputs: list[Any]) -> list[Any] | None:
         if id(equation) not in ends:
-            return None if equation.primitive.name == "jit" else bind(equation, inputs)
+            return None
         loop = Loop.of(equation)
         consts, state = loop.split(inputs)[1], bind(equation, inputs)
-        return evaluate(loop.body, [*consts, *state], longer)
+        for _ in range(rounds):
+            state = evaluate(loop.body, [*consts, *state], longer)
+        return state
 
     return longer
 

@@ -16,6 +16,19 @@ from jax.interpreters.partial_eval import dce_jaxpr
 from jaxtyping import PyTree
 
 from jaxnet.float64 import in_float64
+from jaxnet.jaxpr import (
+    CALLS,
+    CONTROL,
+    Loop,
+    bind,
+    coarsest,
+    dependent_results,
+    enter,
+    evaluate,
+    every_equation,
+    opened,
+    sub_jaxprs,
+)
 from jaxnet.verification.function.constants import (
     Constant,
     Function,
@@ -25,19 +38,7 @@ from jaxnet.verification.function.constants import (
     traced,
     wide_dtype,
 )
-from jaxnet.verification.function.jaxpr import (
-    CALLS,
-    CONTROL,
-    Loop,
-    bind,
-    dependent_results,
-    enter,
-    evaluate,
-    every_equation,
-    opened,
-    sub_jaxprs,
-)
-from jaxnet.verification.function.program import Program, coarsest
+from jaxnet.verification.function.program import Program
 
 OWN_DTYPE = {
     "bitcast_convert_type",

@@ -40,7 +40,7 @@ def same_as_autodiff(
     """How far the candidate may be off autodiff and be called the same, by entry."""
     eps = context.rounding.eps_of(candidate, probes.leaf)
     terms = context.rounding.of_terms(probes.leaf, eps, probes.loss_by_unit)
-    constants = context.rounding.of_constants(candidate, probes.leaf)
+    constants = context.rounding.fixed(candidate, probes.leaf)
     return np.asarray(_floor(eps, autodiff) + TERMS * terms + constants)
 
 

@@ -53,5 +53,5 @@ def _by_differences(
     eps = context.rounding.eps_of(candidate, leaf)
     own = context.rounding.own(values, eps)
     terms = context.rounding.of_terms(leaf, eps, probes.loss_by_unit)
-    constants = context.rounding.of_constants(candidate, leaf)
+    constants = context.rounding.fixed(candidate, leaf)
     return Reference(values, bounds.reshape(values.shape) + own + terms + constants)

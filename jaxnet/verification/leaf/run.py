@@ -9,10 +9,11 @@ from dataclasses import replace
 import jax
 import numpy as np
 
+from jaxnet.jaxpr import coarsest_of
 from jaxnet.verification.candidates.candidate import Candidate
 from jaxnet.verification.context import Context
 from jaxnet.verification.directions import norm, units
-from jaxnet.verification.function.program import Program, coarsest_of
+from jaxnet.verification.function.program import Program
 from jaxnet.verification.leaf.probes import LeafProbes
 from jaxnet.verification.leaf.verdict import is_zero_but_for_rounding
 from jaxnet.verification.point import Leaf, Reals

@@ -1,9 +1,15 @@
 """One candidate's gradient with respect to one leaf: its verdict, from all findings."""
 
-from jaxnet.precision import SINGLE
+import numpy as np
+
+from jaxnet.precision import DOUBLE, SINGLE
 from jaxnet.verification.candidates.candidate import Candidate
 from jaxnet.verification.context import Context
-from jaxnet.verification.directions import norm
+from jaxnet.verification.directions import (
+    Coordinate,
+    small_unit,
+    step_size,
+)
 from jaxnet.verification.leaf.compare import compare
 from jaxnet.verification.leaf.finding import Finding
 from jaxnet.verification.leaf.kink_findings import (
@@ -11,14 +17,23 @@ from jaxnet.verification.leaf.kink_findings import (
     other_kinks,
     unprobed_findings,
 )
-from jaxnet.verification.leaf.locate import directed_findings, located
+from jaxnet.verification.leaf.locate import (
+    autodiff_beside,
+    directed_findings,
+    located,
+    same_as_autodiff,
+)
 from jaxnet.verification.leaf.probes import LeafProbes
-from jaxnet.verification.point import Leaf
+from jaxnet.verification.point import Leaf, two_norm
 from jaxnet.verification.report.leaf_report import LeafReport
 from jaxnet.verification.report.verdict import Verdict
 
 COARSEST = 0.01
 """A bound wider than this share of the leaf's gradient says nothing: UNRESOLVED."""
+
+ACROSS = 2.4
+"""An error of random signs lies across two random directions, so that each sees less
+than this part of it, one time in twenty."""
 
 COARSEST_ROUNDING = 0.3
 """The same of a bound that is wide by rounding, of the candidate or the function, to
@@ -66,7 +81,8 @@ def _report(
 ) -> LeafReport:
     leaf, unit = probes.leaf, worst.unit
     verdict, cause = worst.verdict, worst.explained
-    resolution, by_differences = _resolution(leaf, candidate, findings)
+    own = findings[: len(probes.probes)]
+    resolution, by_differences = _resolution(context, probes, candidate, own)
     is_coarse = context.objective.precision_of(leaf) > SINGLE
     widest = COARSEST_ROUNDING if is_coarse else COARSEST
     is_seen = by_differences <= widest and resolution <= COARSEST_ROUNDING
@@ -98,24 +114,40 @@ def _report(
 
 
 def _resolution(
-    leaf: Leaf, candidate: Candidate, findings: list[Finding]
+    context: Context, probes: LeafProbes, candidate: Candidate, findings: list[Finding]
 ) -> tuple[float, float]:
-    """The widest bound by the leaf's gradient: in all, and by the differences.
+    """The smallest error in the leaf's gradient that shows: in all, and by differences.
 
-    Probes that moved each coordinate by its own size are in another unit than others.
+    As a share of the gradient's 2-norm. Over coordinates that are probed one by one, an
+    error hides best in proportion to their bounds. Over those of random probes, it may
+    lie across them, and in coordinates of small units.
+
+    findings: of the leaf's own probes.
     """
-    widest, by_differences = 0.0, 0.0
-    for floor in {found.probe.direction.leaf.floor for found in findings}:
-        alike = [f for f in findings if f.probe.direction.leaf.floor == floor]
-        unit_leaf = alike[0].probe.direction.leaf
-        size = norm(candidate.array(leaf), unit_leaf)
-        size = max(size, *(abs(found.reference) for found in alike))
-        if not size:
-            return float("inf"), float("inf")
-        widest = max(widest, *(found.bound / size for found in alike))
-        parts = (max(found.bound - found.rounding, 0.0) / size for found in alike)
-        by_differences = max(by_differences, *parts)
-    return widest, by_differences
+    leaf, gradient = probes.leaf, candidate.array(probes.leaf)
+    alone, across = np.zeros(2), np.zeros(2)
+    for found in findings:
+        direction = found.probe.direction
+        by_differences = max(found.bound - found.rounding, 0.0)
+        rounding = found.rounding
+        if context.rounding.eps_of(candidate, leaf) > DOUBLE:
+            rest = direction, probes.loss_by_unit
+            rounding = context.rounding.in_all(candidate, gradient, *rest)
+        parts = np.array([by_differences + rounding, by_differences])
+        if isinstance(direction, Coordinate):
+            alone += (parts / step_size(direction)) ** 2
+        else:
+            across = np.maximum(across, parts / small_unit(direction.leaf))
+    hidden = np.sqrt(alone + (ACROSS * across) ** 2)
+    autodiff = autodiff_beside(context, candidate, probes) if across.any() else None
+    if autodiff is not None and not context.point.are_many:  # as `directed_findings`
+        alike = two_norm(same_as_autodiff(context, candidate, probes, autodiff))
+        hidden = np.minimum(hidden, np.sqrt(alone + across[1] ** 2 + [alike**2, 0.0]))
+    seen = (abs(f.reference) / (f.unit if f.index else leaf.largest) for f in findings)
+    size = max(two_norm(gradient), *seen)
+    if not size:
+        return float("inf"), float("inf")
+    return float(hidden[0] / size), float(hidden[1] / size)
 
 
 def is_zero_but_for_rounding(

@@ -11,9 +11,9 @@ import numpy as np
 
 from jaxnet.array_types import PyTree
 from jaxnet.input_checks import complaint, first_line
+from jaxnet.jaxpr import dependent_outputs, dtypes_of
 from jaxnet.precision import eps
-from jaxnet.verification.function.jaxpr import dependent_outputs
-from jaxnet.verification.function.program import Program, dtypes_of
+from jaxnet.verification.function.program import Program
 from jaxnet.verification.function.rounding_noise import rounding_of
 from jaxnet.verification.point import (
     OfLeaves,

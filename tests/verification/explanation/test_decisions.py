@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxnet.jaxpr import evaluate
 from jaxnet.verification import Verdict, check_gradients
 from jaxnet.verification.explanation.switches import switches
-from jaxnet.verification.function.jaxpr import evaluate
 from tests.tolerances import close
 
 POINT = np.array([0.7, -1.2, 0.0, 0.4, -0.3])

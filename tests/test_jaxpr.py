@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxnet.verification.function.jaxpr import (
+from jaxnet.jaxpr import (
     bind,
     dependent,
     dependent_outputs,

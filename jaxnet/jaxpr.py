@@ -1,11 +1,13 @@
 """A jaxpr: read, and evaluated with a hook that sees every equation."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from jaxnet import precision
 
 Hook = Callable[[Any, list[Any]], list[Any] | None]
 """Takes an equation and its inputs; gives its outputs, or None to evaluate it as it is.
@@ -180,6 +182,35 @@ class Loop:
 def _same_rank(outside: list[Any], inside: list[Any]) -> int:
     pairs = zip(outside, inside, strict=True)
     return sum(len(a.aval.shape) == len(b.aval.shape) for a, b in pairs)
+
+
+def coarsest(equations: Iterable[Any]) -> float:
+    """ε of the coarsest floating type that equations give."""
+    return max(map(_eps, equations), default=precision.DOUBLE)
+
+
+def coarsest_of(equations: Sequence[Any]) -> tuple[Any, Any]:
+    """The coarsest floating dtype, and the first equation that gives it."""
+    equation = max(equations, key=_eps)
+    return max(dtypes_of(equation), key=precision.eps), equation
+
+
+def dtypes_of(equation: Any) -> list[Any]:
+    """The floating types it gives. What calls and loops give, those inside them do."""
+    if equation.primitive.name in {*CALLS, *CONTROL}:
+        return []
+    dtypes = [getattr(v.aval, "dtype", None) for v in equation.outvars]
+    return [d for d in dtypes if d is not None and jnp.issubdtype(d, jnp.inexact)]
+
+
+def described(equation: Any, caller: Any = None) -> str:
+    """The primitive's name and its source line, or that of the equation it is in."""
+    line = source_line(equation) or (source_line(caller) if caller else "")
+    return f"`{equation.primitive.name}`" + (f" at {line}" if line else "")
+
+
+def _eps(equation: Any) -> float:
+    return max(map(precision.eps, dtypes_of(equation)), default=precision.DOUBLE)
 
 
 # -------------------------------------------------------------------- the interpreter
