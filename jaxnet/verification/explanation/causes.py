@@ -31,9 +31,9 @@ part in a thousand is no accident, and a mean over 1000 is still told from 1001.
 COARSE = 0.05
 """How near it must be where the differences are no more exact than this."""
 
-ACCIDENT = 0.05
-"""How near any number is to a whole one, one time in ten: what is not nearer than this,
-in units of 1, or not known as exactly, is no whole number."""
+ACCIDENT = 0.1
+"""How near any number is to a whole one, one time in five: what is not nearer than
+this, in units of 1, or not known as exactly, is no whole number."""
 
 SHARP = 0.01
 """Differences less exact than this share of the gradient do not tell how an array was

@@ -50,10 +50,10 @@ class Finding:
         return self.reason.format(*(side / self.unit for side in self.sides))
 
     @property
-    def severity(self) -> tuple[int, bool, bool, float]:
-        """Sorts the worst first; of kinks that passed, one with a place."""
+    def severity(self) -> tuple[bool, int, bool, float]:
+        """Sorts the worst first: what failed, then by verdict; kinks with a place."""
         excess = self.error / self.bound if self.bound > 0 else math.inf * self.error
         is_kink = self.passed and self.verdict is Verdict.NONDIFFERENTIABLE
         placeless = is_kink and self.index is None
         rank = -excess if excess == excess else 0.0
-        return self.verdict.rank, self.passed, placeless, rank
+        return self.passed, self.verdict.rank, placeless, rank

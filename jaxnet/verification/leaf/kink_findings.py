@@ -42,15 +42,16 @@ def joint_findings(
 def unprobed_findings(
     context: Context, probes: LeafProbes, candidate: Candidate
 ) -> Iterator[Finding]:
-    """UNRESOLVED where kinks were not told apart, or are too many to be probed.
+    """A failed finding where kinks were not told apart, or are too many to be probed.
 
     At those too many, a candidate may stand that is as autodiff is, and was not derived
     by it: nothing is learnt by comparing that with itself.
     """
     if probes.kinks.are_mixed:
         crossing = next(p for p in probes.probes if not p.derivative.is_smooth)
+        found = compare(context, probes, candidate, crossing)
         reason = "the probes cross kinks that could not be told apart"
-        yield _unresolved(compare(context, probes, candidate, crossing), reason)
+        yield _failed(found, Verdict.NONDIFFERENTIABLE, reason)
         return
     where = np.array(probes.kinks.unprobed, int)
     if not len(where):
@@ -61,7 +62,8 @@ def unprobed_findings(
         if np.allclose(given, autodiff.reshape(-1)[where], rtol=SAME):
             return
     reason = f"{len(where)} zeros or ties are too many to be probed"
-    yield _unresolved(compare(context, probes, candidate, probes.probes[0]), reason)
+    found = compare(context, probes, candidate, probes.probes[0])
+    yield _failed(found, Verdict.UNRESOLVED, reason)
 
 
 def other_kinks(probes: LeafProbes, worst: Finding) -> str:
@@ -88,6 +90,5 @@ def _index(probe: Probe) -> tuple[int, ...] | None:
     return direction.index
 
 
-def _unresolved(found: Finding, reason: str) -> Finding:
-    unresolved = Verdict.UNRESOLVED
-    return replace(found, verdict=unresolved, passed=False, reason=reason, sides=())
+def _failed(found: Finding, verdict: Verdict, reason: str) -> Finding:
+    return replace(found, verdict=verdict, passed=False, reason=reason, sides=())

@@ -22,6 +22,9 @@ PROBES = 2
 """Random directions through a larger leaf: an error orthogonal to one of them is not
 orthogonal to the other."""
 
+PROBES_ALONE = 3
+"""The same where JAX can derive no gradient that would direct one more."""
+
 
 class Probe(NamedTuple):
     """One direction, and the derivative along it."""
@@ -62,7 +65,7 @@ def random_probes(
     """Probes along random directions through a leaf, less some coordinates."""
     return tuple(
         probe(context, noise, Direction(leaf, context.seed, i, left_out=left_out))
-        for i in range(PROBES)
+        for i in range(PROBES if context.objective.traceable else PROBES_ALONE)
     )
 
 

@@ -98,6 +98,13 @@ def check_jvp(
     return _report(rule, "jvp", key, options)
 
 
+def _with_cause(leaf: LeafReport, broken: str) -> LeafReport:
+    """Of a wrong leaf, what a demand on the rule says of it too."""
+    if leaf.verdict is not Verdict.DISAGREE or not broken:
+        return leaf
+    return replace(leaf, cause="; ".join(filter(None, [leaf.cause, broken])))
+
+
 def _not_finite(args: tuple[Any, ...], name: str) -> tuple[LeafReport, ...]:
     """A MALFORMED record for each argument that is not finite: nothing can be said."""
     flat = jax.tree_util.tree_leaves_with_path(args)
@@ -125,9 +132,12 @@ def _report(rule: Rule, name: str, key: Any, options: dict[str, Any]) -> Gradien
     """The derivative and the demands, and what was not looked at."""
     report = _held_against_differences(rule, name, key, options)
     notes = [f"output {x} is left out: no argument reaches it" for x in rule.left_out]
+    found = tuple(demands(rule))
+    broken = next((x.cause for x in found if not x.passed), "")
     return replace(
         report,
-        demands=tuple(demands(rule)),
+        leaves=tuple(_with_cause(leaf, broken) for leaf in report.leaves),
+        demands=found,
         held=(*rule.held, *report.held),
         notes=(*report.notes, *notes),
     )
