@@ -142,7 +142,7 @@ def _rounded(gradient: np.ndarray, dtype: Any) -> np.ndarray:
 
 def main() -> None:
     """Print the table."""
-    flags = tyro.cli(Flags)
+    flags = tyro.cli(Flags, description=__doc__)
     print("caught of all, at 1, 2 and 3 times the stated resolution")
     for kind in CANDIDATES:
         for size in SIZES:

@@ -75,7 +75,7 @@ def modules() -> list[ModuleType]:
             importlib.import_module(wing).__path__, f"{wing}."
         )
     ]
-    return [importlib.import_module(name) for name in names]
+    return [importlib.import_module(name) for name in ("jaxnet.jaxpr", *names)]
 
 
 def is_text(node: ast.stmt) -> bool:

@@ -102,8 +102,8 @@ class Candidate:
                 return nothing if tree is None else _fitted(name, tree, point)[0]
 
             gradient = LeafByLeaf(again, len(point.leaves))
-        found = cls(name, source, gradient, dtypes, faults, *rest)
-        return replace(found, run=run, not_run=not_run)
+        fitted = gradient, dtypes, faults, *rest
+        return cls(name, source, *fitted, run=run, not_run=not_run)
 
     def at(self, point: Point, objective: Objective) -> "Candidate | None":
         """The candidate at another point; None if it is not a callable."""

@@ -36,19 +36,20 @@ def check_vjp(
 
     Along a random cotangent c, the rule's gradient of <c, function(args)> is held
     against differences of the function, as `check_gradients` does. The rule must also
-    be linear in c, give the function's own value, repeat bit for bit, satisfy
-    <c, J t> = <Jᵀ c, t> where there is a forward mode, and be the same without jit,
-    with jit, under vmap, one example at a time, and with another forward pass between
-    its forward and its backward.
+    be linear in c at every scale, give the function's own value, repeat bit for bit,
+    satisfy <c, J t> = <Jᵀ c, t> where there is a forward mode, and be the same without
+    jit, with jit, under vmap, one example, one argument and one output at a time, and
+    with another forward pass between its forward and its backward.
 
     Args:
         function: of arrays or pytrees, to an array or pytree; with `jax.custom_vjp`,
             `jax.custom_jvp`, a Pallas kernel, a callback, or none of these.
         args: where. Integer leaves, and anything that is no array, are held fixed.
         reference: differences are taken of this function instead, if given; by default
-            of the plain body of a custom rule, or of the function itself.
+            of the function itself, whose values no rule changes.
         key: as of `check_gradients`.
-        order: 2 also checks the derivative of the rule itself.
+        order: 2 also checks the derivative of the rule itself, with respect to `args`
+            and to the cotangent.
         nondiff_argnums: positions of arguments not to differentiate with respect to;
             those of the rule itself are known.
         kwargs: keyword arguments of `function`, held fixed.
