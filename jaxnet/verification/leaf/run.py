@@ -58,8 +58,9 @@ def held_against_run(
         return report
     meant, wide = candidate.array(leaf), np.asarray(ran, np.float64)
     size, error = norm(meant, leaf), norm(np.asarray(wide - meant), leaf)
-    report = replace(report, as_run=error / size if size else 0.0)
-    if report.as_run <= LOST or report.verdict is not Verdict.AGREE:
+    share = error / size if size else 0.0
+    report = replace(report, as_run=share)
+    if share <= LOST or report.verdict is not Verdict.AGREE:
         return report
     if is_zero_but_for_rounding(context, probes, candidate):
         return report

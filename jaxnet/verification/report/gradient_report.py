@@ -100,15 +100,17 @@ class GradientReport:
 
     def _run(self, name: str) -> str:
         """How far off float64 a candidate is as its caller runs it."""
-        ran = [x for x in self.leaves if x.candidate == name and x.as_run == x.as_run]
+        leaves = [x for x in self.leaves if x.candidate == name]
+        ran = [(x.as_run, x.path) for x in leaves if x.as_run is not None]
         if not ran:
             return ""
-        worst = max(ran, key=lambda x: x.as_run)
-        where = f", most in {worst.path}" if len(ran) > 1 else ""
-        if not math.isfinite(worst.as_run):
+        share, path = max(ran)
+        where = f", most in {path}" if len(ran) > 1 else ""
+        if not math.isfinite(share):
             return f"as it is run, {name} is not finite{where}"
-        share = short(worst.as_run)
-        return f"as it is run, {name} is within {share} of its float64 value{where}"
+        return (
+            f"as it is run, {name} is within {short(share)} of its float64 value{where}"
+        )
 
     def _praise(self) -> str:
         names = self._names

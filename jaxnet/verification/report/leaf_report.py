@@ -18,7 +18,7 @@ class LeafReport:
         along the worst probe; the reference is the difference quotient.
     error, bound: |candidate - reference|, and the largest that would have agreed.
     as_run: how far off the caller's own run of the candidate is from what the same
-        program gives in float64, relative to the leaf's norm; NaN where it was not run.
+        program gives in float64, relative to the leaf's norm; None if it was not run.
     resolution: the smallest error, relative to the leaf's norm, that is told from none.
     evaluations: of the loss, spent on this leaf (shared by all candidates).
     """
@@ -34,7 +34,7 @@ class LeafReport:
     error: float = math.nan
     bound: float = math.nan
     resolution: float = math.nan
-    as_run: float = math.nan
+    as_run: float | None = None
     cause: str = ""
     evaluations: int = 0
 
