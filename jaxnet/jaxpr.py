@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -41,10 +42,22 @@ def opened(jaxpr: Any) -> Any:
 
 def sub_jaxprs(equation: Any) -> Iterator[Any]:
     """The jaxprs that an equation runs, closed ones with their constants."""
+    if equation.primitive.name == "call_hi_primitive":
+        yield _expanded(equation.params["_prim"])
     for value in equation.params.values():
         for item in value if isinstance(value, tuple | list) else (value,):
             if hasattr(opened(item), "eqns"):
                 yield item
+
+
+@lru_cache(maxsize=256)
+def _expanded(primitive: Any) -> Any:
+    """What a primitive of JAX 0.12 that is written in terms of others runs."""
+
+    def expanded(*leaves: Any) -> Any:
+        return primitive.expand(*jax.tree.unflatten(primitive.in_tree, leaves))
+
+    return jax.make_jaxpr(expanded)(*primitive.in_avals_flat)
 
 
 def every_equation(jaxpr: Any) -> Iterator[Any]:
@@ -284,6 +297,8 @@ CALLS = (
     "pjit",
     "closed_call",
     "core_call",
+    "eval_jaxpr",
+    "call_hi_primitive",
     "checkpoint",
     "remat",
     "remat2",

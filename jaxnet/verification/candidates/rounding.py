@@ -37,8 +37,9 @@ TERM_ULPS = 6.0
 ROUGH_ULPS = 8.0
 """Where the terms cannot be known: ulps of the leaf's largest entry."""
 
-TOO_LARGE = 1e6
-"""Terms above this many losses are no terms: float32 has lost the function."""
+TOO_LARGE = 1e9
+"""Terms above this many losses are no terms: float32 has lost the function. A matrix of
+rank 1 in float32 has a determinant 1e8 times smaller than what it is summed from."""
 
 DEVIATIONS = 3.0
 """How many standard deviations of what inexact constants do are allowed."""

@@ -121,16 +121,7 @@ WRONG: dict[str, tuple[Callable[..., Any], Any, Any]] = {
 }
 
 
-HIDDEN = pytest.mark.xfail(
-    tuple(map(int, jax.__version__.split(".")[:2])) >= (0, 12),
-    reason="from 0.12 on, custom_root is a primitive that shows no program",
-    strict=True,
-)
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(x, marks=HIDDEN if x == "custom_root" else ()) for x in RIGHT]
-)
+@pytest.mark.parametrize("name", RIGHT)
 def test_a_right_gradient_is_right_up_to_the_tolerance(name: str) -> None:
     """It agrees or is undecided, and the report says to what the loss iterates."""
     report = check_gradients(*RIGHT[name])

@@ -145,10 +145,6 @@ CHECKS = pytest.mark.parametrize("check", [check_vjp, check_jvp])
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    tuple(map(int, jax.__version__.split(".")[:2])) >= (0, 12),
-    reason="the determinant of JAX 0.12 at rank 1 is called wrong: to be mended",
-)
 @CHECKS
 def test_rounding_dust_is_not_judged(check: Any) -> None:
     """The determinant of a matrix of rank 1 is 1e-8 for one and -1e-9 for another."""
