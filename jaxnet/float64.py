@@ -7,6 +7,7 @@ kept as JAX arrays.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
@@ -14,12 +15,44 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+FULL_RATE = {"6.0", "7.0", "8.0", "9.0", "10.0"}
+"""The compute capabilities of NVIDIA's GPUs that have a float64 unit to two of float32:
+P100, V100, A100, H100, B200. Source: throughput table, CUDA C++ Programming Guide."""
+
+_CHOSEN = "jax_default_device"
+
+
+def host() -> jax.Device | None:
+    """The CPU, where the device in use has no float64 or a slow one; None elsewhere.
+
+    A device that the caller chose by jax.default_device is his choice.
+    """
+    device = jax.local_devices()[0]
+    is_fast = getattr(device, "compute_capability", "") in FULL_RATE
+    if getattr(jax.config, _CHOSEN) is not None or device.platform == "cpu" or is_fast:
+        return None
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # JAX_PLATFORMS leaves it out
+        return None
+
+
+def platform() -> str:
+    """Of the device that programs run on: within `in_float64` it may be the host."""
+    device = getattr(jax.config, _CHOSEN)
+    return getattr(device, "platform", device) or jax.default_backend()
+
 
 class in_float64:
-    """float64 for the time of a `with`, under the promotion that JAX users expect."""
+    """float64 for the time of a `with`, under the promotion that JAX users expect.
+
+    It is computed by the host where the device has none, or a slow one.
+    """
 
     def __enter__(self) -> None:
-        self.contexts = (
+        device = host()
+        self.contexts: tuple[AbstractContextManager[Any], ...] = (
+            *([jax.default_device(device)] if device else []),
             jax.enable_x64(True),
             jax.numpy_dtype_promotion("standard"),
             jax.numpy_rank_promotion("allow"),

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxnet import precision
+from jaxnet.float64 import platform
 
 Hook = Callable[[Any, list[Any]], list[Any] | None]
 """Takes an equation and its inputs; gives its outputs, or None to evaluate it as it is.
@@ -322,7 +323,7 @@ def enter(equation: Any, inputs: Sequence[Any], run: Run) -> list[Any]:
 
 
 def _branch_of_platform(equation: Any) -> Any:
-    platforms, here = equation.params["branches_platforms"], jax.default_backend()
+    platforms, here = equation.params["branches_platforms"], platform()
     fitting = [i for i, names in enumerate(platforms) if not names or here in names]
     return equation.params["branches"][fitting[0]]
 

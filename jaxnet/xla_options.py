@@ -5,6 +5,8 @@ from typing import Any, TypeAlias
 
 import jax
 
+from jaxnet.float64 import platform
+
 Options: TypeAlias = dict[str, str | bool]
 
 IN_HASTE: Options = {"xla_backend_optimization_level": "0"}
@@ -28,7 +30,7 @@ def compiled(
     if getattr(jax.config, _WITHOUT_JIT):
         return function
     lowered = jax.jit(function).lower(*args)
-    if jax.default_backend() != "cpu":
+    if platform() != "cpu":
         return lowered.compile()
     try:
         return lowered.compile(options)

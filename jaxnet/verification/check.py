@@ -6,6 +6,7 @@ The whole algorithm, from top to bottom; each step is a function of frozen data.
 from dataclasses import replace
 from typing import Any
 
+import jax
 from jax.sharding import Mesh
 
 from jaxnet.array_types import PyTree, ScalarFunction
@@ -27,6 +28,8 @@ from jaxnet.verification.report.leaf_report import LeafReport
 from jaxnet.verification.report.verdict import Verdict
 from jaxnet.verification.reproducibility import check_finite, irreproducibility
 from jaxnet.verification.seeds import seed_of
+
+ON_DEVICE = "a kernel exists on the device only: differenced there, at its own noise"
 
 
 @transfers_allowed
@@ -71,6 +74,18 @@ def check_gradients(
     check_positive("safety", safety)
     point = Point.of(params)
     objective = Objective(loss, point, automatic(mesh))
+    if objective.is_of_device_only:
+        with jax.default_device(jax.local_devices()[0]):
+            there = check_gradients(
+                loss,
+                params,
+                candidates,
+                key=key,
+                safety=safety,
+                every_coordinate=every_coordinate,
+                mesh=mesh,
+            )
+        return replace(there, notes=(ON_DEVICE, *there.notes))
     context = Context.of(objective, safety, seed_of(key), every_coordinate)
     check_finite(context.start.value)
     claimed = claims(candidates, objective, context.autodiff)

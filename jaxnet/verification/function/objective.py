@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from jaxnet.array_types import PyTree, ScalarFunction
-from jaxnet.float64 import in_float64
+from jaxnet.float64 import host, in_float64
 from jaxnet.input_checks import complaint, describe, first_line
 from jaxnet.jaxpr import Hook, described, evaluate
 from jaxnet.precision import DOUBLE, SINGLE
@@ -34,6 +34,9 @@ from jaxnet.verification.point import Leaf, Point, Reals
 
 IMPLICIT = {"random_gamma"}
 """Primitives whose derivative JAX defines otherwise than by their values."""
+
+KERNELS = {"ffi_call", "pallas_call"}
+"""Primitives that are written for one platform."""
 
 SOLVER_MOST = 0.1
 """One more round changes the loss by at most this share where it solves something, and
@@ -72,6 +75,23 @@ class Objective:
     def traceable(self) -> bool:
         """Whether lines run as one compiled program."""
         return self.widened is not None
+
+    @property
+    def is_of_device_only(self) -> bool:
+        """Whether a kernel in it exists on the device alone, where the host is meant to
+        compute what the device has no fast float64 for.
+        """
+        if self.widened is None or host() is None:
+            return False
+        if not any(e.primitive.name in KERNELS for e in self.widened.kept()):
+            return False
+        try:
+            with in_float64():
+                values = [jnp.asarray(leaf.wide) for leaf in self.point.leaves]
+                jax.jit(self.widened).lower(values).compile()
+        except Exception:  # whatever the compiler of another platform raises
+            return True
+        return False
 
     @property
     def program(self) -> Program | None:
