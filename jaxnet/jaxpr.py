@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -88,21 +88,25 @@ def source_line(equation: Any) -> str:
 
 def dependent(jaxpr: Any, moving: Sequence[bool]) -> list[Any]:
     """The equations that depend on the moving inputs, an outer one before its inner."""
-    return _dependence(jaxpr, moving)[0]
+    return _dependence(jaxpr, moving).equations
 
 
 def dependent_outputs(jaxpr: Any, moving: Sequence[bool]) -> list[bool]:
     """Which outputs of a jaxpr depend on the moving inputs."""
-    return _dependence(jaxpr, moving)[1]
+    return _dependence(jaxpr, moving).outputs
 
 
 def dependent_results(equation: Any, moving: Sequence[bool]) -> list[bool]:
     """Which outputs of an equation depend on the moving inputs."""
-    return _dependence_within(equation, moving)[1]
+    return _dependence_within(equation, moving).outputs
 
 
-Dependence = tuple[list[Any], list[bool]]
-"""The equations and the outputs that depend on what moves."""
+class Dependence(NamedTuple):
+    """The equations and the outputs that depend on what moves; whether a loop's end."""
+
+    equations: list[Any]
+    outputs: list[bool]
+    ends: bool = False
 
 
 def _dependence(jaxpr: Any, moving: Sequence[bool]) -> Dependence:
@@ -116,10 +120,10 @@ def _dependence(jaxpr: Any, moving: Sequence[bool]) -> Dependence:
     for equation in jaxpr.eqns:
         inputs = [moves(v) for v in equation.invars]
         if any(inputs):
-            inner, outputs = _dependence_within(equation, inputs)
+            inner, outputs, _ = _dependence_within(equation, inputs)
             found += [equation, *inner]
             known |= {v for v, m in zip(equation.outvars, outputs, strict=True) if m}
-    return found, [moves(v) for v in jaxpr.outvars]
+    return Dependence(found, [moves(v) for v in jaxpr.outvars])
 
 
 def _dependence_within(equation: Any, moving: Sequence[bool]) -> Dependence:
@@ -129,30 +133,32 @@ def _dependence_within(equation: Any, moving: Sequence[bool]) -> Dependence:
         return _dependence_of_loop(Loop.of(equation), moving)
     if equation.primitive.name == "cond":
         parts = [_dependence(branch, moving[1:]) for branch in inner]
-        either = [any(m) for m in zip(*(part[1] for part in parts), strict=True)]
-        return [e for part in parts for e in part[0]], [moving[0] or m for m in either]
+        either = [any(m) for m in zip(*(p.outputs for p in parts), strict=True)]
+        outputs = [moving[0] or m for m in either]
+        return Dependence([e for part in parts for e in part.equations], outputs)
     if len(inner) == 1:
         body = opened(inner[0])
         sizes = len(body.invars), len(body.outvars)
         if sizes == (len(moving), len(equation.outvars)):
             return _dependence(body, moving)
     found = [e for j in inner for e in dependent(j, [True] * len(opened(j).invars))]
-    return found, [True] * len(equation.outvars)
+    return Dependence(found, [True] * len(equation.outvars))
 
 
 def _dependence_of_loop(loop: "Loop", moving: Sequence[bool]) -> Dependence:
     """What depends once a further round makes no more of the carried values depend."""
     test_consts, consts, carry, rows = loop.split(moving)
     while True:
-        tested: Dependence = ([], [False])
+        tested = Dependence([], [False])
         if loop.test is not None:
             tested = _dependence(loop.test, [*test_consts, *carry])
-        found, outputs = _dependence(loop.body, [*consts, *carry, *rows])
+        found, outputs, _ = _dependence(loop.body, [*consts, *carry, *rows])
         after, stacked = outputs[: len(carry)], outputs[len(carry) :]
-        more = tested[1][0]
+        more = tested.outputs[0]
         grown = [a or b or more for a, b in zip(carry, after, strict=True)]
         if grown == carry:
-            return [*tested[0], *found], [*carry, *stacked]
+            found = [*tested.equations, *found]
+            return Dependence(found, [*carry, *stacked], more)
         carry = grown
 
 
@@ -191,6 +197,15 @@ class Loop:
         return tuple(
             list(inputs[a:b]) for a, b in zip(starts, [*ends, None], strict=True)
         )
+
+
+def ends_by_value(loop: Loop) -> bool:
+    """Whether the end of a while loop depends on floats: it may be found in one round,
+    carried as a flag, and tested before the next.
+    """
+    given = [*opened(loop.test).invars[: loop.tests], *opened(loop.body).invars]
+    moving = [jnp.issubdtype(v.aval.dtype, jnp.floating) for v in given]
+    return _dependence_of_loop(loop, moving).ends
 
 
 def _same_rank(outside: list[Any], inside: list[Any]) -> int:

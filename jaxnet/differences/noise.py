@@ -38,6 +38,12 @@ OWN_ROUNDING = 1 / 8
 """In ulps of the value: the least noise of a function that rounds coarsely, however
 flat it looks where it is measured."""
 
+ROUGH_TIMES = 2.0**-4 * np.cos(np.pi * (np.arange(32) + 0.5) / 32)
+"""Nodes of Chebyshev over 1/16 of the coordinates to each side…"""
+
+ROUGH_DEGREE = 8
+"""…where a polynomial of this degree follows a smooth phi to (1/16)^9, some 1e-11."""
+
 Table = Float[np.ndarray, " points"]
 
 
@@ -75,6 +81,20 @@ def noise_level(
     if noise is None or in_double:
         return None if noise is None else largest * noise
     return max(largest * noise, OWN_ROUNDING * precision * abs(start))
+
+
+def roughness(values: Float[np.ndarray, " times"]) -> float:
+    """The standard deviation of phi at `ROUGH_TIMES` from a polynomial of degree 8.
+
+    Iterations to a tolerance, and adaptive steps, are smooth up to where their number
+    changes: that is no noise between neighbours, and seen on a wide line only. 0 where
+    phi is not finite on all of it.
+    """
+    if not np.isfinite(values).all():
+        return 0.0
+    fitted = np.polynomial.Chebyshev.fit(ROUGH_TIMES, values, ROUGH_DEGREE)
+    rest = len(values) - ROUGH_DEGREE - 1
+    return float(np.sqrt(np.sum((values - fitted(ROUGH_TIMES)) ** 2) / rest))
 
 
 def _noise(values: Float[np.ndarray, " times"], in_double: bool) -> float | None:

@@ -7,9 +7,11 @@ import pytest
 
 from jaxnet.differences.noise import (
     COARSE_SPACING,
+    ROUGH_TIMES,
     coarse_spacing,
     noise_level,
     noise_times,
+    roughness,
 )
 
 DOUBLE = float(np.finfo(np.float64).eps)
@@ -135,3 +137,12 @@ def test_the_spacing_is_wider_than_a_tread(precision: float) -> None:
     assert max(COARSE_SPACING, 4 * precision) >= coarse_spacing(precision)
     assert coarse_spacing(precision) >= min(4 * precision, 2.0**-5)
     assert np.abs(noise_times(precision)).max() <= 0.25
+
+
+def test_steps_that_change_with_the_point_are_roughness() -> None:
+    """An error of 1e-3 that starts anew wherever the number of steps changes."""
+    sawtooth = 1e-3 * ((37 * ROUGH_TIMES) % 0.5)
+    assert 1e-5 < roughness(np.exp(ROUGH_TIMES) + sawtooth) < 1e-3
+    for smooth in (np.exp, np.sin, lambda t: 1 / (1 + t), lambda t: 0 * t + 3):
+        assert roughness(smooth(ROUGH_TIMES)) < 1e-11
+    assert roughness(np.where(ROUGH_TIMES < 0, np.nan, ROUGH_TIMES)) == 0

@@ -37,9 +37,12 @@ TERM_ULPS = 6.0
 ROUGH_ULPS = 8.0
 """Where the terms cannot be known: ulps of the leaf's largest entry."""
 
-TOO_LARGE = 1e9
-"""Terms above this many losses are no terms: float32 has lost the function. A matrix of
-rank 1 in float32 has a determinant 1e8 times smaller than what it is summed from."""
+TOO_LARGE = 1e6
+"""Terms above this many losses are no terms: float32 has lost the function…"""
+
+TOO_LARGE_IN_DOUBLE = 1e9
+"""…if the candidate was computed in float64. A matrix of rank 1 in float32 has a
+determinant 1e8 times smaller than what it is summed from."""
 
 DEVIATIONS = 3.0
 """How many standard deviations of what inexact constants do are allowed."""
@@ -86,7 +89,7 @@ class Rounding:
         if needed <= first:
             return first
         if not terms_wanted:
-            most = TERM_ULPS * eps * TOO_LARGE * loss_by_unit
+            most = TERM_ULPS * eps * _too_large(eps) * loss_by_unit
             everywhere = np.broadcast_to(most, gradient.shape)
             if not needed <= first + norm_along(everywhere, direction):
                 return first
@@ -169,7 +172,7 @@ class Rounding:
         terms = self._terms_of(leaf)
         if terms is None:
             return np.zeros(leaf.values.shape)
-        usable = np.where(terms <= TOO_LARGE * loss_by_unit, terms, 0.0)
+        usable = np.where(terms <= _too_large(eps) * loss_by_unit, terms, 0.0)
         return np.asarray(TERM_ULPS * eps * usable)
 
     def is_zero(
@@ -202,10 +205,13 @@ class Rounding:
 
         The root mean square, over points nearby, of what rounding changed: of the
         caller's run beside float64. What cannot be widened has no float64: there it is
-        the spread of the gradient over points an ulp apart.
+        the spread of the gradient over points an ulp apart. Unknown where the loss
+        iterates to a tolerance: a run in float32 takes other steps.
         """
         objective, autodiff = self.objective, self.autodiff
         if objective.widened is None or autodiff.widened is None:
+            return None
+        if objective.solver_noise:
             return None
         own, coarsest = objective.widened.own.precision(), objective.precision
         in_double, coarse = own <= DOUBLE, coarsest > SINGLE
@@ -235,3 +241,7 @@ class Rounding:
             with np.errstate(over="ignore"):
                 values.append(np.asarray(moved, dtype))
         return values
+
+
+def _too_large(eps: float) -> float:
+    return TOO_LARGE_IN_DOUBLE if eps <= DOUBLE else TOO_LARGE

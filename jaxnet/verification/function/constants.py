@@ -198,12 +198,22 @@ def _is_given(constant: Any) -> bool:
 
 
 def every_constant(jaxpr: Any) -> Iterator[Any]:
-    """Every constant and number of a program, also inside its equations."""
+    """Every array and number with a dtype of a program, also inside its equations.
+
+    A number of Python's own has none: it is what was meant. Tracers are left in jaxprs
+    that a primitive of a library keeps to describe itself.
+    """
+    for value in _every_value(jaxpr):
+        if hasattr(value, "dtype") and not isinstance(value, jax.core.Tracer):
+            yield value
+
+
+def _every_value(jaxpr: Any) -> Iterator[Any]:
     yield from getattr(jaxpr, "consts", ())
     for equation in opened(jaxpr).eqns:
         yield from (v.val for v in equation.invars if is_literal(v))
         for inner in sub_jaxprs(equation):
-            yield from every_constant(inner)
+            yield from _every_value(inner)
     yield from (v.val for v in opened(jaxpr).outvars if is_literal(v))
 
 
@@ -221,7 +231,7 @@ def constants(
     """
     places: dict[Any, list[Any]] = {}
     for own in every_constant(closed):
-        if is_float(getattr(own, "dtype", None)):
+        if is_float(own.dtype):
             key = np.asarray(own).tobytes() if np.ndim(own) == 0 else id(own)
             places.setdefault((own.dtype, key), []).append(own)
     found = []

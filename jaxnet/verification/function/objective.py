@@ -16,11 +16,12 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from jaxnet.array_types import PyTree, ScalarFunction
+from jaxnet.differences.noise import ROUGH_TIMES, roughness
 from jaxnet.float64 import host, in_float64
 from jaxnet.input_checks import complaint, describe, first_line
 from jaxnet.jaxpr import Hook, described, evaluate
 from jaxnet.precision import DOUBLE, SINGLE
-from jaxnet.verification.directions import ONE, AnyDirection, units
+from jaxnet.verification.directions import ONE, AnyDirection, Direction, units
 from jaxnet.verification.function.constants import trace
 from jaxnet.verification.function.lines import Lines
 from jaxnet.verification.function.program import Program, calls_out, same_program
@@ -39,11 +40,7 @@ KERNELS = {"ffi_call", "pallas_call"}
 """Primitives that are written for one platform."""
 
 SOLVER_MOST = 0.1
-"""One more round changes the loss by at most this share where it solves something, and
-a second one by less…"""
-
-MARCH_MOST = 0.01
-"""…or by at most this share, where it marches on to an end, as adaptive steps do."""
+"""One more round changes the loss by at most this share where it solves something."""
 
 
 class Objective:
@@ -163,9 +160,11 @@ class Objective:
 
     @cached_property
     def solver_noise(self) -> float:
-        """How much one more round of its iterations to a tolerance changes the loss.
+        """How far iterations to a tolerance leave the loss from what they tend to.
 
-        0 where it changes by much: `while sum(c) < 10: c *= 1.5` ends where it should.
+        What one more round changes if the next changes less, or how rough the loss is
+        as each leaf moves: a march by adaptive steps ends where it should, by other
+        steps. 0 where one round changes much: `while sum(c) < 10: c *= 1.5`.
         """
         if self.widened is None or self.program is None or not solvers(self.program):
             return 0.0
@@ -177,10 +176,14 @@ class Objective:
             with in_float64():
                 found.append(float(jax.jit(longer)(list(map(jnp.asarray, values)))))
         first, second = map(float, np.abs(np.diff(found)))
-        size = abs(found[0])
-        if second < first:
-            return first if first <= SOLVER_MOST * size else 0.0
-        return second if second <= MARCH_MOST * size else 0.0
+        if first > SOLVER_MOST * abs(found[0]):
+            return 0.0
+        rough = [
+            roughness(self.values_along(Direction(leaf, (0,)), ROUGH_TIMES, self.point))
+            for leaf in self.point.leaves
+            if leaf.size
+        ]
+        return max(*rough, first if second < first else 0.0)
 
     def compiled_as_run(self) -> float:
         """The loss at the point as its caller would run it within jit."""

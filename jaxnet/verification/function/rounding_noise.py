@@ -11,7 +11,7 @@ from jaxnet.jaxpr import (
     Hook,
     Loop,
     bind,
-    dependent,
+    ends_by_value,
     evaluate,
 )
 from jaxnet.precision import eps
@@ -106,7 +106,7 @@ def solvers(program: Program) -> list[Any]:
     return [
         e
         for e in program.equations
-        if e.primitive.name == "while" and _ends_by_value(e.params["cond_jaxpr"].jaxpr)
+        if e.primitive.name == "while" and ends_by_value(Loop.of(e))
     ]
 
 
@@ -124,9 +124,3 @@ def more_rounds(program: Program, rounds: int) -> Hook:
         return state
 
     return longer
-
-
-def _ends_by_value(jaxpr: Any) -> bool:
-    moving = [jnp.issubdtype(v.aval.dtype, np.floating) for v in jaxpr.invars]
-    used = {v for e in dependent(jaxpr, moving) for v in e.outvars}
-    return any(v in used for v in jaxpr.outvars if not hasattr(v, "val"))

@@ -25,6 +25,10 @@ orthogonal to the other."""
 PROBES_ALONE = 3
 """The same where JAX can derive no gradient that would direct one more."""
 
+COARSE = 0.01
+"""Where the noise of a solver leaves a bound above this share of the loss, a curve is
+fitted to many values: its steps are wide, and average the noise out."""
+
 
 class Probe(NamedTuple):
     """One direction, and the derivative along it."""
@@ -133,6 +137,10 @@ def _derivative(
     values = objective.values_along(direction, scale * TIMES, context.point)
     may_round = objective.may_round_unseen
     found = from_ladder(values, noise.level, scale, may_round=may_round)
+    if objective.solver_noise and not found.central.bound <= COARSE * found.size:
+        values = objective.values_along(direction, FIT_TIMES, context.point)
+        fitted = from_fit(values, precision)
+        return min(found, fitted, key=lambda one: one.central.bound)
     if noise.drowns(found.size):
         nothing = NO_ESTIMATE._replace(value=found.central.value)
         return found._replace(central=nothing, one_sided=nothing, jump=0.0)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,6 +47,31 @@ def implicit(w: Any, c: Any, forget: bool = False) -> Any:
 def deep(w: Any) -> Any:
     """Σ z²."""
     return jnp.sum(equilibrium(w) ** 2)
+
+
+def by_flag(w: Any) -> Any:
+    """The same, where each round finds out whether it was the last."""
+
+    def one(state: Any) -> Any:
+        _, z = state
+        after = jnp.tanh(w @ z + B)
+        return jnp.max(jnp.abs(after - z)) > 1e-5, after
+
+    start = jnp.array(True), jnp.zeros(6)
+    return jnp.sum(jax.lax.while_loop(lambda s: s[0], one, start)[1] ** 2)
+
+
+def by_equinox(w: Any) -> Any:
+    """The same by equinox, whose loops hold Python's own True."""
+    return jnp.sum(
+        eqx.internal.while_loop(
+            lambda s: jnp.max(jnp.abs(s[1] - s[0])) > 1e-5,
+            lambda s: (s[1], jnp.tanh(w @ s[1] + B)),
+            (jnp.zeros(6), jnp.tanh(jnp.asarray(B))),
+            kind="lax",
+        )[1]
+        ** 2
+    )
 
 
 def by_rule(forget: bool) -> Callable[..., Any]:
@@ -101,6 +127,8 @@ def oscillator(tolerance: float) -> Callable[[Any], Any]:
 
 RIGHT: dict[str, tuple[Callable[..., Any], Any, Any]] = {
     "fixed point": (deep, W, lambda w: implicit(w, 2 * equilibrium(w))),
+    "by a flag": (by_flag, W, lambda w: implicit(w, 2 * equilibrium(w))),
+    "by equinox": (by_equinox, W, lambda w: implicit(w, 2 * equilibrium(w))),
     "within a rule": (by_rule(False), W, None),
     "custom_linear_solve": (conjugate_gradients, np.full(12, 0.1), None),
     "an exact gradient": (conjugate_gradients, np.full(12, 0.1), jax.grad(solved)),
@@ -110,6 +138,7 @@ RIGHT: dict[str, tuple[Callable[..., Any], Any, Any]] = {
 
 WRONG: dict[str, tuple[Callable[..., Any], Any, Any]] = {
     "twice": (deep, W, lambda w: 2 * implicit(w, 2 * equilibrium(w))),
+    "twice, by a flag": (by_flag, W, lambda w: 2 * implicit(w, 2 * equilibrium(w))),
     "without the solve": (deep, W, lambda w: implicit(w, 2 * equilibrium(w), True)),
     "a rule without it": (by_rule(True), W, None),
     "twice, exactly": (
