@@ -85,6 +85,12 @@ class Leaf:
         """Whether one coordinate is."""
         return 0 < abs(float(self.values.reshape(-1)[flat])) < TINY * self.floor
 
+    def derivatives(self, gradient: Any) -> Reals:
+        """With respect to each real number: of x and y, a gradient is ∂/∂x - i ∂/∂y."""
+        if self.is_complex:
+            return real_view(np.conj(gradient))
+        return np.asarray(gradient)
+
     def finely(self) -> "Leaf":
         """The leaf with its smallest coordinate as floor: every size is relative."""
         sizes = np.abs(self.values[self.values != 0])

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from experiments import calibration, devices, threshold_sensitivity
+from experiments.measurements import checks
 from experiments.threshold_sensitivity import changed, thresholds
 from jaxnet import Verdict, check_gradients
 from jaxnet.verification.leaf import verdict
@@ -225,3 +226,13 @@ def test_the_command_runs_from_any_folder(tmp_path):
     )
     assert result.stderr == ""
     assert (tmp_path / "o" / "descent.png").is_file()
+
+
+def test_check_cost():
+    """Our checks compile nothing the second time; each row counts what it compiled."""
+    assert len(checks.operations()) == 52
+    rows = {row["check"]: row for row in checks.cost_of_checks(quick=True).rows}
+    for name in ("check_vjp of sin", "check_gradients of an MLP"):
+        assert rows[name]["compiled"] > 0 == rows[name]["again"]
+        assert rows[name]["evaluations"] > 100
+    assert rows["check_grads of sin"]["compiled"] > 0

@@ -13,6 +13,7 @@ from jaxnet.array_types import PyTree
 from jaxnet.float64 import in_float64
 from jaxnet.verification.candidates.callables import LeafByLeaf
 from jaxnet.verification.function.objective import Objective
+from jaxnet.verification.function.once import once
 from jaxnet.verification.function.program import same_program
 from jaxnet.verification.function.widen import Widened
 from jaxnet.verification.point import Leaf, OfLeaves, Reals
@@ -43,20 +44,13 @@ class Autodiff:
             [x[..., 0] - 1j * x[..., 1] if leaf.is_complex else x for leaf, x in pairs]
         )
 
+    @once
     def gave(self, widened: Widened | None) -> bool:
         """Whether a traced candidate is the very program that JAX derives here."""
         own = self.widened if widened else None
         if own is None or widened is None:
             return False
-        if id(widened) not in self._compared:
-            same = same_program(own.own.closed, widened.own.closed)
-            self._compared[id(widened)] = same
-        return self._compared[id(widened)]
-
-    @cached_property
-    def _compared(self) -> dict[int, bool]:
-        """What `gave` has answered so far."""
-        return {}
+        return same_program(own.own.closed, widened.own.closed)
 
     def array(self, leaf: Leaf) -> Reals | None:
         """The gradient with respect to one leaf, in float64; None where it fails."""
@@ -78,15 +72,14 @@ class Autodiff:
             return None
         with in_float64(), np.errstate(all="ignore"):
             wide = [jnp.asarray(v, np.float64) for v in values]
-            return [np.asarray(g, np.float64) for g in self._compiled(wide)]
+            return self._reals(self.widened.compiled(wide))
 
     def as_run(self, values: Sequence[Reals]) -> list[Reals] | None:
         """The gradient at other values of the leaves, as its caller runs it."""
         if self.widened is None:
             return None
         with np.errstate(all="ignore"):
-            slopes = self._compiled_as_run(list(values))
-            return [np.asarray(g, np.float64) for g in slopes]
+            return self._reals(self.widened.compiled_as_run(values))
 
     @cached_property
     def shifts(self) -> list[Sequence[Reals]]:
@@ -97,13 +90,15 @@ class Autodiff:
         if self.widened is None or not self.widened.inexact:
             return []
         with in_float64():
-            moved = jax.jit(self.widened)
             values = [jnp.asarray(leaf.wide) for leaf in self.objective.point.leaves]
-            still = self._compiled(values)
+            still = self._reals(self.widened.compiled(values))
+            moved = map(self.widened.moved, range(SHIFTS))
+            shifted = [
+                self._reals(self.widened.compiled(values, each)) for each in moved
+            ]
             return [
                 [np.asarray(a - b) for a, b in zip(gradient, still, strict=True)]
-                for seed in range(SHIFTS)
-                for gradient in [moved(values, self.widened.moved(seed))]
+                for gradient in shifted
             ]
 
     def in_single(self, values: Sequence[Reals]) -> list[Reals] | None:
@@ -125,19 +120,16 @@ class Autodiff:
         if not self.objective.traceable:
             return None
         try:
-            return self.objective.widen(self._of_leaves)
+            return self.objective.widen(self._of_moving)
         except Exception:  # the caller's rules
             return None
 
-    @cached_property
-    def _compiled(self) -> Any:
-        assert self.widened is not None
-        return jax.jit(self.widened)
+    def _of_moving(self, moved: list[Any]) -> OfLeaves:
+        return self(self.objective.point.rebuild(moved))
 
-    @cached_property
-    def _compiled_as_run(self) -> Any:
-        assert self.widened is not None
-        return jax.jit(self.widened.as_run)
+    def _reals(self, gradient: OfLeaves) -> list[Reals]:
+        pairs = zip(self.objective.point.leaves, gradient.values, strict=True)
+        return [leaf.derivatives(g).astype(np.float64, copy=False) for leaf, g in pairs]
 
     def _of_leaves(self, moved: list[Any]) -> list[Any]:
         slopes: list[Any] = jax.grad(self.objective.of_leaves)(moved)

@@ -30,16 +30,18 @@ class CalledGradient:
     """
 
     def __init__(
-        self, source: Callable[[PyTree], PyTree], objective: Objective
+        self,
+        source: Callable[[PyTree], PyTree],
+        objective: Objective,
+        widened: Widened | None = None,
     ) -> None:
-        self.source, self.objective = source, objective
-        self.widened: Widened | None = None
+        self.source, self.objective, self.widened = source, objective, widened
+        if widened is not None:  # it was traced before
+            return
         try:
             self.widened = objective.widen(self._of_leaves)
         except Exception as error:  # the caller's function: it may be no JAX at all
             self._tracing = error.with_traceback(None)  # it holds what was traced
-        else:
-            self._compiled = jax.jit(self.widened)
 
     def twice(self) -> tuple[PyTree, bool]:
         """The gradient at the objective's point, and whether it is the same again."""
@@ -77,7 +79,7 @@ class CalledGradient:
             values = point.wide()
             if self.widened is not None:
                 wide = [jnp.asarray(v, np.float64) for v in values]
-                return jax.tree.map(np.asarray, self._compiled(wide))
+                return jax.tree.map(np.asarray, self.widened.compiled(wide))
             try:
                 copies = [np.array(v, np.float64)[()] for v in values]
                 return jax.tree.map(np.array, self.source(point.rebuild(copies)))

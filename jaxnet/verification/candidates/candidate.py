@@ -25,7 +25,6 @@ from jaxnet.verification.point import (
     Point,
     Reals,
     is_inexact,
-    real_view,
 )
 from jaxnet.verification.report.leaf_report import LeafReport
 from jaxnet.verification.report.verdict import Verdict
@@ -84,7 +83,8 @@ class Candidate:
         point = objective.point
         if not is_function(source, point):
             return cls(name, source, *_fitted(name, source, point))
-        called = CalledGradient(source, objective)
+        known = source.widened if is_autodiff else None
+        called = CalledGradient(source, objective, known)
         try:
             tree, repeats = called.twice()
         except Exception as error:  # the caller's function
@@ -110,7 +110,7 @@ class Candidate:
         if not is_function(self.source, point):
             return None
         try:
-            tree = CalledGradient(self.source, objective).at(point)
+            tree = CalledGradient(self.source, objective, self.widened).at(point)
             fitted = _fitted(self.name, tree, point)
         except Exception as error:  # the caller's function
             fitted = _raising(self.name, error, point)
@@ -150,7 +150,7 @@ class Candidate:
         widened = objective.widen(longer)
         with in_float64():
             values = [jnp.asarray(v, np.float64) for v in objective.point.wide()]
-            tree = jax.tree.map(np.asarray, jax.jit(widened)(values))
+            tree = jax.tree.map(np.asarray, widened.compiled(values))
         return _fitted(self.name, tree, objective.point)[0]
 
     def is_derived(self, autodiff: Autodiff) -> bool:
@@ -243,7 +243,7 @@ def _fitted(name: str, tree: PyTree, point: Point) -> Fitted:
         value = given.pop(leaf.path, None)
         fault = _fault(name, leaf, value)
         faults += [fault] if fault else []
-        gradient.append(None if fault else _reals(leaf, value))
+        gradient.append(None if fault else leaf.derivatives(value))
         dtypes.append(np.float64 if fault else np.asarray(value).dtype)
     for path in given.keys() - set(point.held):
         cause = f"a leaf that params do not have: {describe(given[path])}"
@@ -255,11 +255,6 @@ def _raising(name: str, error: Exception, point: Point) -> Fitted:
     cause = f"raised {first_line(error, 200)}"
     faults = [_malformed(name, x.path, x.shape, cause) for x in point.leaves]
     return [None] * len(faults), (np.float64,) * len(faults), tuple(faults)
-
-
-def _reals(leaf: Leaf, value: Any) -> Reals:
-    """Derivatives with respect to each real number: of x and y, g is ∂/∂x - i ∂/∂y."""
-    return real_view(np.conj(value)) if leaf.is_complex else np.asarray(value)
 
 
 def _fault(name: str, leaf: Leaf, value: Any) -> LeafReport | None:

@@ -18,6 +18,7 @@ from jaxnet.verification.candidates.autodiff import Autodiff
 from jaxnet.verification.candidates.candidate import Candidate
 from jaxnet.verification.directions import AnyDirection, along, norm_along
 from jaxnet.verification.function.objective import Objective
+from jaxnet.verification.function.once import once
 from jaxnet.verification.function.rounding_noise import solvers
 from jaxnet.verification.point import Leaf, Reals
 
@@ -131,29 +132,19 @@ class Rounding:
 
         Nothing to one that JAX derived from the same trace: it has the same constants.
         """
-        shifts = self.autodiff.shifts
-        return [] if not shifts or candidate.is_derived(self.autodiff) else shifts
+        return [] if candidate.is_derived(self.autodiff) else self.autodiff.shifts
 
+    @once
     def _another_round(self, candidate: Candidate) -> Sequence[Reals]:
         """What is left of a gradient that is iterated to a tolerance, in ROUNDS."""
-        if candidate.name not in self._rounds:
-            found: list[Reals] = []
-            if candidate.widened and solvers(candidate.widened.own):
-                after = candidate.after_another_round(self.objective)
-                pairs = zip(after, candidate.gradient, strict=True)
-                found = [
-                    np.zeros(())
-                    if a is None or b is None
-                    else ROUNDS * np.asarray(a - b)
-                    for a, b in pairs
-                ]
-            self._rounds[candidate.name] = found
-        return self._rounds[candidate.name]
-
-    @cached_property
-    def _rounds(self) -> dict[str, list[Reals]]:
-        """What `_another_round` has found, by candidate."""
-        return {}
+        if not (candidate.widened and solvers(candidate.widened.own)):
+            return []
+        after = candidate.after_another_round(self.objective)
+        pairs = zip(after, candidate.gradient, strict=True)
+        return [
+            np.zeros(()) if a is None or b is None else ROUNDS * np.asarray(a - b)
+            for a, b in pairs
+        ]
 
     def _own_along(self, gradient: Reals, eps: float, direction: AnyDirection) -> float:
         if self.objective.traceable:

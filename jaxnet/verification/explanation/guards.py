@@ -66,7 +66,7 @@ class Unguarded(NamedTuple):
         widened = objective.widen(lambda moved: jax.grad(loss)(moved))
         with in_float64():
             values = [jnp.asarray(leaf.wide) for leaf in objective.point.leaves]
-            gradient = [np.asarray(g) for g in jax.jit(widened)(values)]
+            gradient = [np.asarray(g) for g in widened.compiled(values)]
         return cls(gradient, tuple(guards))
 
 

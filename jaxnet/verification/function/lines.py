@@ -4,7 +4,7 @@ A line of a small net is one program, compiled once, that moves all leaves at on
 all times. A large net is copied once only, and evaluated time by time.
 """
 
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from jaxnet.devices import of_parts, spread
 from jaxnet.verification.directions import ONE, AnyDirection, units
+from jaxnet.verification.function.programs import Bare
 from jaxnet.verification.function.widen import Widened
 from jaxnet.verification.point import Point
 from jaxnet.xla_options import BY_EIGEN, compiled
@@ -26,38 +27,35 @@ TIMES_AT_ONCE = 32
 
 Values = Float[np.ndarray, " times"]
 
+Data = tuple[list[Any], list[Any]]
+"""The constants of a program, and its inexact constants."""
+
 
 class Lines:
     """The lines through points of one structure, over the devices of a mesh."""
 
     def __init__(self, widened: Widened, point: Point, mesh: Mesh | None) -> None:
-        self.widened, self.mesh = widened, mesh
-        self._shapes = [leaf.values.shape for leaf in point.leaves]
+        self.mesh = mesh
         size = sum(leaf.size for leaf in point.leaves)
         self._at_once = 8 * TIMES_AT_ONCE * size <= LINE_BYTES
-        self._zeros: dict[int, jax.Array] = {}
-        # bound to the program and not to self: without a cycle, it is freed at once
-        self._line = jax.jit(partial(_along, widened, mesh))
-        self._copies = jax.jit(partial(_copied, mesh))
-        self._of_copies: Any = None
+        self._still = [np.zeros(leaf.values.shape, np.int8) for leaf in point.leaves]
+        self._data: Data = list(widened.consts), list(widened.inexact_values())
+        self._line = widened.program.compiled(_line, mesh)
+        self._copies = _copies(mesh)
+        self._of_copies = widened.program.compiled(OfCopies, mesh)
 
     def values(self, direction: AnyDirection, times: Values, point: Point) -> Values:
         """The loss at x + t v for all times t, with v in the direction's leaf alone."""
         base = point.wide()
         floors = [leaf.floor for leaf in point.leaves]
         if self._at_once:
-            moves = [self._zero(i) for i in range(len(base))]
-            moves[direction.leaf.number] = jnp.asarray(direction.multipliers())
+            moves = list(self._still)
+            moves[direction.leaf.number] = direction.multipliers()
             try:
-                return np.asarray(self._line(times, base, moves, floors))
+                return np.asarray(self._line(self._data, times, base, moves, floors))
             except (NotImplementedError, ValueError):  # what cannot be vmapped
                 self._at_once = False
         return self._one_by_one(direction, times, base)
-
-    def _zero(self, number: int) -> jax.Array:
-        if number not in self._zeros:
-            self._zeros[number] = jnp.zeros(self._shapes[number], jnp.int8)
-        return self._zeros[number]
 
     def _one_by_one(
         self, direction: AnyDirection, times: Values, base: list[Any]
@@ -76,17 +74,38 @@ class Lines:
         for turn in turns:
             copies[leaf.number] = None  # before there is another
             copies[leaf.number] = self._copies(turn, x, multipliers, leaf.floor)
-            if self._of_copies is None:
-                self._of_copies = compiled(
-                    partial(_of_one_a_device, self.widened, self.mesh), BY_EIGEN, copies
-                )
-            results.append(np.asarray(self._of_copies(copies)))
+            results.append(np.asarray(self._of_copies(self._data, copies)))
         return np.concatenate(results)[: len(times)]
 
 
+def _line(program: Bare, mesh: Mesh | None) -> Any:
+    return jax.jit(partial(_along, program, mesh))
+
+
+@lru_cache
+def _copies(mesh: Mesh | None) -> Any:
+    return jax.jit(partial(_copied, mesh))
+
+
+class OfCopies:
+    """The values of copies of all leaves, one a device; compiled when first called."""
+
+    def __init__(self, program: Bare, mesh: Mesh | None) -> None:
+        self._function = partial(_of_one_a_device, program, mesh)
+        self._compiled: Any = None
+
+    def __call__(self, data: Data, copies: list[Any]) -> jax.Array:
+        """For the program's constants, and the copies."""
+        if self._compiled is None:
+            self._compiled = compiled(self._function, BY_EIGEN, data, copies)
+        values: jax.Array = self._compiled(data, copies)
+        return values
+
+
 def _along(
-    widened: Widened,
+    program: Bare,
     mesh: Mesh | None,
+    data: Data,
     times: Any,
     base: list[Any],
     moves: list[Any],
@@ -94,14 +113,14 @@ def _along(
 ) -> Any:
     """The values at all times, of leaves that all move."""
 
-    def of_part(times: Any, *leaves: list[Any]) -> jax.Array:
+    def of_part(times: Any, data: Data, *leaves: list[Any]) -> jax.Array:
         def phi(t: Any) -> jax.Array:
             moved = [_moved(t, *leaf) for leaf in zip(*leaves, strict=True)]
-            return _value(widened, moved)
+            return _value(program, data, moved)
 
         return jax.vmap(phi)(times)
 
-    return spread(of_part, mesh)(times, base, moves, floors)
+    return spread(of_part, mesh)(times, data, base, moves, floors)
 
 
 def _copied(mesh: Mesh | None, turn: Any, x: Any, multipliers: Any, floor: Any) -> Any:
@@ -115,17 +134,20 @@ def _copied(mesh: Mesh | None, turn: Any, x: Any, multipliers: Any, floor: Any) 
     return of_parts(of_part, mesh)(turn, x, multipliers, floor)
 
 
-def _of_one_a_device(widened: Widened, mesh: Mesh | None, copies: list[Any]) -> Any:
+def _of_one_a_device(
+    program: Bare, mesh: Mesh | None, data: Data, copies: list[Any]
+) -> Any:
     """The value of each device's own copy."""
 
-    def of_part(copies: list[Any]) -> jax.Array:
-        return _value(widened, [copy[0] for copy in copies])[None]
+    def of_part(copies: list[Any], data: Data) -> jax.Array:
+        return _value(program, data, [copy[0] for copy in copies])[None]
 
-    return spread(of_part, mesh)(copies)
+    return spread(of_part, mesh)(copies, data)
 
 
-def _value(widened: Widened, moved: list[Any]) -> jax.Array:
-    value: jax.Array = jnp.asarray(widened(moved), np.float64)
+def _value(program: Bare, data: Data, moved: list[Any]) -> jax.Array:
+    consts, inexact = data
+    value: jax.Array = jnp.asarray(program(consts, *moved, *inexact), np.float64)
     return value
 
 

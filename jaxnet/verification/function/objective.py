@@ -58,7 +58,6 @@ class Objective:
         self.evaluations = 0
         self.widened: Widened | None = None
         self._called_precision = SINGLE
-        self._precisions: dict[int, float] = {}
         self.given = self._given_value(), self._given_value()
         try:
             self.widened = self.widen(self.of_leaves)
@@ -107,9 +106,7 @@ class Objective:
         """ε of the coarsest type that could not be widened, after one leaf."""
         if self.widened is None:
             return self._called_precision
-        if leaf.number not in self._precisions:
-            self._precisions[leaf.number] = self.widened.precision(leaf.number)
-        return self._precisions[leaf.number]
+        return self.widened.precision(leaf.number)
 
     def own_precision_of(self, leaf: Leaf) -> float:
         """ε of the coarsest floating type after one leaf, as the caller runs it."""
@@ -174,7 +171,7 @@ class Objective:
             self.evaluations += 1
             longer = self.widen(self.rerun(more_rounds(self.program, rounds)))
             with in_float64():
-                found.append(float(jax.jit(longer)(list(map(jnp.asarray, values)))))
+                found.append(float(longer.compiled(values)))
         first, second = map(float, np.abs(np.diff(found)))
         if first > SOLVER_MOST * abs(found[0]):
             return 0.0
@@ -188,7 +185,7 @@ class Objective:
     def compiled_as_run(self) -> float:
         """The loss at the point as its caller would run it within jit."""
         assert self.widened is not None
-        return float(jax.jit(self.widened.as_run)(self.point.as_traced()))
+        return float(self.widened.compiled_as_run(self.point.as_traced()))
 
     def rounding_spread(self) -> float:
         """How far rounding inside the loss may move its value as it is run."""

@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import Any
 
 from jaxnet.jaxpr import coarsest, coarsest_of, dependent, described, every_equation
+from jaxnet.verification.function.once import once
 from jaxnet.verification.function.same_bits import fingerprint
 
 
@@ -19,11 +20,13 @@ class Program:
         """The equations that depend on its inputs, an outer one before its inner."""
         return tuple(self.moved_by(None))
 
+    @once
     def moved_by(self, number: int | None) -> list[Any]:
         """The equations that one input moves; None: that any does."""
         inputs = range(len(self.closed.jaxpr.invars))
         return dependent(self.closed.jaxpr, [number in (None, i) for i in inputs])
 
+    @once
     def precision(self, number: int | None = None) -> float:
         """ε of the coarsest floating type that one input passes through, or any."""
         return coarsest(self.moved_by(number))

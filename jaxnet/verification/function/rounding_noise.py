@@ -1,5 +1,6 @@
 """How far rounding, or one more round of a solver, moves what a program gives."""
 
+from functools import partial
 from typing import Any
 
 import jax.numpy as jnp
@@ -16,9 +17,13 @@ from jaxnet.jaxpr import (
 )
 from jaxnet.precision import eps
 from jaxnet.verification.function.program import Program
+from jaxnet.verification.function.programs import compiled
 
 ROUNDED_RUNS = 4
 """How often a program is run with what it computes off by rounding."""
+
+POOL = 2**16
+"""How many random numbers one run has; they come again where it takes more."""
 
 EXACT = {
     *("abs", "argmax", "argmin", "broadcast_in_dim", "ceil", "clamp", "complex"),
@@ -42,6 +47,13 @@ def rounded_runs(closed: Any, values: list[Any]) -> list[list[Numbers]]:
     Source: Parker, *Monte Carlo Arithmetic*, 1997.
     """
     random = np.random.default_rng(0)
+    pools = random.uniform(-0.5, 0.5, (ROUNDED_RUNS, POOL)).astype(np.float32)
+    run = compiled(partial(_rounded, closed), values, pools[0])
+    return [[np.asarray(y) for y in run(values, pool)] for pool in pools]
+
+
+def _rounded(closed: Any, values: list[Any], pool: Any) -> list[Any]:
+    drawn = _Drawn(pool)
 
     def rounded(equation: Any, inputs: list[Any]) -> list[Any] | None:
         name = equation.primitive.name
@@ -50,12 +62,34 @@ def rounded_runs(closed: Any, values: list[Any]) -> list[list[Numbers]]:
         if name in EXACT:
             return bind(equation, inputs)
         if name == "convert_element_type":
-            return [_off(y, random) for y in bind(equation, inputs)]
+            return [drawn.off(y) for y in bind(equation, inputs)]
         width = np.sqrt(_summed(equation))
-        return bind(equation, [_off(x, random, width) for x in inputs])
+        return bind(equation, [drawn.off(x, width) for x in inputs])
 
-    runs = [evaluate(closed, values, rounded) for _ in range(ROUNDED_RUNS)]
-    return [[np.asarray(y) for y in run] for run in runs]
+    return evaluate(closed, values, rounded)
+
+
+class _Drawn:
+    """Random numbers from a pool, one after the other."""
+
+    def __init__(self, pool: Any) -> None:
+        self.pool, self.position = pool, 0
+
+    def off(self, value: Any, width: float = 1.0) -> Any:
+        """Each number off by up to half an ulp, `width` times."""
+        dtype = getattr(value, "dtype", None)
+        if dtype is None or not jnp.issubdtype(dtype, np.inexact):
+            return value
+        count = value.size
+        if self.position + count > POOL:
+            self.position = 0
+        pool = self.pool[self.position : self.position + count]
+        if count > POOL:
+            pool = jnp.resize(self.pool, count)
+        self.position += min(count, POOL)
+        finer = dtype if np.dtype(dtype).itemsize >= 4 else np.dtype(np.float32)
+        ulps = pool.reshape(value.shape).astype(finer) * (width * eps(dtype))
+        return (value.astype(finer) * (1 + ulps)).astype(dtype)
 
 
 def rounding_spread(program: Program, values: list[Any]) -> float:
@@ -88,17 +122,6 @@ def _summed(equation: Any) -> float:
 def _axes(equation: Any) -> tuple[int, ...]:
     params = equation.params
     return tuple(params["axes"]) if "axes" in params else (params["axis"],)
-
-
-def _off(value: Any, random: np.random.Generator, width: float = 1.0) -> Any:
-    """Each number off by up to half an ulp, `width` times."""
-    dtype = getattr(value, "dtype", None)
-    if dtype is None or not jnp.issubdtype(dtype, np.inexact):
-        return value
-    ulps = random.uniform(-0.5, 0.5, np.shape(value)) * width * eps(dtype)
-    finer = dtype if np.dtype(dtype).itemsize >= 4 else np.float32
-    wide = jnp.asarray(value, finer)
-    return jnp.asarray(wide * jnp.asarray(1 + ulps, finer), dtype)
 
 
 def solvers(program: Program) -> list[Any]:

@@ -7,6 +7,7 @@ float64, whatever the casts. What is made from random bits stays as the caller d
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -38,7 +39,9 @@ from jaxnet.verification.function.constants import (
     traced,
     wide_dtype,
 )
+from jaxnet.verification.function.once import once
 from jaxnet.verification.function.program import Program
+from jaxnet.verification.function.programs import Bare
 
 OWN_DTYPE = {
     "bitcast_convert_type",
@@ -76,7 +79,8 @@ class Widened:
     inexact: the constants that are known only as rounded to the caller's dtypes.
     constants: all of them, for another function over the same data.
     source: the program that was widened, the caller's or another (see `finer`).
-    program, consts: what is evaluated, given the inputs and the inexact constants.
+    program, consts: what is evaluated, given its constants, and the inputs and the
+        inexact constants.
     narrow: the equations, by id, that stay in the caller's dtypes.
     """
 
@@ -85,7 +89,7 @@ class Widened:
     out_tree: Any
     inexact: tuple[Constant, ...]
     constants: tuple[Constant, ...] = field(repr=False)
-    program: Any = field(repr=False)
+    program: Bare = field(repr=False)
     consts: Sequence[Any] = field(repr=False)
     narrow: frozenset[int] = field(repr=False)
 
@@ -122,14 +126,14 @@ class Widened:
         outputs = [True] * len(opened(whole).outvars)
         program, used = dce_jaxpr(opened(whole), outputs, kept)
         pairs = zip(inexact, used[len(inputs) :], strict=True)
-        own = Program(closed)
+        own, out_tree = Program(closed), jax.tree.structure(shapes)
         return cls(
             own=own,
             source=own,
-            out_tree=jax.tree.structure(shapes),
+            out_tree=out_tree,
             inexact=tuple(constant for constant, is_used in pairs if is_used),
             constants=(*known, *found),
-            program=program,
+            program=Bare.of(program, out_tree),
             consts=whole.consts,
             narrow=frozenset(narrow),
         )
@@ -139,10 +143,18 @@ class Widened:
 
         moved: values in place of those of the inexact constants.
         """
-        inexact = [c.value for c in self.inexact] if moved is None else moved
-        inputs = [*values, *inexact]
-        outputs = evaluate(self.program, inputs, bind, consts=self.consts)
-        return jax.tree.unflatten(self.out_tree, outputs)
+        return self.program(self.consts, *values, *self.inexact_values(moved))
+
+    def inexact_values(self, moved: Sequence[Any] | None = None) -> Sequence[Any]:
+        """Those of the inexact constants, or others in their place."""
+        return [c.value for c in self.inexact] if moved is None else moved
+
+    def compiled(
+        self, values: Sequence[Any], moved: Sequence[Any] | None = None
+    ) -> PyTree:
+        """The same, compiled once for all programs that are alike."""
+        jitted = self.program.compiled(jax.jit)
+        return jitted(self.consts, *values, *self.inexact_values(moved))
 
     @property
     def out(self) -> PyTree:
@@ -159,14 +171,27 @@ class Widened:
     def as_run(self, values: Sequence[Any]) -> PyTree:
         """The function as its caller runs it, to be called in his mode."""
         closed = self.own.closed
-        pairs = zip(values, closed.in_avals, strict=True)
-        own = [jnp.asarray(value, aval.dtype) for value, aval in pairs]
-        return jax.tree.unflatten(self.out_tree, evaluate(closed, own, bind))
+        return self._as_run(closed.consts, *self._in_own_dtypes(values))
 
+    def compiled_as_run(self, values: Sequence[Any]) -> PyTree:
+        """The same within jit, compiled once for all programs that are alike."""
+        consts, own = self.own.closed.consts, self._in_own_dtypes(values)
+        return self._as_run.compiled(jax.jit)(consts, *own)
+
+    @cached_property
+    def _as_run(self) -> Bare:
+        return Bare.of(self.own.closed.jaxpr, self.out_tree)
+
+    def _in_own_dtypes(self, values: Sequence[Any]) -> list[Any]:
+        pairs = zip(values, self.own.closed.in_avals, strict=True)
+        return [jnp.asarray(value, aval.dtype) for value, aval in pairs]
+
+    @once
     def precision(self, input_number: int | None = None) -> float:
         """ε of the coarsest floating type that input passes through when widened."""
         return coarsest(self.kept(input_number))
 
+    @once
     def kept(self, input_number: int | None = None) -> list[Any]:
         """The equations that input moves and that stay in the caller's dtypes."""
         moved = self.source.moved_by(input_number)
@@ -182,8 +207,8 @@ class Widened:
             with in_float64():
                 other = Widened.of(function, values)
                 pairs = zip(
-                    jax.tree.leaves(jax.jit(self)(list(values))),
-                    jax.tree.leaves(jax.jit(other)(list(values))),
+                    jax.tree.leaves(self.compiled(list(values))),
+                    jax.tree.leaves(other.compiled(list(values))),
                     strict=True,
                 )
                 rounding = SAME * self.precision()

@@ -6,12 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxnet.input_checks import first_line
 from jaxnet.precision import eps
 from jaxnet.verification.function.program import Program
+from jaxnet.verification.function.programs import compiled
 from jaxnet.verification.function.same_bits import fingerprint
 from jaxnet.verification.report.demand_report import DemandReport
 from jaxnet.verification.report.verdict import Verdict
@@ -97,12 +97,13 @@ def linear(rule: Rule) -> list[DemandReport]:
     word, close, name = NAMES[rule.mode], rule.close, f"linear in {NAMES[rule.mode]}"
 
     def times(factor: float) -> Arrays:
-        return rule.linear_map(rule.moving, [factor * c for c in rule.direction])
+        scaled = [factor * c for c in rule.direction]
+        return list(arrays(rule.compiled_map(rule.moving, scaled)))
 
     once, none, twice = times(1.0), times(0.0), times(-2.0)
     ignores = close.holds(twice, once) and close.holds(none, once)
     cause = f"the rule ignores its {word}" if ignores else f"not linear in the {word}"
-    zero = [jnp.zeros_like(x) for x in none]
+    zero = [np.zeros_like(x) for x in none]
     found = [close.demanded(f"0 for {word} 0", zero, none, cause)]
     doubled = [-2 * x for x in once]
     found.append(close.times(2.0).demanded(name, doubled, twice, cause))
@@ -135,12 +136,13 @@ def _powers(rule: Rule, once: Arrays) -> Iterator[int]:
 def adjoint_identity(rule: Rule) -> list[DemandReport]:
     """<c, J t> = <Jᵀ c, t>, where the function has both modes."""
     try:
-        forward, forward_close = arrays(rule.jvp(rule.moving)), rule.close_of(rule.jvp)
-        backward, close = arrays(rule.vjp(rule.moving)), rule.close_of(rule.vjp)
+        jvp, vjp = compiled(rule.jvp, rule.moving), compiled(rule.vjp, rule.moving)
+        forward, forward_close = arrays(jvp(rule.moving)), rule.close_of(rule.jvp)
+        backward, close = arrays(vjp(rule.moving)), rule.close_of(rule.vjp)
     except Exception:  # the caller's rule has one mode only
         return []
-    pushed = inner(rule.cotangent, [jnp.asarray(x) for x in forward])
-    pulled = inner(rule.tangent, [jnp.asarray(x) for x in backward])
+    pushed = inner(rule.cotangent, forward)
+    pulled = inner(rule.tangent, backward)
     cause = "the forward and the reverse mode are not each other's transpose"
     both = (rule.cotangent, forward, forward_close), (rule.tangent, backward, close)
     rounding = sum(_of_inner(*way, float(eps(pushed.dtype))) for way in both)
@@ -161,7 +163,7 @@ def jit_is_eager(rule: Rule) -> list[DemandReport]:
     """The rule as it is called, and compiled."""
     name = "jit = eager"
     try:
-        compiled = _compiled(rule)(rule.moving)
+        jitted = compiled(rule.linear_map, rule.moving)(rule.moving)
     except Exception as error:  # the caller's rule
         return [_raised(name, error)]
     eager, afresh = rule.linear_map(rule.moving), _without_any_jit(rule)
@@ -169,7 +171,7 @@ def jit_is_eager(rule: Rule) -> list[DemandReport]:
         cause = "a closed-over Python value is another than when jit froze it"
         return [rule.close.demanded(name, afresh, eager, cause)]
     cause = "jit gives another value: a Python value or branch was frozen"
-    return [rule.close.demanded(name, eager, compiled, cause)]
+    return [rule.close.demanded(name, eager, jitted, cause)]
 
 
 def vmap_is_loop(rule: Rule) -> list[DemandReport]:
@@ -177,17 +179,17 @@ def vmap_is_loop(rule: Rule) -> list[DemandReport]:
     name, random = "vmap = loop", np.random.default_rng([*rule.seed, 5])
     still = [(0.0, 0.0), *[BESIDE] * (EXAMPLES - 1)]
     batch = [
-        jnp.stack([_moved(x, random, share) for share in still]) for x in rule.moving
+        np.stack([_moved(x, random, share) for share in still]) for x in rule.moving
     ]
-    compiled = _compiled(rule)
     try:
-        together = jax.vmap(compiled)(batch)
+        together = compiled(jax.vmap(rule.linear_map), batch)(batch)
+        one = compiled(rule.linear_map, rule.moving)
     except NotImplementedError:
         return []
     except Exception as error:  # the caller's rule
         return [_raised(name, error)]
-    looped = [compiled([x[i] for x in batch]) for i in range(EXAMPLES)]
-    expected = jax.tree.map(lambda *xs: jnp.stack(xs), *looped)
+    looped = [one([x[i] for x in batch]) for i in range(EXAMPLES)]
+    expected = jax.tree.map(lambda *xs: np.stack(xs), *looped)
     cause = "vmap gives another value than a loop over the examples"
     cause += _shape_factor(rule, expected, together, EXAMPLES)
     return [rule.close.demanded(name, expected, together, cause)]
@@ -196,27 +198,29 @@ def vmap_is_loop(rule: Rule) -> list[DemandReport]:
 def batch_is_examples(rule: Rule) -> list[DemandReport]:
     """A function that maps examples on its first axis must have a rule that does."""
     sizes = {x.shape[:1] for x in rule.moving}
+    if rule.mode != "vjp" or len(sizes) != 1 or sizes & {(), (1,)}:
+        return []
     outputs = rule.function(rule.moving)
-    shapes = {np.shape(x)[:1] for x in outputs}
-    if rule.mode != "vjp" or len(sizes) != 1 or sizes != shapes or sizes & {(), (1,)}:
+    if {np.shape(x)[:1] for x in outputs} != sizes:
         return []
     (count,) = next(iter(sizes))
 
     def one(leaves: Arrays, i: int) -> Arrays:
-        return [x[i : i + 1] for x in leaves]
+        return [np.asarray(x)[i : i + 1] for x in leaves]
 
     try:
-        value, pull = jax.jit(rule.function), _compiled(rule)
+        value = compiled(rule.function, one(rule.moving, 0))
         values = [value(one(rule.moving, i)) for i in range(count)]
-        joined = jax.tree.map(lambda *xs: jnp.concatenate(xs), *values)
+        joined = jax.tree.map(lambda *xs: np.concatenate(xs), *values)
         if not rule.close_outputs.holds(outputs, joined):
             return []
         cotangents = [one(rule.cotangent, i) for i in range(count)]
+        pull = compiled(rule.vjp, one(rule.moving, 0), cotangents[0])
         parts = [pull(one(rule.moving, i), c) for i, c in enumerate(cotangents)]
     except Exception:  # the caller's function wants the whole batch
         return []
-    expected = jax.tree.map(lambda *xs: jnp.concatenate(xs), *parts)
-    together = rule.linear_map(rule.moving)
+    expected = jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
+    together = rule.compiled_map(rule.moving, rule.direction)
     cause = "a batch gives another gradient than its examples one by one"
     cause += _shape_factor(rule, expected, together)
     return [rule.close.demanded("batch = examples", expected, together, cause)]
@@ -281,7 +285,7 @@ DEMANDS: tuple[Demand, ...] = (
 
 def _is_finite(rule: Rule) -> bool:
     try:
-        return all(jnp.isfinite(x).all() for x in arrays(rule.linear_map(rule.moving)))
+        return all(np.isfinite(x).all() for x in arrays(rule.linear_map(rule.moving)))
     except Exception:  # the caller's rule: the leaves say what it raises
         return False
 
@@ -289,7 +293,7 @@ def _is_finite(rule: Rule) -> bool:
 def _without_any_jit(rule: Rule) -> Arrays | None:
     """The rule with its own jits off too; None if it has none, or a loop to unroll."""
     try:
-        traced = jax.make_jaxpr(_compiled(rule))(rule.moving)
+        traced = jax.make_jaxpr(rule.linear_map)(rule.moving)
         names = {e.primitive.name for e in Program(traced).equations}
         if "jit" not in names or names & {"scan", "while"}:
             return None
@@ -299,15 +303,12 @@ def _without_any_jit(rule: Rule) -> Arrays | None:
         return None
 
 
-def _compiled(rule: Rule) -> Callable[..., Arrays]:
-    return jax.jit(lambda moving, *seed: rule.linear_map(moving, *seed))
-
-
 def _moved(
     x: jax.Array, random: np.random.Generator, share: tuple[float, float]
-) -> jax.Array:
+) -> Any:
     """A point moved by a random share of each coordinate."""
-    return x * jnp.asarray(1 + random.uniform(*share, x.shape), x.dtype)
+    moved = np.asarray(x) * (1 + random.uniform(*share, x.shape)).astype(x.dtype)
+    return np.asarray(moved, x.dtype)
 
 
 def _shape_factor(rule: Rule, expected: Any, got: Any, examples: int = 1) -> str:

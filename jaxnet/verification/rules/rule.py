@@ -14,6 +14,7 @@ from jaxnet.input_checks import complaint, first_line
 from jaxnet.jaxpr import dependent_outputs, dtypes_of
 from jaxnet.precision import eps
 from jaxnet.verification.function.program import Program
+from jaxnet.verification.function.programs import compiled
 from jaxnet.verification.function.rounding_noise import rounding_of
 from jaxnet.verification.point import (
     OfLeaves,
@@ -141,19 +142,29 @@ class Rule:
     @cached_property
     def ranges(self) -> list[Any]:
         """What the floating types hold that the function computes in."""
-        found = {x.dtype for x in [*self.moving, *self.function(self.moving)]}
+        found = {x.dtype for x in self.moving}
         try:
             traced = jax.make_jaxpr(self.function)(self.moving)
         except Exception:  # the caller's function cannot be traced
-            return [jnp.finfo(dtype) for dtype in found]
-        for equation in Program(traced).equations:
-            found.update(dtypes_of(equation))
+            found.update(x.dtype for x in self.function(self.moving))
+        else:
+            found.update(aval.dtype for aval in traced.out_avals)
+            for equation in Program(traced).equations:
+                found.update(dtypes_of(equation))
         return [jnp.finfo(dtype) for dtype in found]
 
     @property
     def linear_map(self) -> Callable[..., Arrays]:
         """The map that is asked about: vjp or jvp."""
         return self.vjp if self.mode == "vjp" else self.jvp
+
+    @cached_property
+    def compiled_map(self) -> Callable[[Arrays, Arrays], Arrays]:
+        """The same within jit, where JAX can trace it."""
+        try:
+            return compiled(self.linear_map, self.moving, self.direction)
+        except Exception:  # the caller's rule
+            return self.linear_map
 
     @property
     def direction(self) -> Arrays:
@@ -171,7 +182,7 @@ class Rule:
         gradient = self.vjp if self.mode == "vjp" else self.gradient_by_jvp
         return OfLeaves(gradient(moving))
 
-    def objective(self, args: PyTree) -> jax.Array:
+    def objective(self, args: PyTree) -> Any:
         """<cotangent, reference(args)>, whose differences are taken."""
         return inner(self.cotangent, self.reference(floating_leaves(args)))
 
@@ -252,7 +263,7 @@ class Rule:
         sizes = [x.size for x in moving]
 
         def slopes(step: float | complex) -> list[Any]:
-            def slope(coordinate: Any) -> jax.Array:
+            def slope(coordinate: Any) -> Any:
                 tangent, before = [], 0
                 for x, size in zip(moving, sizes, strict=True):
                     unit = jnp.arange(before, before + size) == coordinate
@@ -271,7 +282,7 @@ class Rule:
             for a, b, x in zip(by_real, by_imaginary, moving, strict=True)
         ]
 
-    def _slope(self, moving: Arrays, tangent: Arrays) -> jax.Array:
+    def _slope(self, moving: Arrays, tangent: Arrays) -> Any:
         """<cotangent, J tangent>."""
         return inner(self.cotangent, jax.jvp(self.function, (moving,), (tangent,))[1])
 
@@ -300,20 +311,22 @@ def random_like(leaves: Sequence[Any], seed: Sequence[int]) -> Arrays:
     return [draw(leaf) for leaf in leaves]
 
 
-def inner(one: Arrays, other: Arrays) -> jax.Array:
+def inner(one: Arrays, other: Arrays) -> Any:
     """Re Σ aᵢ bᵢ, with aᵢ rounded to the dtype of bᵢ and summed as finely as may be.
 
     A sum in bfloat16 would hide what one entry of many changes.
     """
     wide = jax.dtypes.canonicalize_dtype(np.float64)
-    total = jnp.zeros((), wide)
+    is_traced = any(isinstance(x, jax.core.Tracer) for x in (*one, *other))
+    xp: Any = jnp if is_traced else np  # each operation of jnp would be compiled
+    total = xp.zeros((), wide)
     for a, b in zip(one, other, strict=True):
-        a = jnp.asarray(a, b.dtype)
-        parts = [(jnp.real(a), jnp.real(b))]
+        a, b = xp.asarray(a).astype(b.dtype), xp.asarray(b)
+        parts = [(xp.real(a), xp.real(b))]
         if jnp.iscomplexobj(b):
-            parts.append((-jnp.imag(a), jnp.imag(b)))
+            parts.append((-xp.imag(a), xp.imag(b)))
         for x, y in parts:
-            total = total + jnp.sum(x.astype(wide) * y.astype(wide))
+            total = total + xp.sum(x.astype(wide) * y.astype(wide))
     return total
 
 
