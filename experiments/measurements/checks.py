@@ -96,7 +96,7 @@ def mlp() -> tuple[Callable[[Any], Any], Any]:
     }
 
     def loss(p: Any) -> Any:
-        return jnp.mean((jnp.tanh(images @ p["w1"] + p["b1"]) @ p["w2"]) ** 2)
+        return jnp.mean((jnp.tanh(images @ p["w1"] + p["b1"][None]) @ p["w2"]) ** 2)
 
     return loss, params
 
