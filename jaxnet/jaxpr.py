@@ -253,6 +253,14 @@ def bind(equation: Any, inputs: Sequence[Any], **params: Any) -> list[Any]:
     return list(outputs) if primitive.multiple_results else [outputs]
 
 
+def detached(jaxpr: Any) -> Any:
+    """A jaxpr that holds no constants: it takes them first.
+
+    From JAX 0.12 on, a jaxpr holds what a closed one held before.
+    """
+    return jaxpr.with_consts(()) if hasattr(jaxpr, "with_consts") else opened(jaxpr)
+
+
 def evaluate(
     jaxpr: Any,
     inputs: Sequence[Any],

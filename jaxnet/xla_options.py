@@ -17,6 +17,13 @@ if jax.__version_info__ < (0, 12):
 BY_EIGEN: Options = {"xla_cpu_experimental_ynn_fusion_type": ""}
 """For products of few rows: XLA would take YNNPACK, which packs the weights anew."""
 
+
+def in_haste(function: Callable[..., Any], platform: str) -> Callable[..., Any]:
+    """jax.jit of what runs a few times on a platform: on a CPU, it is not optimised."""
+    options = IN_HASTE if platform == "cpu" else None
+    return jax.jit(function, compiler_options=options)
+
+
 _WITHOUT_JIT = "jax_disable_jit"
 
 

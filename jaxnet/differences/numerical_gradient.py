@@ -33,7 +33,15 @@ from jaxnet.differences.flat_point import (
 )
 from jaxnet.float64 import traced_or_none
 from jaxnet.input_checks import check_positive, complaint
-from jaxnet.jaxpr import coarsest, coarsest_of, dependent, described
+from jaxnet.jaxpr import (
+    bind,
+    coarsest,
+    coarsest_of,
+    dependent,
+    described,
+    detached,
+    evaluate,
+)
 from jaxnet.precision import DOUBLE, eps
 
 COARSE = (jnp.bfloat16, np.float16, np.float32)
@@ -114,7 +122,7 @@ def _slopes(
     precision = coarsest(moved)
     where = described(coarsest_of(moved)[1]) if precision > DOUBLE else ""
     step = _usable(step, flat, precision, where)
-    compiled = _compiled_slopes(_Program(traced.jaxpr), automatic(mesh))
+    compiled = _compiled_slopes(_Program(detached(traced.jaxpr)), automatic(mesh))
     return np.asarray(compiled(traced.consts, flat, step))
 
 
@@ -222,7 +230,7 @@ def _compiled_slopes(program: _Program, mesh: Mesh | None) -> Callable[..., Vect
         step: Step,
     ) -> Float[Array, " chosen"]:
         def value(x: Vector) -> Scalar:
-            (y,) = jax.core.eval_jaxpr(program.jaxpr, consts, x)
+            (y,) = evaluate(program.jaxpr, [x], bind, consts=consts)
             return jnp.asarray(y)
 
         return slopes_of(value, x, step, coordinates)

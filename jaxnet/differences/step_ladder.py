@@ -151,6 +151,12 @@ class DirectionalDerivative(NamedTuple):
         return self.central.value - half, self.central.value + half
 
 
+def unmoved(size: float) -> DirectionalDerivative:
+    """That of a function that is known not to change, of this size."""
+    zero = Estimate(0.0, 0.0, True)
+    return DirectionalDerivative(zero, zero, 0.0, size)
+
+
 def from_ladder(
     values: Float[np.ndarray, " times"],
     noise: float,

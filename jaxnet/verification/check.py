@@ -4,6 +4,7 @@ The whole algorithm, from top to bottom; each step is a function of frozen data.
 """
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from jax.sharding import Mesh
 from jaxnet.array_types import PyTree, ScalarFunction
 from jaxnet.devices import automatic, transfers_allowed
 from jaxnet.input_checks import check_positive
+from jaxnet.verification.budget import Budget, BudgetSpent
 from jaxnet.verification.candidates.candidate import claims
 from jaxnet.verification.context import Context
 from jaxnet.verification.explanation.blind_spots import blind_spots
@@ -21,8 +23,10 @@ from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.leaf.probes import LeafProbes, probe_leaf
 from jaxnet.verification.leaf.run import held_against_run
 from jaxnet.verification.leaf.second_point import SecondPoint
-from jaxnet.verification.leaf.verdict import judge_leaf
+from jaxnet.verification.leaf.together import probed_together
+from jaxnet.verification.leaf.verdict import judge_leaf, not_looked_at
 from jaxnet.verification.point import Point
+from jaxnet.verification.progress import progress
 from jaxnet.verification.report.gradient_report import GradientReport
 from jaxnet.verification.report.leaf_report import LeafReport
 from jaxnet.verification.report.verdict import Verdict
@@ -42,6 +46,7 @@ def check_gradients(
     safety: float = 4.0,
     every_coordinate: bool | None = None,
     mesh: Mesh | None = None,
+    budget: int | timedelta | None = None,
 ) -> GradientReport:
     """Whether gradients of `loss` at `params` are right, and if not, where and why.
 
@@ -59,10 +64,14 @@ def check_gradients(
         key: seed of the random directions, a JAX key or an integer; 0 by default.
         safety: how many bounds an agreeing gradient may be off.
         every_coordinate: probe every coordinate of every leaf (True), random
-            directions only (False), or every coordinate of leaves up to 64 entries.
+            directions only (False), or every coordinate of leaves up to 64 entries,
+            unless they are too many: then leaves of a deep model are probed together.
         mesh: spreads the 32 points of each line over the devices of its one axis, if
             JAX can trace the loss. Every process passes the same, and gets the report
             of one device, up to the rounding of the loss.
+        budget: evaluations of the loss that the check may take in all, or how long. A
+            leaf that was not looked at for it is UNRESOLVED, and says so; what is
+            needed to begin, some hundred evaluations and a gradient, is always done.
 
     Returns:
         The report: `print` it, ask it for `passed`, or call `raise_if_failed()`.
@@ -72,7 +81,7 @@ def check_gradients(
             `params` has no floating leaf.
     """
     check_positive("safety", safety)
-    point = Point.of(params)
+    allowed, point = Budget.of(budget), Point.of(params)
     objective = Objective(loss, point, automatic(mesh))
     if objective.is_of_device_only:
         with jax.default_device(jax.local_devices()[0]):
@@ -84,43 +93,57 @@ def check_gradients(
                 safety=safety,
                 every_coordinate=every_coordinate,
                 mesh=mesh,
+                budget=budget,
             )
         return replace(there, notes=(ON_DEVICE, *there.notes))
-    context = Context.of(objective, safety, seed_of(key), every_coordinate)
-    check_finite(context.start.value)
-    claimed = claims(candidates, objective, context.autodiff)
-    fault = irreproducibility(context)
-    if fault:
-        claimed = [candidate.not_to_be_compared(fault) for candidate in claimed]
-    second_point, explainer = SecondPoint(context), Explainer(context)
-    leaves, probed = [x for c in claimed for x in c.faults], list[LeafProbes]()
-    for leaf in point.leaves:
-        before = objective.evaluations
-        found = [report for c in claimed for report in c.changing(leaf)]
-        comparable = [c for c in claimed if c.gives(leaf)]
-        if comparable:
-            probed.append(probe_leaf(context, leaf))
-        for candidate in comparable:
-            report = judge_leaf(context, probed[-1], candidate)
-            if report.verdict is Verdict.UNINFORMATIVE:
-                report = second_point.judged(report, candidate, leaf)
-            else:
-                report = explainer.explained(report, candidate, probed[-1])
-            found.append(held_against_run(context, report, candidate, probed[-1]))
-        spent = objective.evaluations - before
-        leaves += [replace(report, evaluations=spent) for report in found]
-    leaves = _failed_if_constant(leaves)
-    failed = {report.candidate for report in leaves if not report.passed}
-    right = [c for c in claimed if c.name not in failed]
-    return GradientReport(
-        leaves=tuple(leaves),
-        held=point.held,
-        notes=notes(context, claimed),
-        blind_spots=blind_spots(context, probed, right[0]) if right else (),
-        odd_one_out=odd_one_out(claimed, leaves),
-        evaluations=objective.evaluations,
-        seed=context.seed,
-    )
+    with progress(len(point.leaves)) as bar:
+        bar.set_postfix_str("the value")
+        context = Context.of(objective, safety, seed_of(key), every_coordinate)
+        check_finite(context.start.value)
+        bar.set_postfix_str("the gradient")
+        claimed = claims(candidates, objective, context.autodiff)
+        fault = irreproducibility(context)
+        if fault:
+            claimed = [candidate.not_to_be_compared(fault) for candidate in claimed]
+        bar.set_postfix_str("leaves together")
+        context = context.within(allowed)
+        together = probed_together(context, claimed)
+        second_point, explainer = SecondPoint(context), Explainer(context)
+        leaves, probed = [x for c in claimed for x in c.faults], list[LeafProbes]()
+        for leaf in point.leaves:
+            bar.set_postfix_str(leaf.name)
+            before = objective.evaluations
+            found = [report for c in claimed for report in c.changing(leaf)]
+            comparable = [c for c in claimed if c.gives(leaf)]
+            try:
+                if comparable:
+                    probes = together.get(leaf.number) or probe_leaf(context, leaf)
+                    before -= probes.shared
+                    probed.append(probes)
+                for candidate in comparable:
+                    report = judge_leaf(context, probes, candidate)
+                    if report.verdict is Verdict.UNINFORMATIVE:
+                        report = second_point.judged(report, candidate, leaf)
+                    else:
+                        report = explainer.explained(report, candidate, probes)
+                    found.append(held_against_run(context, report, candidate, probes))
+            except BudgetSpent as spent:
+                found += [not_looked_at(leaf, c, str(spent)) for c in comparable]
+            evaluations = objective.evaluations - before
+            leaves += [replace(report, evaluations=evaluations) for report in found]
+            bar.update()
+        leaves = _failed_if_constant(leaves)
+        failed = {report.candidate for report in leaves if not report.passed}
+        right = [c for c in claimed if c.name not in failed]
+        return GradientReport(
+            leaves=tuple(leaves),
+            held=point.held,
+            notes=notes(context, claimed),
+            blind_spots=blind_spots(context, probed, right[0]) if right else (),
+            odd_one_out=odd_one_out(claimed, leaves),
+            evaluations=objective.evaluations,
+            seed=context.seed,
+        )
 
 
 def _failed_if_constant(leaves: list[LeafReport]) -> list[LeafReport]:

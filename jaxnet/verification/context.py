@@ -1,15 +1,24 @@
 """What every step of a check may read, and none may change."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
+import numpy as np
+from jaxtyping import Float
+
+from jaxnet.verification.budget import UNLIMITED, Budget
 from jaxnet.verification.candidates.autodiff import Autodiff
 from jaxnet.verification.candidates.rounding import Rounding
+from jaxnet.verification.directions import AnyDirection, Together
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.function.start import Start
 from jaxnet.verification.point import Leaf, Point
 
 SMALL = 64
-"""A leaf of at most so many entries is probed by every coordinate."""
+"""A leaf of at most so many entries is probed by every coordinate…"""
+
+MANY_LADDERS = 512
+"""…unless a ladder for each, and two for a larger leaf, are more than so many."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +29,9 @@ class Context:
     autodiff, rounding: of the objective at its own point, whatever `point` is.
     safety: how many bounds an agreeing gradient may be off.
     seed: of the random directions.
-    every_coordinate: whether every coordinate is probed; None: of small leaves.
+    budget: how much the check may take.
+    every_coordinate: whether every coordinate is probed; None: of small leaves, if
+        they are not too many.
     """
 
     objective: Objective
@@ -31,6 +42,7 @@ class Context:
     safety: float
     seed: tuple[int, ...]
     every_coordinate: bool | None
+    budget: Budget = UNLIMITED
 
     @classmethod
     def of(
@@ -46,6 +58,21 @@ class Context:
         rest = safety, seed, every_coordinate
         return cls(objective, point, start, autodiff, rounding, *rest)
 
+    def values_along(
+        self, direction: AnyDirection | Together, times: Float[np.ndarray, " times"]
+    ) -> Float[np.ndarray, " times"]:
+        """The loss at x + t v for all times t, with v in the direction's leaves.
+
+        Raises:
+            BudgetSpent: that would be more than a check may take.
+        """
+        self.budget.check(self.objective.evaluations + len(times))
+        return self.objective.values_along(direction, times, self.point)
+
+    def within(self, budget: Budget) -> "Context":
+        """The same, of a check that may take no more."""
+        return replace(self, budget=budget)
+
     def at(self, point: Point) -> "Context":
         """The same at another point, small leaves by every coordinate."""
         start = Start.of(self.objective, point)
@@ -54,5 +81,13 @@ class Context:
     def by_coordinates(self, leaf: Leaf) -> bool:
         """Whether every coordinate of a leaf is probed."""
         if self.every_coordinate is None:
-            return leaf.size <= SMALL
+            return leaf.size <= SMALL and not self.is_deep
         return self.every_coordinate
+
+    @cached_property
+    def is_deep(self) -> bool:
+        """Whether one leaf after the other would take too many ladders."""
+        sizes = [leaf.size for leaf in self.point.leaves]
+        if self.every_coordinate is None:
+            return sum(n if n <= SMALL else 2 for n in sizes) > MANY_LADDERS
+        return not self.every_coordinate and 2 * len(sizes) > MANY_LADDERS

@@ -1,4 +1,4 @@
-"""Directions in one leaf, along which a derivative is taken.
+"""Directions in one leaf or in several, along which a derivative is taken.
 
 A direction is v_i = (m_i / 64) u_i with whole multipliers m_i in -127…127 and u_i the
 unit of the coordinate, a power of two: x + t v_i is then exact for the ladder's t.
@@ -108,6 +108,18 @@ class GivenDirection:
 
 
 AnyDirection = Direction | Coordinate | GivenDirection
+
+
+@dataclass(frozen=True, eq=False)
+class Together:
+    """Directions in several leaves, along which all move at once."""
+
+    parts: tuple[AnyDirection, ...]
+
+
+def parts_of(direction: AnyDirection | Together) -> tuple[AnyDirection, ...]:
+    """The direction in each leaf that moves."""
+    return direction.parts if isinstance(direction, Together) else (direction,)
 
 
 def step_size(direction: AnyDirection) -> float:

@@ -11,10 +11,12 @@ PACKAGE = Path(jaxnet.__file__).parent
 TOWER = (
     "rules",
     "check",
+    "progress",
     "explanation",
     "reproducibility",
     "leaf",
     "context",
+    "budget",
     "candidates",
     "function",
     "directions",

@@ -14,7 +14,13 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from jaxnet.devices import of_parts, spread
-from jaxnet.verification.directions import ONE, AnyDirection, units
+from jaxnet.verification.directions import (
+    ONE,
+    AnyDirection,
+    Together,
+    parts_of,
+    units,
+)
 from jaxnet.verification.function.programs import Bare
 from jaxnet.verification.function.widen import Widened
 from jaxnet.verification.point import Point
@@ -44,13 +50,16 @@ class Lines:
         self._copies = _copies(mesh)
         self._of_copies = widened.program.compiled(OfCopies, mesh)
 
-    def values(self, direction: AnyDirection, times: Values, point: Point) -> Values:
-        """The loss at x + t v for all times t, with v in the direction's leaf alone."""
+    def values(
+        self, direction: AnyDirection | Together, times: Values, point: Point
+    ) -> Values:
+        """The loss at x + t v for all times t, with v in the direction's leaves."""
         base = point.wide()
         floors = [leaf.floor for leaf in point.leaves]
         if self._at_once:
             moves = list(self._still)
-            moves[direction.leaf.number] = direction.multipliers()
+            for part in parts_of(direction):
+                moves[part.leaf.number] = part.multipliers()
             try:
                 return np.asarray(self._line(self._data, times, base, moves, floors))
             except (NotImplementedError, ValueError):  # what cannot be vmapped
@@ -58,7 +67,7 @@ class Lines:
         return self._one_by_one(direction, times, base)
 
     def _one_by_one(
-        self, direction: AnyDirection, times: Values, base: list[Any]
+        self, direction: AnyDirection | Together, times: Values, base: list[Any]
     ) -> Values:
         """The values time by time, or one a device.
 
@@ -68,12 +77,13 @@ class Lines:
         width = self.mesh.size if self.mesh else 1
         turns = np.pad(times, (0, -len(times) % width), mode="edge").reshape(-1, width)
         copies = [self._copies(turns[0], x, None, 0.0) for x in base]
-        leaf, multipliers = direction.leaf, direction.multipliers()
-        x = base[leaf.number]
+        moving = [(part.leaf, part.multipliers()) for part in parts_of(direction)]
         results = []
         for turn in turns:
-            copies[leaf.number] = None  # before there is another
-            copies[leaf.number] = self._copies(turn, x, multipliers, leaf.floor)
+            for leaf, multipliers in moving:
+                copies[leaf.number] = None  # before there is another
+                rest = base[leaf.number], multipliers, leaf.floor
+                copies[leaf.number] = self._copies(turn, *rest)
             results.append(np.asarray(self._of_copies(self._data, copies)))
         return np.concatenate(results)[: len(times)]
 

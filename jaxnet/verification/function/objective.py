@@ -21,7 +21,14 @@ from jaxnet.float64 import host, in_float64
 from jaxnet.input_checks import complaint, describe, first_line
 from jaxnet.jaxpr import Hook, described, evaluate
 from jaxnet.precision import DOUBLE, SINGLE
-from jaxnet.verification.directions import ONE, AnyDirection, Direction, units
+from jaxnet.verification.directions import (
+    ONE,
+    AnyDirection,
+    Direction,
+    Together,
+    parts_of,
+    units,
+)
 from jaxnet.verification.function.constants import trace
 from jaxnet.verification.function.lines import Lines
 from jaxnet.verification.function.program import Program, calls_out, same_program
@@ -113,6 +120,10 @@ class Objective:
         program = self.program
         return program.precision(leaf.number) if program else self._called_precision
 
+    def depends_on(self, leaf: Leaf) -> bool:
+        """Whether the loss is computed from a leaf, as far as JAX shows."""
+        return self.program is None or self.program.used[leaf.number]
+
     @cached_property
     def may_round_unseen(self) -> bool:
         """Whether something that JAX does not show may round to less than it says."""
@@ -195,10 +206,14 @@ class Objective:
         return rounding_spread(self.program, values)
 
     def values_along(
-        self, direction: AnyDirection, times: Float[np.ndarray, " times"], point: Point
+        self,
+        direction: AnyDirection | Together,
+        times: Float[np.ndarray, " times"],
+        point: Point,
     ) -> Float[np.ndarray, " times"]:
-        """The loss at x + t v for all times t, with v in the direction's leaf alone."""
-        point = point.with_leaf(direction.leaf)
+        """The loss at x + t v for all times t, with v in the direction's leaves."""
+        for part in parts_of(direction):
+            point = point.with_leaf(part.leaf)
         self.evaluations += len(times)
         with in_float64():
             if self.widened is None:
@@ -231,14 +246,20 @@ class Objective:
         _check_scalar(result)
 
     def _called_along(
-        self, direction: AnyDirection, times: Float[np.ndarray, " times"], point: Point
+        self,
+        direction: AnyDirection | Together,
+        times: Float[np.ndarray, " times"],
+        point: Point,
     ) -> Float[np.ndarray, " times"]:
-        values = [np.array(leaf.values, np.float64) for leaf in point.leaves]
-        leaf, x = direction.leaf, values[direction.leaf.number]
-        step = direction.multipliers() / ONE * units(x, leaf.floor)
+        start = [np.array(leaf.values, np.float64) for leaf in point.leaves]
+        values, steps = list(start), dict[int, Any]()
+        for part in parts_of(direction):
+            unit = units(start[part.leaf.number], part.leaf.floor)
+            steps[part.leaf.number] = part.multipliers() / ONE * unit
         results = []
         for t in times:
-            values[leaf.number] = x + t * step
+            for number, step in steps.items():
+                values[number] = start[number] + t * step
             results.append(self._called_or_nan(values))
         return np.array(results)
 

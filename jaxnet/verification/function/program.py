@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from jax.interpreters.partial_eval import dce_jaxpr
+
 from jaxnet.jaxpr import coarsest, coarsest_of, dependent, described, every_equation
 from jaxnet.verification.function.once import once
 from jaxnet.verification.function.same_bits import fingerprint
@@ -30,6 +32,12 @@ class Program:
     def precision(self, number: int | None = None) -> float:
         """ε of the coarsest floating type that one input passes through, or any."""
         return coarsest(self.moved_by(number))
+
+    @cached_property
+    def used(self) -> tuple[bool, ...]:
+        """Which inputs there is a path from, to its outputs."""
+        jaxpr = self.closed.jaxpr
+        return tuple(dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[1])
 
     @property
     def precision_anywhere(self) -> float:

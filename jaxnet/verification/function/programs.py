@@ -16,9 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnet.array_types import PyTree
-from jaxnet.jaxpr import bind, evaluate, is_literal, opened
+from jaxnet.float64 import platform
+from jaxnet.jaxpr import bind, detached, evaluate, is_literal, opened
+from jaxnet.xla_options import in_haste
 
-MOST = 256
+MOST = 1024
 """So many programs are kept of each kind, the last used."""
 
 SMALL = 64
@@ -48,7 +50,8 @@ class Bare:
 
     @classmethod
     def of(cls, jaxpr: Any, out_tree: Any) -> "Bare":
-        """Of an open jaxpr."""
+        """Of a jaxpr, whatever its constants are."""
+        jaxpr = detached(jaxpr)
         try:
             return cls(jaxpr, out_tree, (_identity(jaxpr), out_tree))
         except _Unidentified:
@@ -84,11 +87,21 @@ def forget() -> None:
 
 
 def compiled(function: Callable[..., PyTree], *args: PyTree) -> Callable[..., PyTree]:
-    """jax.jit of a function, traced at `args` and compiled if no other was like it."""
+    """A function traced at `args`, and compiled in haste if no other was like it."""
     closed, out = jax.make_jaxpr(function, return_shape=True)(*args)
     bare = Bare.of(closed.jaxpr, jax.tree.structure(out))
-    jitted = bare.compiled(jax.jit)
-    return lambda *args: jitted(closed.consts, *jax.tree.leaves(args))
+    jitted = bare.compiled(in_haste, platform())
+
+    def run(*args: PyTree) -> PyTree:
+        pairs = zip(jax.tree.leaves(args), closed.in_avals, strict=True)
+        return jitted(closed.consts, *(_as_traced(x, aval.dtype) for x, aval in pairs))
+
+    return run
+
+
+def _as_traced(value: Any, dtype: Any) -> Any:
+    """A value in the dtype of the trace: JAX gives a NumPy scalar to it as it is."""
+    return value if getattr(value, "dtype", None) == dtype else np.asarray(value, dtype)
 
 
 class _Unidentified(Exception):

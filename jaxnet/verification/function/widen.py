@@ -16,7 +16,7 @@ import numpy as np
 from jax.interpreters.partial_eval import dce_jaxpr
 from jaxtyping import PyTree
 
-from jaxnet.float64 import in_float64
+from jaxnet.float64 import in_float64, platform
 from jaxnet.jaxpr import (
     CALLS,
     CONTROL,
@@ -42,6 +42,7 @@ from jaxnet.verification.function.constants import (
 from jaxnet.verification.function.once import once
 from jaxnet.verification.function.program import Program
 from jaxnet.verification.function.programs import Bare
+from jaxnet.xla_options import in_haste
 
 OWN_DTYPE = {
     "bitcast_convert_type",
@@ -152,8 +153,8 @@ class Widened:
     def compiled(
         self, values: Sequence[Any], moved: Sequence[Any] | None = None
     ) -> PyTree:
-        """The same, compiled once for all programs that are alike."""
-        jitted = self.program.compiled(jax.jit)
+        """The same, compiled in haste and once for all programs that are alike."""
+        jitted = self.program.compiled(in_haste, platform())
         return jitted(self.consts, *values, *self.inexact_values(moved))
 
     @property

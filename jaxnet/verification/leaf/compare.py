@@ -27,7 +27,7 @@ def compare(
     """
     gradient = candidate.array(probes.leaf) if hypothesis is None else hypothesis
     value = along(gradient, probe.direction)
-    bound, excess = _bound_and_excess(probe.derivative, value, context.safety)
+    bound, excess = bound_and_excess(probe.derivative, value, context.safety)
     rounding = context.rounding.allowance(
         candidate,
         gradient,
@@ -46,7 +46,7 @@ def hypothetical(
     return (compare(context, probes, candidate, p, gradient) for p in probes.probes)
 
 
-def _bound_and_excess(
+def bound_and_excess(
     derivative: DirectionalDerivative, value: float, safety: float
 ) -> tuple[float, float]:
     """How far a right value may be off, and how far this one is beyond that.

@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxnet.differences.noise import noise_level, noise_times
 from jaxnet.verification.context import Context
-from jaxnet.verification.directions import Direction
+from jaxnet.verification.directions import Direction, Together
 from jaxnet.verification.point import Leaf
 
 CHAOTIC = 0.01
@@ -32,8 +32,14 @@ class LeafNoise:
         return self.level > CHAOTIC * max(size, self.reach)
 
 
+NO_NOISE = LeafNoise(0.0, 0.0, 0.0)
+"""Of a loss that the leaf does not change."""
+
+
 def measure_noise(context: Context, leaf: Leaf) -> LeafNoise:
     """Along one random direction; moved out of the domain, each by its own size."""
+    if not context.objective.depends_on(leaf):
+        return NO_NOISE
     found, finely = _measured(context, leaf), leaf.finely()
     own = _measured(context, finely) if leaf.has_tiny or found is None else None
     level, reach = found or own or (UNMEASURED * abs(context.start.value), 0.0)
@@ -42,11 +48,23 @@ def measure_noise(context: Context, leaf: Leaf) -> LeafNoise:
     return LeafNoise(max(level, solver), reach, max(own_level, solver))
 
 
+def measure_noise_together(context: Context, direction: Together) -> LeafNoise:
+    """Along a direction through several leaves."""
+    found = _along(context, direction, context.objective.precision)
+    level, reach = found or (UNMEASURED * abs(context.start.value), 0.0)
+    return LeafNoise(level, reach, level)
+
+
 def _measured(context: Context, leaf: Leaf) -> tuple[float, float] | None:
     precision = context.objective.precision_of(leaf)
-    direction = Direction(leaf, context.seed)
+    return _along(context, Direction(leaf, context.seed), precision)
+
+
+def _along(
+    context: Context, direction: Direction | Together, precision: float
+) -> tuple[float, float] | None:
     times = noise_times(precision)
-    values = context.objective.values_along(direction, times, context.point)
+    values = context.values_along(direction, times)
     level = noise_level(context.start.value, values, precision)
     if level is None:
         return None

@@ -11,6 +11,7 @@ from jaxnet.differences.step_ladder import (
     TIMES,
     DirectionalDerivative,
     from_ladder,
+    unmoved,
 )
 from jaxnet.precision import SINGLE
 from jaxnet.verification.context import Context
@@ -130,15 +131,17 @@ def _derivative(
     context: Context, noise: LeafNoise, direction: AnyDirection, scale: float = 1.0
 ) -> DirectionalDerivative:
     objective = context.objective
+    if not objective.depends_on(direction.leaf):
+        return unmoved(abs(context.start.value))
     precision = objective.precision_of(direction.leaf)
     if precision > SINGLE:  # it rounds too coarsely for any ladder
-        values = objective.values_along(direction, FIT_TIMES, context.point)
+        values = context.values_along(direction, FIT_TIMES)
         return from_fit(values, precision)
-    values = objective.values_along(direction, scale * TIMES, context.point)
+    values = context.values_along(direction, scale * TIMES)
     may_round = objective.may_round_unseen
     found = from_ladder(values, noise.level, scale, may_round=may_round)
     if objective.solver_noise and not found.central.bound <= COARSE * found.size:
-        values = objective.values_along(direction, FIT_TIMES, context.point)
+        values = context.values_along(direction, FIT_TIMES)
         fitted = from_fit(values, precision)
         return min(found, fitted, key=lambda one: one.central.bound)
     if noise.drowns(found.size):

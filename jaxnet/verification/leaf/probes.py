@@ -7,14 +7,12 @@ import numpy as np
 from jaxnet.verification.context import Context
 from jaxnet.verification.directions import Coordinate, GivenDirection
 from jaxnet.verification.leaf.kinks import NO_KINKS, Kinks, kept_apart
-from jaxnet.verification.leaf.noise import LeafNoise, measure_noise
+from jaxnet.verification.leaf.noise import NO_NOISE, LeafNoise, measure_noise
 from jaxnet.verification.leaf.probe import Probe, probe, random_probes
 from jaxnet.verification.point import Leaf, Reals
 
 SILENT_COARSEST = 0.01
 """A derivative of 0 says nothing where its bound is above this share of the loss."""
-
-NO_NOISE = LeafNoise(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -26,6 +24,7 @@ class LeafProbes:
     probes: of every coordinate; or along random directions beside the kinks, then of
         kinked coordinates.
     joint: along several kinked coordinates together.
+    shared: evaluations of probes through other leaves too.
     """
 
     leaf: Leaf
@@ -34,6 +33,7 @@ class LeafProbes:
     probes: tuple[Probe, ...]
     joint: tuple[Probe, ...] = ()
     kinks: Kinks = NO_KINKS
+    shared: int = 0
 
     @property
     def loss_by_unit(self) -> float:

@@ -18,6 +18,8 @@ BESIDE = 0.5
 """The standard deviation, in units of each coordinate, of a second point: far enough
 to leave a plateau or a symmetry, near enough to stay within most domains."""
 
+UNUSED = "unused: no path to the loss, so its gradient is 0"
+
 HERE = "exactly 0 here, as the differences are"
 
 
@@ -46,6 +48,8 @@ class SecondPoint:
         as for differences: then the gradient is 0, and that is right.
         """
         number = leaf.number
+        if not self.here.objective.depends_on(leaf):
+            return replace(report, verdict=Verdict.AGREE, passed=True, cause=UNUSED)
         probes, moved = self._probes_of(number), self._moved_candidate(candidate)
         if _is_masked(self.here, probes):
             cause = f"{HERE}, but not for jax.grad: the loss's rounding hides it"

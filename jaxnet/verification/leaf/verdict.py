@@ -1,5 +1,7 @@
 """One candidate's gradient with respect to one leaf: its verdict, from all findings."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from jaxnet.precision import DOUBLE, SINGLE
@@ -60,6 +62,12 @@ def judge_leaf(
     return _report(context, probes, candidate, findings, worst)
 
 
+def not_looked_at(leaf: Leaf, candidate: Candidate, why: str) -> LeafReport:
+    """Of a leaf whose probes were not all made."""
+    cause = f"not looked at: {why}"
+    return _blank(leaf, candidate, Verdict.UNRESOLVED, cause)
+
+
 def _blank(
     leaf: Leaf,
     candidate: Candidate,
@@ -82,16 +90,13 @@ def _report(
     leaf, unit = probes.leaf, worst.unit
     verdict, cause = worst.verdict, worst.explained
     own = findings[: len(probes.probes)]
-    resolution, by_differences = _resolution(context, probes, candidate, own)
-    is_coarse = context.objective.precision_of(leaf) > SINGLE
-    widest = COARSEST_ROUNDING if is_coarse else COARSEST
-    is_seen = by_differences <= widest and resolution <= COARSEST_ROUNDING
-    if verdict is Verdict.AGREE and not is_seen:
+    resolved = _resolution(context, probes, candidate, own)
+    if verdict is Verdict.AGREE and not _is_seen(context, leaf, resolved):
         if is_zero_but_for_rounding(context, probes, candidate):
             cause = "zero but for rounding"
         else:
             verdict = Verdict.UNRESOLVED
-            cause = f"only errors above {resolution:.1g} of the leaf would show"
+            cause = f"only errors above {resolved.at_all:.1g} of the leaf would show"
     if verdict is Verdict.NONDIFFERENTIABLE:
         cause += other_kinks(probes, worst)
     by_design = context.objective.implicit(leaf)
@@ -108,17 +113,48 @@ def _report(
         reference_value=worst.reference / unit,
         error=worst.error / unit,
         bound=worst.bound / unit,
-        resolution=resolution,
+        resolution=resolved.at_all,
         cause=cause,
     )
 
 
+class Resolution(NamedTuple):
+    """The smallest error in the leaf's gradient that shows, by its 2-norm.
+
+    at_all: beside its own rounding. by_differences: if it had none.
+    """
+
+    at_all: float
+    by_differences: float
+
+
+def resolution(
+    context: Context, probes: LeafProbes, candidate: Candidate
+) -> Resolution:
+    """That of a leaf that agrees."""
+    findings = [compare(context, probes, candidate, one) for one in probes.probes]
+    return _resolution(context, probes, candidate, findings)
+
+
+def is_resolved(context: Context, probes: LeafProbes, candidate: Candidate) -> bool:
+    """Whether a leaf that agrees would have a verdict."""
+    found = resolution(context, probes, candidate)
+    is_seen = _is_seen(context, probes.leaf, found)
+    return is_seen or is_zero_but_for_rounding(context, probes, candidate)
+
+
+def _is_seen(context: Context, leaf: Leaf, found: Resolution) -> bool:
+    is_coarse = context.objective.precision_of(leaf) > SINGLE
+    widest = COARSEST_ROUNDING if is_coarse else COARSEST
+    return found.by_differences <= widest and found.at_all <= COARSEST_ROUNDING
+
+
 def _resolution(
     context: Context, probes: LeafProbes, candidate: Candidate, findings: list[Finding]
-) -> tuple[float, float]:
-    """The smallest error in the leaf's gradient that shows: in all, and by differences.
+) -> Resolution:
+    """As a share of the gradient's 2-norm.
 
-    As a share of the gradient's 2-norm. Over coordinates that are probed one by one, an
+    Over coordinates that are probed one by one, an
     error hides best in proportion to their bounds. Over those of random probes, it may
     lie across them, and in coordinates of small units.
 
@@ -146,8 +182,8 @@ def _resolution(
     seen = (abs(f.reference) / (f.unit if f.index else leaf.largest) for f in findings)
     size = max(two_norm(gradient), *seen)
     if not size:
-        return float("inf"), float("inf")
-    return float(hidden[0] / size), float(hidden[1] / size)
+        return Resolution(float("inf"), float("inf"))
+    return Resolution(float(hidden[0] / size), float(hidden[1] / size))
 
 
 def is_zero_but_for_rounding(

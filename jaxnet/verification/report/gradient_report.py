@@ -118,7 +118,7 @@ class GradientReport:
         sizes = [x.resolution for x in self.leaves if math.isfinite(x.resolution)]
         seen = f"errors above {max(sizes, default=0.0):.1g} of a leaf would have shown"
         kinks = self.verdict is Verdict.NONDIFFERENTIABLE
-        count = len({leaf.path for leaf in self.leaves if leaf.evaluations})
+        count = len({leaf.path for leaf in self.leaves if 0 not in leaf.shape})
         leaves = f"{count} leaf" if count == 1 else f"{count} leaves"
         return f"PASSED: {'kinks aside, ' * kinks}{right} on {leaves}; {seen}."
 

@@ -20,7 +20,8 @@ class LeafReport:
     as_run: how far off the caller's own run of the candidate is from what the same
         program gives in float64, relative to the leaf's norm; None if it was not run.
     resolution: the smallest error, relative to the leaf's norm, that is told from none.
-    evaluations: of the loss, spent on this leaf (shared by all candidates).
+    evaluations: of the loss, spent on this leaf and on those probed together with it
+        (shared by all candidates).
     """
 
     path: str

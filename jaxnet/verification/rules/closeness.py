@@ -1,7 +1,8 @@
 """Two ways of computing one thing, held side by side: equal but for rounding."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import jax
 import numpy as np
@@ -28,21 +29,25 @@ Numbers = Inexact[np.ndarray, "..."]
 class Closeness:
     """What may be called equal, of lists of floating arrays.
 
-    rounding: the standard deviation of rounding in each of them.
+    measure: gives the standard deviation of rounding in each of them. It is called
+        where a few ulps of the largest entry do not explain a difference.
     """
 
-    rounding: Sequence[float]
+    measure: Callable[[], Sequence[float]]
+
+    @cached_property
+    def rounding(self) -> Sequence[float]:
+        """What was measured, once."""
+        return self.measure()
 
     def demanded(
         self, name: str, expected: PyTree, got: PyTree, cause: str
     ) -> DemandReport:
         """Whether all entries are equal within rounding; `cause` is said if not."""
         largest = DemandReport(name, "", Verdict.AGREE, True, error=0.0, bound=0.0)
-        pairs = zip(arrays(expected), arrays(got), self.rounding, strict=True)
-        for one, other, rounding in pairs:
+        for one, other, error, bound in self._differences(expected, got):
             if one.shape != other.shape:
                 return wrong(name, f"shape {other.shape} for {one.shape}")
-            error, bound = _difference(one, other, rounding)
             if error > bound or not error <= np.inf:
                 place = np.unravel_index(int(np.argmax(np.abs(one - other))), one.shape)
                 index = tuple(int(i) for i in place)
@@ -62,26 +67,33 @@ class Closeness:
 
     def holds(self, one: PyTree, other: PyTree) -> bool:
         """Whether two lists are equal within rounding."""
-        return all(
-            a.shape == b.shape and np.less_equal(*_difference(a, b, rounding))
-            for a, b, rounding in zip(
-                arrays(one), arrays(other), self.rounding, strict=True
-            )
-        )
+        found = self._differences(one, other)
+        return all(error <= bound for _, _, error, bound in found)
 
     def times(self, factor: float) -> "Closeness":
         """The same of arrays that are so many times as large."""
-        return Closeness([factor * rounding for rounding in self.rounding])
+        return Closeness(lambda: [factor * rounding for rounding in self.rounding])
 
+    def _differences(
+        self, one: PyTree, other: PyTree
+    ) -> Iterator[tuple[Numbers, Numbers, float, float]]:
+        """Pairs of arrays, their largest difference, and the largest that may be.
 
-def _difference(one: Numbers, other: Numbers, rounding: float) -> tuple[float, float]:
-    """The largest difference, and the largest that may be."""
-    largest = float(np.max(np.abs(one), initial=0.0))
-    own = max(eps(x.dtype) for x in (one, other))
-    wide = np.complex128 if np.iscomplexobj(one) else np.float64
-    apart = np.abs(one.astype(wide) - other.astype(wide))
-    bound = DEVIATIONS * rounding + OWN_ULPS * own * largest
-    return float(np.max(apart, initial=0.0)), bound
+        That is infinite of two shapes.
+        """
+        pairs = zip(arrays(one), arrays(other), strict=True)
+        for number, (a, b) in enumerate(pairs):
+            if a.shape != b.shape:
+                yield a, b, np.inf, 0.0
+                continue
+            largest = float(np.max(np.abs(a), initial=0.0))
+            bound = OWN_ULPS * max(eps(a.dtype), eps(b.dtype)) * largest
+            wide = np.complex128 if np.iscomplexobj(a) else np.float64
+            apart = np.abs(a.astype(wide) - b.astype(wide))
+            error = float(np.max(apart, initial=0.0))
+            if not error <= bound:
+                bound += DEVIATIONS * self.rounding[number]
+            yield a, b, error, bound
 
 
 def wrong(

@@ -1,7 +1,7 @@
 """What a derivative rule must satisfy beside being right: a report for each demand."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -45,18 +45,24 @@ NAMES = {"vjp": "cotangent", "jvp": "tangent"}
 """What the linear map of each mode is applied to."""
 
 
-def demands(rule: Rule) -> list[DemandReport]:
-    """The reports, less demands that cannot be put.
+def demanded(rule: Rule, chosen: Container[str]) -> list[DemandReport]:
+    """The reports of the chosen demands, less those that cannot be put.
 
     Of a rule that raises or gives a NaN, the leaves say so; no more is asked of it, and
     of one that does not repeat, nothing else.
     """
-    found = forward_value(rule)
-    if _is_finite(rule):
-        repeated = same_bits_twice(rule)
+
+    def put(*names: str) -> list[DemandReport]:
+        asked = [DEMANDS[name] for name in names if name in chosen]
+        return [report for demand in asked for report in demand(rule)]
+
+    first, second, *others = DEMANDS
+    found = put(first)
+    if any(name in chosen for name in (second, *others)) and _is_finite(rule):
+        repeated = put(second)
         found += repeated
         if all(report.passed for report in repeated):
-            found += [report for demand in DEMANDS for report in demand(rule)]
+            found += put(*others)
     return [replace(report, candidate=rule.mode) for report in found]
 
 
@@ -64,7 +70,7 @@ def forward_value(rule: Rule) -> list[DemandReport]:
     """The forward pass of the rule gives what the function gives."""
     name = "forward value"
     try:
-        by_rule = rule.value_by_rule()
+        by_rule = rule.value_by_rule(rule.moving)
     except Exception:  # the caller's rule: the leaves say what it raises
         return []
     value = rule.function(rule.moving)
@@ -136,18 +142,25 @@ def _powers(rule: Rule, once: Arrays) -> Iterator[int]:
 def adjoint_identity(rule: Rule) -> list[DemandReport]:
     """<c, J t> = <Jᵀ c, t>, where the function has both modes."""
     try:
-        jvp, vjp = compiled(rule.jvp, rule.moving), compiled(rule.vjp, rule.moving)
-        forward, forward_close = arrays(jvp(rule.moving)), rule.close_of(rule.jvp)
-        backward, close = arrays(vjp(rule.moving)), rule.close_of(rule.vjp)
+        jvp = compiled(rule.jvp, rule.moving, rule.tangent)
+        vjp = compiled(rule.vjp, rule.moving, rule.cotangent)
+        forward = arrays(jvp(rule.moving, rule.tangent))
+        backward = arrays(vjp(rule.moving, rule.cotangent))
     except Exception:  # the caller's rule has one mode only
         return []
     pushed = inner(rule.cotangent, forward)
     pulled = inner(rule.tangent, backward)
     cause = "the forward and the reverse mode are not each other's transpose"
-    both = (rule.cotangent, forward, forward_close), (rule.tangent, backward, close)
-    rounding = sum(_of_inner(*way, float(eps(pushed.dtype))) for way in both)
+
+    def rounding() -> list[float]:
+        close = rule.close_of(rule.jvp), rule.close_of(rule.vjp)
+        pairs = (rule.cotangent, forward), (rule.tangent, backward)
+        own = float(eps(pushed.dtype))
+        ways = zip(pairs, close, strict=True)
+        return [sum(_of_inner(*pair, one, own) for pair, one in ways)]
+
     name = "adjoint identity"
-    return [Closeness([rounding]).demanded(name, [pushed], [pulled], cause)]
+    return [Closeness(rounding).demanded(name, [pushed], [pulled], cause)]
 
 
 def _of_inner(one: Arrays, other: Any, close: Closeness, own: float) -> float:
@@ -163,7 +176,8 @@ def jit_is_eager(rule: Rule) -> list[DemandReport]:
     """The rule as it is called, and compiled."""
     name = "jit = eager"
     try:
-        jitted = compiled(rule.linear_map, rule.moving)(rule.moving)
+        given = rule.moving, rule.direction
+        jitted = compiled(rule.linear_map, *given)(*given)
     except Exception as error:  # the caller's rule
         return [_raised(name, error)]
     eager, afresh = rule.linear_map(rule.moving), _without_any_jit(rule)
@@ -182,13 +196,14 @@ def vmap_is_loop(rule: Rule) -> list[DemandReport]:
         np.stack([_moved(x, random, share) for share in still]) for x in rule.moving
     ]
     try:
-        together = compiled(jax.vmap(rule.linear_map), batch)(batch)
-        one = compiled(rule.linear_map, rule.moving)
+        given, mapped = (batch, rule.direction), jax.vmap(rule.linear_map, (0, None))
+        together = compiled(mapped, *given)(*given)
+        one = compiled(rule.linear_map, rule.moving, rule.direction)
     except NotImplementedError:
         return []
     except Exception as error:  # the caller's rule
         return [_raised(name, error)]
-    looped = [one([x[i] for x in batch]) for i in range(EXAMPLES)]
+    looped = [one([x[i] for x in batch], rule.direction) for i in range(EXAMPLES)]
     expected = jax.tree.map(lambda *xs: np.stack(xs), *looped)
     cause = "vmap gives another value than a loop over the examples"
     cause += _shape_factor(rule, expected, together, EXAMPLES)
@@ -271,16 +286,21 @@ def two_calls_at_once(rule: Rule) -> list[DemandReport]:
 
 Demand = Callable[[Rule], list[DemandReport]]
 
-DEMANDS: tuple[Demand, ...] = (
-    linear,
-    adjoint_identity,
-    jit_is_eager,
-    vmap_is_loop,
-    batch_is_examples,
-    one_at_a_time,
-    two_calls_at_once,
-)
-"""What is asked of a rule that repeats, in this order."""
+DEMANDS: dict[str, Demand] = {
+    demand.__name__: demand
+    for demand in (
+        forward_value,
+        same_bits_twice,
+        linear,
+        adjoint_identity,
+        jit_is_eager,
+        vmap_is_loop,
+        batch_is_examples,
+        one_at_a_time,
+        two_calls_at_once,
+    )
+}
+"""What is asked of a rule, in this order."""
 
 
 def _is_finite(rule: Rule) -> bool:

@@ -13,6 +13,7 @@ from jaxnet.array_types import PyTree
 from jaxnet.input_checks import complaint, first_line
 from jaxnet.jaxpr import dependent_outputs, dtypes_of
 from jaxnet.precision import eps
+from jaxnet.verification.function.once import once
 from jaxnet.verification.function.program import Program
 from jaxnet.verification.function.programs import compiled
 from jaxnet.verification.function.rounding_noise import rounding_of
@@ -122,22 +123,29 @@ class Rule:
         """What may be called equal of what the linear map gives."""
         return self.close_of(self.linear_map)
 
-    def close_of(self, function: Map) -> Closeness:
-        """What may be called equal of what a function gives at the point."""
+    def close_of(self, *functions: Map) -> Closeness:
+        """What may be called equal of what functions give that compute one thing."""
+
+        def measure() -> list[float]:
+            found = [self._rounding(function) for function in functions]
+            return [max(each) for each in zip(*found, strict=True)]
+
+        return Closeness(measure)
+
+    @once
+    def _rounding(self, function: Map) -> list[float]:
         try:
             traced = jax.make_jaxpr(function)(self.moving)
-            return Closeness(rounding_of(traced, self.moving))
+            return rounding_of(traced, self.moving)
         except Exception:  # the caller's function cannot be traced
             outputs = map(np.asarray, function(self.moving))
             sizes = [(eps(x.dtype), np.max(np.abs(x), initial=0.0)) for x in outputs]
-            return Closeness([float(ROUGHLY * one * size) for one, size in sizes])
+            return [float(ROUGHLY * one * size) for one, size in sizes]
 
     @cached_property
     def close_outputs(self) -> Closeness:
         """What may be called equal of outputs, of the function or of its rule."""
-        ways = self.function, lambda moving: jax.vjp(self.function, moving)[0]
-        found = (self.close_of(way).rounding for way in ways)
-        return Closeness([max(both) for both in zip(*found, strict=True)])
+        return self.close_of(self.function, self.value_by_rule)
 
     @cached_property
     def ranges(self) -> list[Any]:
@@ -286,9 +294,9 @@ class Rule:
         """<cotangent, J tangent>."""
         return inner(self.cotangent, jax.jvp(self.function, (moving,), (tangent,))[1])
 
-    def value_by_rule(self) -> Arrays:
+    def value_by_rule(self, moving: Arrays) -> Arrays:
         """The floating outputs that the forward pass of the rule gives."""
-        outputs: Arrays = jax.vjp(self.function, self.moving)[0]
+        outputs: Arrays = jax.vjp(self.function, moving)[0]
         return outputs
 
 

@@ -270,3 +270,26 @@ def test_a_rule_gives_the_same_bits_twice() -> None:
     cause = row(report, "same bits twice").cause
     assert cause.startswith("two values for one input: a closed-over Python value")
     assert row(check_vjp(jnp.sin, X), "same bits twice").passed
+
+
+def test_no_demands_or_some() -> None:
+    """The derivative alone, for an inner loop; a chosen demand alone; a wrong name."""
+
+    @jax.custom_vjp
+    def forgetful(x: Any) -> Any:
+        return jnp.sin(x)
+
+    forgetful.defvjp(
+        lambda x: (jnp.sin(x), jnp.cos(x)), lambda cosine, c: (cosine * jnp.sign(c),)
+    )
+    x = np.array([0.3, 1.2], np.float32)
+    quick = check_vjp(forgetful, x, demands=())
+    assert not quick.demands
+    assert not quick.passed, "the derivative is wrong too: c is not ±1"
+    some = check_vjp(forgetful, x, demands=("linear", "jit_is_eager"))
+    found = {record.name: record.passed for record in some.demands}
+    assert found["jit = eager"]
+    assert not found["linear in cotangent"]
+    assert "vmap = loop" not in found
+    with pytest.raises(ValueError, match="'linaer'"):
+        check_vjp(forgetful, x, demands=("linaer",))

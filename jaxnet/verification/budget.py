@@ -1,0 +1,55 @@
+"""How much a check may take: evaluations of the loss, or time."""
+
+import math
+import time
+from dataclasses import dataclass
+from datetime import timedelta
+
+from jaxnet.input_checks import check_positive, complaint, describe
+
+
+class BudgetSpent(Exception):
+    """No more may be evaluated; the message says what was allowed."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """evaluations: so many at most. until: no longer, by the monotonic clock."""
+
+    evaluations: float = math.inf
+    until: float = math.inf
+    allowed: str = ""
+
+    @classmethod
+    def of(cls, given: int | timedelta | None) -> "Budget":
+        """From now on; None for no end.
+
+        Raises:
+            TypeError, ValueError: it is none of these, or not positive.
+        """
+        if given is None:
+            return UNLIMITED
+        if isinstance(given, timedelta):
+            seconds = given.total_seconds()
+            check_positive("budget", seconds)
+            return cls(until=time.monotonic() + seconds, allowed=f"{seconds:g} s")
+        if not isinstance(given, int):
+            expected, fix = (
+                "an int of evaluations, or a timedelta",
+                "timedelta(minutes=1)",
+            )
+            raise TypeError(complaint("budget", expected, describe(given), fix))
+        check_positive("budget", given)
+        return cls(evaluations=float(given), allowed=f"{given} evaluations")
+
+    def check(self, evaluations: int) -> None:
+        """Nothing, if there may be so many evaluations in all, now.
+
+        Raises:
+            BudgetSpent: there may not.
+        """
+        if evaluations > self.evaluations or time.monotonic() > self.until:
+            raise BudgetSpent(f"the budget of {self.allowed} is spent")
+
+
+UNLIMITED = Budget()
