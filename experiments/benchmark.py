@@ -22,6 +22,7 @@ from typing import Annotated, Any
 import jax
 import tyro
 
+from experiments.measurements.checks import cost_of_checks, cost_of_models
 from experiments.measurements.gradients import any_function, network_gradients
 from experiments.measurements.processes import PEERS, main_job
 from experiments.measurements.runs import accelerator, many_runs, numeric_training
@@ -46,6 +47,10 @@ class Flags:
     """Training by numeric gradient."""
     many_runs: bool = False
     """8 learning rates × 2 seeds in one program."""
+    checks: bool = False
+    """Gradient checks of small functions, beside check_grads and chex."""
+    models: bool = False
+    """Gradient checks of a deep model and of a large leaf."""
     accelerator: bool = False
     """Times on the first device, if that is no CPU."""
     full: bool = False
@@ -101,6 +106,8 @@ def chosen(flags: Flags) -> dict[str, Callable[[], Section]]:
         "any_function": lambda: any_function(quick),
         "numeric_training": lambda: numeric_training(quick, flags.full),
         "many_runs": lambda: many_runs(quick),
+        "checks": lambda: cost_of_checks(quick),
+        "models": lambda: cost_of_models(quick),
         "accelerator": lambda: accelerator(quick),
     }
     asked = {k: measure for k, measure in sections.items() if getattr(flags, k)}

@@ -4,15 +4,16 @@
     python experiments/check_cost.py --quick                  # two operations for 52
 
 Prints a row for each check: seconds of the first and of the second identical call,
-programs compiled in each, evaluations of the function. Takes about two minutes on two
-cores, which should have nothing else to do.
+programs compiled in each, evaluations of the function; and one for a deep model and for
+a large leaf. Takes about five minutes on two cores, which should have nothing else to
+do.
 """
 
 from dataclasses import dataclass
 
 import tyro
 
-from experiments.measurements.checks import cost_of_checks
+from experiments.measurements.checks import cost_of_checks, cost_of_models
 
 
 @dataclass(frozen=True)
@@ -20,12 +21,14 @@ class Flags:
     """What is measured."""
 
     quick: bool = False
-    """Two operations instead of 52."""
+    """Two operations instead of 52, and small models."""
 
 
 def main() -> None:
-    """Print the table."""
-    print(cost_of_checks(tyro.cli(Flags, description=__doc__).quick).text())
+    """Print the tables."""
+    quick = tyro.cli(Flags, description=__doc__).quick
+    print(cost_of_checks(quick).text())
+    print(cost_of_models(quick).text())
 
 
 if __name__ == "__main__":

@@ -112,18 +112,18 @@ class Dependence(NamedTuple):
 def _dependence(jaxpr: Any, moving: Sequence[bool]) -> Dependence:
     jaxpr = opened(jaxpr)
     known = {v for v, moves in zip(jaxpr.invars, moving, strict=True) if moves}
-
-    def moves(variable: Any) -> bool:
-        return not is_literal(variable) and variable in known
-
     found = []
     for equation in jaxpr.eqns:
-        inputs = [moves(v) for v in equation.invars]
+        inputs = _are_known(equation.invars, known)
         if any(inputs):
             inner, outputs, _ = _dependence_within(equation, inputs)
             found += [equation, *inner]
             known |= {v for v, m in zip(equation.outvars, outputs, strict=True) if m}
-    return Dependence(found, [moves(v) for v in jaxpr.outvars])
+    return Dependence(found, _are_known(jaxpr.outvars, known))
+
+
+def _are_known(variables: Sequence[Any], known: set[Any]) -> list[bool]:
+    return [not is_literal(v) and v in known for v in variables]
 
 
 def _dependence_within(equation: Any, moving: Sequence[bool]) -> Dependence:
@@ -291,12 +291,8 @@ def evaluate(
         inner = opened(inner)
         variables = [*inner.constvars, *inner.invars]
         known = dict(zip(variables, [*constants, *values], strict=True))
-
-        def read(variable: Any) -> Any:
-            return variable.val if is_literal(variable) else known[variable]
-
         for equation in inner.eqns:
-            arguments = [read(v) for v in equation.invars]
+            arguments = _read(equation.invars, known)
             with equation.ctx.manager:
                 outputs = hook(equation, arguments)
                 if outputs is None and in_python:
@@ -306,10 +302,14 @@ def evaluate(
                 elif outputs is None:
                     outputs = enter(equation, arguments, run)
             known.update(zip(equation.outvars, outputs, strict=True))
-        return [read(v) for v in inner.outvars]
+        return _read(inner.outvars, known)
 
     own = getattr(jaxpr, "consts", ()) if consts is None else consts
     return evaluated(jaxpr, inputs, own)
+
+
+def _read(variables: Sequence[Any], known: dict[Any, Any]) -> list[Any]:
+    return [v.val if is_literal(v) else known[v] for v in variables]
 
 
 def _unheard(equation: Any, choice: Any) -> None:

@@ -12,7 +12,8 @@ import numpy as np
 from jax.test_util import check_grads
 
 from experiments.measurements.section import Section
-from jaxnet import check_gradients, check_vjp
+from experiments.measurements.transformer import transformer
+from jaxnet import GradientReport, check_gradients, check_vjp
 from jaxnet.verification.function import programs
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -131,6 +132,57 @@ def cost_of_checks(quick: bool) -> Section:
         "check_grads runs in both modes, with the tolerances 0.05."
     ]
     return section
+
+
+def cost_of_models(quick: bool) -> Section:
+    """A deep model, right and with one wrong leaf; a large leaf with one bad entry."""
+    blocks, width, size = (4, 16, 10**4) if quick else (24, 64, 5 * 10**6)
+    loss, params = transformer(blocks, width)
+    middle = blocks // 2
+
+    def wrong(p: Any) -> Any:
+        gradient = jax.grad(loss)(p)
+        block = gradient["blocks"][middle]
+        block["q"] = block["q"].at[1, 2].multiply(1.01)
+        return gradient
+
+    large = np.random.default_rng(0).normal(size=size).astype(np.float32)
+    given = 2 * np.cos(2 * large.astype(np.float64))
+    given[size // 3] *= 1.01
+    section = Section("Models, compilation included")
+    section.rows = [
+        _model("a transformer", lambda: check_gradients(loss, params)),
+        _model(
+            "the same, one entry wrong", lambda: check_gradients(loss, params, wrong)
+        ),
+        _model(
+            "a large leaf, one entry wrong",
+            lambda: check_gradients(lambda x: jnp.sum(jnp.sin(2 * x)), large, given),
+        ),
+    ]
+    section.notes = [
+        f"The transformer has {blocks} blocks of width {width}, in float32; one "
+        f"hundredth of an entry of q in block {middle} is wrong."
+    ]
+    return section
+
+
+def _model(name: str, check: Callable[[], GradientReport]) -> dict[str, Any]:
+    jax.clear_caches()
+    programs.forget()
+    start = perf_counter()
+    report = check()
+    taken = perf_counter() - start
+    named = [leaf.place for leaf in report.leaves if not leaf.passed]
+    right = [leaf.resolution for leaf in report.leaves if leaf.passed]
+    return {
+        "model": name,
+        "leaves": len(report.leaves),
+        "s": taken,
+        "evaluations": report.evaluations,
+        "worst resolution": max(right, default=None),
+        "called wrong": ", ".join(named) or None,
+    }
 
 
 def _flat(operation: tuple[Callable[..., Any], tuple[Any, ...]]) -> tuple[Any, ...]:

@@ -236,3 +236,13 @@ def test_check_cost():
         assert rows[name]["compiled"] > 0 == rows[name]["again"]
         assert rows[name]["evaluations"] > 100
     assert rows["check_grads of sin"]["compiled"] > 0
+
+
+def test_cost_of_models():
+    """All leaves of a right model pass; the one wrong entry of the others is named."""
+    right, wrong, large = checks.cost_of_models(quick=True).rows
+    assert right["leaves"] == wrong["leaves"] == 49
+    assert right["called wrong"] is None
+    assert right["worst resolution"] < 1e-4
+    assert wrong["called wrong"] == "['blocks'][2]['q'][1, 2]"
+    assert large["called wrong"] == "params[3333]"
