@@ -5,19 +5,12 @@ Such a constant, 1e-7 in log(p + 1e-7), is a literal that is added to something.
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnet.float64 import in_float64
-from jaxnet.jaxpr import (
-    bind,
-    every_equation,
-    is_literal,
-    source_line,
-    sub_jaxprs,
-)
+from jaxnet.jaxpr import Hook, is_literal, source_line
 from jaxnet.verification.explanation.causes import WrongLeaf
+from jaxnet.verification.explanation.switched import gradient_by_switches
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.point import Reals
 
@@ -45,29 +38,15 @@ class Unguarded(NamedTuple):
         guards = [] if program is None else list(filter(is_guard, program.equations))
         if not guards:
             return []
-        each = [[guard] for guard in guards[:MOST_REMOVED]] if len(guards) > 1 else []
-        return [cls.without(objective, some) for some in (*each, guards)]
-
-    @classmethod
-    def without(cls, objective: Objective, guards: list[Any]) -> "Unguarded":
-        """Without these, wherever they stand: in loops, branches and custom rules."""
-        removed = set(map(id, guards))
-
-        def unguarded(equation: Any, inputs: list[Any]) -> list[Any] | None:
-            kept = _kept(equation) if id(equation) in removed else None
-            if kept is not None:
-                return [inputs[kept]]
-            inner = (e for j in sub_jaxprs(equation) for e in every_equation(j))
-            return (
-                None if any(id(e) in removed for e in inner) else bind(equation, inputs)
-            )
-
-        loss = objective.rerun(unguarded)
-        widened = objective.widen(lambda moved: jax.grad(loss)(moved))
-        with in_float64():
-            values = [jnp.asarray(leaf.wide) for leaf in objective.point.leaves]
-            gradient = [np.asarray(g) for g in widened.compiled(values)]
-        return cls(gradient, tuple(guards))
+        some = guards[:MOST_REMOVED] if len(guards) > 1 else []
+        parts = [[guard] for guard in some] + [guards[len(some) :]]
+        gradient = gradient_by_switches(objective, parts, _with_switch)
+        without_one = (1 - np.eye(len(parts)))[: len(some)]
+        found = [
+            cls(gradient(one), (guard,))
+            for one, guard in zip(without_one, some, strict=True)
+        ]
+        return [*found, cls(gradient(np.zeros(len(parts))), tuple(guards))]
 
 
 def forgotten_guard(wrong: WrongLeaf, unguarded: list[Unguarded]) -> str:
@@ -98,6 +77,16 @@ def forgotten_guard(wrong: WrongLeaf, unguarded: list[Unguarded]) -> str:
 def is_guard(equation: Any) -> bool:
     """Whether an equation adds a small constant."""
     return _kept(equation) is not None
+
+
+def _with_switch(
+    equation: Any, switch: Any, inputs: list[Any], within: Hook
+) -> list[Any]:
+    """What it adds, times the switch."""
+    kept = _kept(equation)
+    assert kept is not None
+    number = jnp.asarray(inputs[1 - kept], inputs[kept].dtype)
+    return [inputs[kept] + number * switch.astype(number.dtype)]
 
 
 def _kept(equation: Any) -> int | None:
