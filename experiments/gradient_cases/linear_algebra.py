@@ -155,6 +155,6 @@ def _fixed() -> list[Case]:
             params,
             jax.grad(last_step),
             keys("W", "b"),
-            "custom_vjp",
+            "the rule of `solve`",
         ),
     ]

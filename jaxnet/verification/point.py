@@ -5,6 +5,7 @@ JAX's convention the conjugate of the textbook's, becomes the derivatives with r
 to each part.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -145,7 +146,7 @@ class Point:
     @property
     def are_many(self) -> bool:
         """Whether a copy of all of them matters."""
-        return sum(leaf.size for leaf in self.leaves) > MANY
+        return are_many(leaf.size for leaf in self.leaves)
 
     def with_leaf(self, leaf: Leaf) -> "Point":
         """The point with one leaf replaced."""
@@ -210,6 +211,11 @@ class OfLeaves:
     """
 
     values: list[Any]
+
+
+def are_many(sizes: Iterable[int]) -> bool:
+    """Whether a copy of all numbers of arrays of these sizes matters."""
+    return sum(sizes) > MANY
 
 
 def is_inexact(value: Any) -> bool:

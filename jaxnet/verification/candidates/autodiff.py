@@ -22,6 +22,10 @@ SHIFTS = 4
 """How often constants that are not exact are moved: their effect is known to 50 %."""
 
 
+Wanted = Sequence[int] | None
+"""The numbers of the leaves that are asked for; all by default."""
+
+
 @dataclass(frozen=True)
 class Autodiff:
     """jax.grad of one objective, with respect to its moving leaves alone."""
@@ -66,20 +70,23 @@ class Autodiff:
     def _at_point(self) -> Any:
         return self.in_double(self.objective.point.wide())
 
-    def in_double(self, values: Sequence[Reals]) -> list[Reals] | None:
+    def in_double(
+        self, values: Sequence[Reals], wanted: Wanted = None
+    ) -> list[Reals] | None:
         """The gradient at other values of the leaves, widened."""
         if self.widened is None:
             return None
         with in_float64(), np.errstate(all="ignore"):
-            wide = [jnp.asarray(v, np.float64) for v in values]
-            return self._reals(self.widened.compiled(wide))
+            return self._reals(self.widened.compiled(values), wanted)
 
-    def as_run(self, values: Sequence[Reals]) -> list[Reals] | None:
+    def as_run(
+        self, values: Sequence[Reals], wanted: Wanted = None
+    ) -> list[Reals] | None:
         """The gradient at other values of the leaves, as its caller runs it."""
         if self.widened is None:
             return None
         with np.errstate(all="ignore"):
-            return self._reals(self.widened.compiled_as_run(values))
+            return self._reals(self.widened.compiled_as_run(values), wanted)
 
     @cached_property
     def shifts(self) -> list[Sequence[Reals]]:
@@ -101,12 +108,16 @@ class Autodiff:
                 for gradient in shifted
             ]
 
-    def in_single(self, values: Sequence[Reals]) -> list[Reals] | None:
+    def in_single(
+        self, values: Sequence[Reals], wanted: Wanted = None
+    ) -> list[Reals] | None:
         """The gradient at other values, of the loss as it would be in float32."""
         try:
             with jax.enable_x64(False), np.errstate(all="ignore"):
                 single = [jnp.asarray(v, np.float32) for v in values]
-                return [np.asarray(g, np.float64) for g in self._single(single)]
+                gradient = self._single(single)
+                numbers = range(len(gradient)) if wanted is None else wanted
+                return [np.asarray(gradient[i], np.float64) for i in numbers]
         except Exception:  # the caller's function, in a mode that is not his
             return None
 
@@ -127,9 +138,12 @@ class Autodiff:
     def _of_moving(self, moved: list[Any]) -> OfLeaves:
         return self(self.objective.point.rebuild(moved))
 
-    def _reals(self, gradient: OfLeaves) -> list[Reals]:
-        pairs = zip(self.objective.point.leaves, gradient.values, strict=True)
-        return [leaf.derivatives(g).astype(np.float64, copy=False) for leaf, g in pairs]
+    def _reals(self, gradient: OfLeaves, wanted: Wanted = None) -> list[Reals]:
+        pairs = list(zip(self.objective.point.leaves, gradient.values, strict=True))
+        chosen = pairs if wanted is None else [pairs[i] for i in wanted]
+        return [
+            leaf.derivatives(g).astype(np.float64, copy=False) for leaf, g in chosen
+        ]
 
     def _of_leaves(self, moved: list[Any]) -> list[Any]:
         slopes: list[Any] = jax.grad(self.objective.of_leaves)(moved)

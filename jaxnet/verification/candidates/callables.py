@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxnet.array_types import PyTree
@@ -78,8 +77,7 @@ class CalledGradient:
         with in_float64():
             values = point.wide()
             if self.widened is not None:
-                wide = [jnp.asarray(v, np.float64) for v in values]
-                return jax.tree.map(np.asarray, self.widened.compiled(wide))
+                return jax.tree.map(np.asarray, self.widened.compiled(values))
             try:
                 copies = [np.array(v, np.float64)[()] for v in values]
                 return jax.tree.map(np.array, self.source(point.rebuild(copies)))

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jaxnet.array_types import PyTree
@@ -147,10 +146,11 @@ class Candidate:
             outputs = evaluate(own.closed, moved, more_rounds(own, 1))
             return jax.tree.unflatten(out_tree, outputs)
 
-        widened = objective.widen(longer)
+        known = self.widened.constants
+        args = objective.point.as_traced()
+        widened = Widened.of(longer, args, known, is_rerun=True)
         with in_float64():
-            values = [jnp.asarray(v, np.float64) for v in objective.point.wide()]
-            tree = jax.tree.map(np.asarray, widened.compiled(values))
+            tree = jax.tree.map(np.asarray, widened.compiled(objective.point.wide()))
         return _fitted(self.name, tree, objective.point)[0]
 
     def is_derived(self, autodiff: Autodiff) -> bool:

@@ -8,7 +8,6 @@ float32's ε times the size of the terms each entry is summed from. That size, t
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import jax
 import numpy as np
@@ -188,11 +187,15 @@ class Rounding:
         return max(coarsest, self.objective.precision_of(leaf))
 
     def _terms_of(self, leaf: Leaf) -> Reals | None:
-        return None if self._terms is None else self._terms[leaf.number]
+        point = self.objective.point
+        known = self._terms(leaf.number if point.are_many else None)
+        return None if known is None else known[leaf.number]
 
-    @cached_property
-    def _terms(self) -> list[Reals] | None:
+    @once
+    def _terms(self, number: int | None) -> dict[int, Reals] | None:
         """The size of the terms that each entry of the gradient is summed from.
+
+        By leaf; of one leaf alone, where all of them would be felt in memory.
 
         The root mean square, over points nearby, of what rounding changed: of the
         caller's run beside float64. What cannot be widened has no float64: there it is
@@ -208,20 +211,22 @@ class Rounding:
         in_double, coarse = own <= DOUBLE, coarsest > SINGLE
         run = autodiff.in_single if in_double else autodiff.as_run
         rounded_to = SINGLE if in_double else max(own, coarsest)
-        squares = [np.zeros(x.values.shape) for x in objective.point.leaves]
+        leaves = objective.point.leaves
+        wanted = range(len(leaves)) if number is None else [number]
+        squares = {i: np.zeros(leaves[i].values.shape) for i in wanted}
         first, random = None, np.random.default_rng(0)
         for _ in range(SAMPLES):
             values = self._beside(random, rounded_to if coarse else JITTER)
-            gradient = run(values)
+            gradient = run(values, wanted)
             first = first or gradient
-            other = first if coarse else autodiff.in_double(values)
+            other = first if coarse else autodiff.in_double(values, wanted)
             if gradient is None or other is None:
                 return None
             with np.errstate(all="ignore"):
-                for total, a, b in zip(squares, gradient, other, strict=True):
-                    total += (a - b) ** 2
-        roots = [np.sqrt(total / SAMPLES) / rounded_to for total in squares]
-        return [np.where(np.isfinite(r), r, np.inf) for r in roots]
+                for i, a, b in zip(wanted, gradient, other, strict=True):
+                    squares[i] += (a - b) ** 2
+        roots = {i: np.sqrt(t / SAMPLES) / rounded_to for i, t in squares.items()}
+        return {i: np.where(np.isfinite(r), r, np.inf) for i, r in roots.items()}
 
     def _beside(self, random: np.random.Generator, step: float) -> list[Reals]:
         """A point nearby that every run can hold: of no more digits than it has."""

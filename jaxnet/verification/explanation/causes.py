@@ -158,13 +158,13 @@ def _by_ratio(wrong: WrongLeaf, nice_only: bool) -> Iterator[str]:
 
 def _ratio_text(wrong: WrongLeaf, ratio: float, nice: Fraction | None) -> str:
     if nice is None:
-        return f"{_times(ratio)} on every entry"
+        return f"{times(ratio)} on every entry"
     if nice == -1:
         return "sign flipped, ×-1"
     whole = max(abs(nice.numerator), nice.denominator)
     where = wrong.sizes.get(whole)
     mean = "a mean taken twice" if nice.denominator > 1 else "a mean not taken"
-    return _times(ratio, nice) + (f"; {whole} is {where}: {mean}?" if where else "")
+    return times(ratio, nice) + (f"; {whole} is {where}: {mean}?" if where else "")
 
 
 def _by_rearrangement(wrong: WrongLeaf) -> Iterator[str]:
@@ -217,7 +217,7 @@ def _factor(gradient: Wide, reference: Wide, wrong: Bool[np.ndarray, "*part"]) -
     usable = np.abs(true) > 0
     ratios = given[usable] / true[usable]
     if usable.all() and np.ptp(ratios) <= NICE * abs(ratios[0]):
-        return f": {_times(float(ratios[0]), _nice(float(ratios[0])))}"
+        return f": {times(float(ratios[0]), _nice(float(ratios[0])))}"
     return ""
 
 
@@ -274,7 +274,7 @@ def rearranged(g: Wide) -> Iterator[tuple[str, Float[np.ndarray, "..."]]]:
                 yield f"rolled by {way} along axis {axis}", np.roll(g, -way, axis)
 
 
-def _times(ratio: float, nice: Fraction | None = None) -> str:
+def times(ratio: float, nice: Fraction | None = None) -> str:
     """A factor as one reads it: ×3, ×-½, ×1.01, ×(1 + 2e-08)."""
     if nice is not None:
         half = "-½" if nice < 0 else "½"

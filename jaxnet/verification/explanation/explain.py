@@ -3,19 +3,22 @@
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
+
 from jaxnet.input_checks import first_line
 from jaxnet.verification.candidates.candidate import Candidate
 from jaxnet.verification.context import Context
 from jaxnet.verification.explanation.causes import WrongLeaf, causes
+from jaxnet.verification.explanation.culprits import Culprits
 from jaxnet.verification.explanation.guards import Unguarded, forgotten_guard
-from jaxnet.verification.explanation.suspects import axis_sizes, suspects
 from jaxnet.verification.explanation.switches import switches_beside
+from jaxnet.verification.function.program import Program
 from jaxnet.verification.leaf.probes import LeafProbes
 from jaxnet.verification.report.leaf_report import LeafReport
 from jaxnet.verification.report.verdict import Verdict
 
 MOST_NAMED = 3
-"""How many suspects or switches are named: more is no hint."""
+"""How many switches are named: more is no hint."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,13 @@ class Explainer:
             rest = self._sizes, report.worst_index
             wrong = WrongLeaf.of(self.context, probes, candidate, *rest)
             guard = forgotten_guard(wrong, self._unguarded)
-            program = objective.program
-            named = suspects(program)[:MOST_NAMED] if program else []
-            suspicion = "suspect " + " and ".join(named) if named else ""
-            return [guard or next(causes(wrong), ""), suspicion]
+            return [guard or next(causes(wrong), ""), self._culprits.of_leaf(wrong)]
         return []
+
+    @cached_property
+    def _culprits(self) -> Culprits:
+        """The rules of the program, and what it gives without them."""
+        return Culprits.of(self.context)
 
     @cached_property
     def _unguarded(self) -> list[Unguarded]:
@@ -67,8 +72,19 @@ class Explainer:
     def _sizes(self) -> dict[int, str]:
         """Axis sizes of the data and the parameters, and where they are."""
         program, point = self.context.objective.program, self.context.point
-        sizes = axis_sizes(program) if program else {}
+        sizes = _axis_sizes(program) if program else {}
         for leaf in point.leaves:
             for axis, size in enumerate(leaf.shape):
                 sizes.setdefault(size, f"axis {axis} of {leaf.name}")
         return {size: where for size, where in sizes.items() if size > 1}
+
+
+def _axis_sizes(program: Program) -> dict[int, str]:
+    """Axis sizes of the arrays that the function closes over."""
+    sizes: dict[int, str] = {}
+    for constant in program.closed.consts:
+        shape = tuple(np.shape(constant))
+        text = "×".join(map(str, shape))
+        for axis, size in enumerate(shape):
+            sizes.setdefault(size, f"axis {axis} of the {text} data")
+    return sizes

@@ -53,7 +53,7 @@ def gradient_by_switches(
         return slopes
 
     given = [*objective.point.as_traced(), np.ones(len(parts), np.float32)]
-    widened = Widened.of(gradient, given, known)
+    widened = Widened.of(gradient, given, known, is_rerun=True)
 
     def of(switches: Switches) -> list[Reals]:
         with in_float64():

@@ -148,11 +148,12 @@ class Objective:
             return widened
         return widened.finer(function, [leaf.wide for leaf in self.point.leaves])
 
-    def rerun(self, hook: Hook) -> Callable[[list[Any]], Any]:
+    def rerun(self, hook: Hook) -> Widened:
         """The caller's program with what a hook gives in place of its equations."""
         assert self.widened is not None
-        closed = self.widened.own.closed
-        return lambda moved: evaluate(closed, moved, hook)[0]
+        closed, known = self.widened.own.closed, self.widened.constants
+        args = self.point.as_traced()
+        return Widened.of(lambda x: evaluate(closed, x, hook)[0], args, known, True)
 
     def called_value(self) -> float:
         """The loss at the point, by a plain call on NumPy arrays in float64."""
@@ -180,7 +181,7 @@ class Objective:
         found = []
         for rounds in range(3):
             self.evaluations += 1
-            longer = self.widen(self.rerun(more_rounds(self.program, rounds)))
+            longer = self.rerun(more_rounds(self.program, rounds))
             with in_float64():
                 found.append(float(longer.compiled(values)))
         first, second = map(float, np.abs(np.diff(found)))

@@ -36,12 +36,14 @@ from jaxnet.verification.function.constants import (
     constants,
     every_constant,
     is_float,
+    trace,
     traced,
     wide_dtype,
 )
 from jaxnet.verification.function.once import once
 from jaxnet.verification.function.program import Program
 from jaxnet.verification.function.programs import Bare
+from jaxnet.verification.point import are_many
 from jaxnet.xla_options import in_haste
 
 OWN_DTYPE = {
@@ -96,16 +98,25 @@ class Widened:
 
     @classmethod
     def of(
-        cls, function: Function, args: Sequence[Any], known: Sequence[Constant] = ()
+        cls,
+        function: Function,
+        args: Sequence[Any],
+        known: Sequence[Constant] = (),
+        is_rerun: bool = False,
     ) -> "Widened":
         """Trace a function of a list of arrays at `args`, given in their own dtypes.
 
         known: `constants` of a function over the same data. While its program lives,
         JAX cuts float64 data that another closes over as it did there.
 
+        is_rerun: of a function that evaluates a traced program, all constants are
+            known: a trace under x64 would show them as that program holds them.
+
         Raises what JAX raises where it cannot trace the function.
         """
-        closed, shapes, exact = traced(function, args, known)
+        closed, shapes, exact = (
+            (*trace(function, args), ()) if is_rerun else traced(function, args, known)
+        )
         closed, found = _let_go(closed, constants(closed, exact, known))
         inexact = [c for c in found if not c.is_exact]
         narrow: set[int] = set()
@@ -153,8 +164,16 @@ class Widened:
     def compiled(
         self, values: Sequence[Any], moved: Sequence[Any] | None = None
     ) -> PyTree:
-        """The same, compiled in haste and once for all programs that are alike."""
-        jitted = self.program.compiled(in_haste, platform())
+        """The same, compiled once for all programs that are alike.
+
+        In haste, but where what is not fused would be felt in memory and time; there,
+        float32 is widened within the program too, one array after the other.
+        """
+        if are_many(aval.size for aval in self.own.closed.in_avals):
+            jitted = self.program.compiled(_of_any_floats)
+        else:
+            values = [jnp.asarray(v, wide_dtype(v.dtype)) for v in values]
+            jitted = self.program.compiled(in_haste, platform())
         return jitted(self.consts, *values, *self.inexact_values(moved))
 
     @property
@@ -227,6 +246,13 @@ class Widened:
         if not same or other.precision() >= self.precision():
             return self
         return replace(other, own=self.own, constants=self.constants)
+
+
+def _of_any_floats(program: Bare) -> Any:
+    def widened(consts: Sequence[Any], *leaves: Any) -> PyTree:
+        return program(consts, *(jnp.asarray(x, wide_dtype(x.dtype)) for x in leaves))
+
+    return jax.jit(widened)
 
 
 def _let_go(closed: Any, found: list[Constant]) -> tuple[Any, list[Constant]]:

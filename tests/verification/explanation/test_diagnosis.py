@@ -202,51 +202,6 @@ def _cube_jvp(primals: Any, tangents: Any) -> Any:
     return primals[0] ** 3, 2 * primals[0] ** 2 * tangents[0]
 
 
-SUSPECTS: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "stop_gradient": (lambda x: x * jax.lax.stop_gradient(x), "stop_gradient at"),
-    "custom_vjp": (_square, "a custom_vjp rule `_square`"),
-    "custom_jvp": (_cube, "a custom_jvp rule `_cube`"),
-    "cast": (lambda x: x * x.astype(jnp.int32).astype(x.dtype), "a cast to int32"),
-    "round": (lambda x: x + jnp.sin(7 * jnp.round(x)) * x, "rounding"),
-    "in a jit": (jax.jit(lambda x: x * jax.lax.stop_gradient(x)), "stop_gradient at"),
-    "in a scan": (
-        lambda x: jax.lax.scan(
-            lambda c, row: (c + row * jax.lax.stop_gradient(row), None), 0 * x[0], x
-        )[0],
-        "stop_gradient at",
-    ),
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SUSPECTS)
-def test_what_breaks_a_derivative_is_suspected(name: str) -> None:
-    """With its source line, if autodiff or a given gradient is wrong."""
-    function, suspect = SUSPECTS[name]
-    params = {"x": 3 * VECTOR[:8] + 0.2}
-
-    def loss(params: Any) -> Any:
-        return jnp.sum(function(params["x"]))
-
-    report = check_gradients(loss, params, {"x": 3.3 * np.ones(8)})
-    assert f"suspect {suspect}" in report.worst.cause
-    assert "test_diagnosis.py" in report.worst.cause or name == "round"
-
-
-@pytest.mark.slow
-def test_what_breaks_nothing_is_not_suspected() -> None:
-    """JAX's own relu, softmax and logsumexp have such rules too, and are right."""
-
-    def loss(params: Any) -> Any:
-        x = params["x"]
-        y = jax.nn.softmax(x) + jax.nn.relu(x) + jax.nn.logsumexp(x) + jax.nn.silu(x)
-        return jnp.sum(y**2)
-
-    x = VECTOR[:5]
-    report = check_gradients(loss, {"x": x}, {"x": x**3})
-    assert "suspect" not in report.worst.cause
-
-
 def test_an_explanation_that_fails_changes_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

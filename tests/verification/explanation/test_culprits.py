@@ -1,0 +1,303 @@
+"""The rule that is wrong is convicted, by numbers; no innocent is named."""
+
+import inspect
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.experimental import pallas as pl
+from jax.sharding import Mesh, PartitionSpec
+
+from jaxnet import Verdict, check_gradients, check_vjp
+from jaxnet.verification.explanation.culprits import NOBODY
+
+Loss = Callable[[Any], Any]
+Rule = Callable[[Any], Any]
+
+X = np.array([1.2, 0.4, -1.3], np.float32)
+MENDED = "with the true derivative in its place, this leaf agrees"
+
+
+def sine(factor: float) -> Rule:
+    """Sin by a custom_vjp, whose gradient is so many times too large."""
+
+    @jax.custom_vjp
+    def sine(x: Any) -> Any:
+        return jnp.sin(x)
+
+    sine.defvjp(lambda x: (sine(x), x), lambda x, g: (factor * g * jnp.cos(x),))
+    return sine
+
+
+@jax.custom_jvp
+def cube(x: Any) -> Any:
+    """x³, with a tangent of 2 x²."""
+    return x**3
+
+
+cube.defjvp(lambda x, t: (x[0] ** 3, 2 * x[0] ** 2 * t[0]))
+
+
+@jax.custom_vjp
+def good(x: Any) -> Any:
+    """Tanh, with a right rule."""
+    return jnp.tanh(x)
+
+
+good.defvjp(lambda x: (good(x), good(x)), lambda y, g: (g * (1 - y * y),))
+
+
+def cause(loss: Loss, candidate: Any = None, x: Any = X) -> str:
+    """What is said of a gradient that is wrong."""
+    row = check_gradients(loss, x, candidate).worst
+    assert row.verdict is Verdict.DISAGREE
+    return row.cause
+
+
+def lines(function: Callable[..., Any]) -> range:
+    """Where a function stands in this file."""
+    found, first = inspect.getsourcelines(function)
+    return range(first, first + len(found))
+
+
+def named_lines(text: str) -> list[int]:
+    """The numbers of the lines of this file that a cause names."""
+    return [int(n) for n in re.findall(re.escape(__file__) + r":(\d+)", text)]
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_one_among_five(place: int) -> None:
+    """Wherever it stands: its file and line, those of the call, the factor."""
+    rules = [sine(1.1 if i == place else 1.0) for i in range(5)]
+
+    def loss(x: Any) -> Any:
+        x = rules[0](1.1 * x)
+        x = rules[1](1.1 * x)
+        x = rules[2](1.1 * x)
+        x = rules[3](1.1 * x)
+        return jnp.sum(rules[4](1.1 * x))
+
+    text = cause(loss)
+    assert text.count("the rule of") == 1
+    assert text.endswith(f"is wrong by ×1.1; {MENDED}")
+    rule, call = named_lines(text)
+    assert rule in lines(sine)
+    assert call == lines(loss)[1 + place]
+
+
+def test_a_rule_for_tangents_beside_right_rules() -> None:
+    """JAX's own relu and silu, a right rule of ours: only the wrong one is named."""
+    text = cause(lambda x: jnp.sum(cube(good(x)) + jax.nn.relu(x) * jax.nn.silu(x)))
+    assert text.count("the rule of") == 1
+    assert "the rule of `cube` (" in text
+    assert text.endswith(MENDED)
+
+
+def test_in_a_scan_over_layers() -> None:
+    """One call site, whatever the number of rounds."""
+    wrong = sine(1.5)
+
+    @jax.jit
+    def loss(x: Any) -> Any:
+        return jnp.sum(lax.scan(lambda c, w: (good(wrong(w * c)), None), x, x)[0])
+
+    text = cause(loss)
+    assert text.count("the rule of `sine`") == 1
+    assert "good" not in text
+
+
+def test_inside_vmap_and_shard_map() -> None:
+    """A rule that vmap batches; one that each device runs."""
+    wrong, mesh = sine(0.5), Mesh(np.array(jax.devices()[:1]), ("i",))
+    by_vmap = jax.vmap(lambda x: good(wrong(x)) ** 2)
+    spread = jax.shard_map(
+        by_vmap, mesh=mesh, in_specs=PartitionSpec("i"), out_specs=PartitionSpec("i")
+    )
+    for function in (by_vmap, spread):
+        text = cause(lambda x, f=function: jnp.sum(f(x)))
+        assert text.count("the rule of `sine`") == 1
+        assert "good" not in text
+        assert text.endswith(MENDED)
+
+
+def test_a_rule_inside_a_rule() -> None:
+    """The outer uses the inner's, which is wrong. Then the outer itself is."""
+    inner = sine(1.5)
+
+    @jax.custom_vjp
+    def outer(x: Any) -> Any:
+        return inner(x) ** 2
+
+    def backward(x: Any, g: Any) -> Any:
+        return (jax.vjp(lambda x: inner(x) ** 2, x)[1](g)[0],)
+
+    outer.defvjp(lambda x: (outer(x), x), backward)
+    text = cause(lambda x: jnp.sum(outer(x)))
+    assert text.count("the rule of") == 1
+    assert "the rule of `sine`" in text
+
+    right = sine(1.0)
+
+    @jax.custom_vjp
+    def halved(x: Any) -> Any:
+        return right(x) ** 2
+
+    halved.defvjp(lambda x: (halved(x), x), lambda x, g: (g * jnp.sin(x) * jnp.cos(x),))
+    text = cause(lambda x: jnp.sum(halved(x)))
+    assert "halved" in text
+    assert "`sine`" not in text
+
+
+def test_a_wrong_rule_that_no_gradient_uses_is_not_named() -> None:
+    """The outer rule has a derivative of its own; what else is wrong is named alone."""
+    inner, other = sine(1.5), sine(3.0)
+
+    @jax.custom_vjp
+    def outer(x: Any) -> Any:
+        return inner(x) ** 2
+
+    outer.defvjp(
+        lambda x: (outer(x), x), lambda x, g: (2 * g * jnp.sin(x) * jnp.cos(x),)
+    )
+
+    def loss(x: Any) -> Any:
+        return jnp.sum(outer(x)) + jnp.sum(
+            other(x)  # here
+        )
+
+    text = cause(loss)
+    assert text.count("the rule of") == 1
+    assert named_lines(text)[1] in lines(loss)
+    assert text.endswith(MENDED)
+
+
+def test_two_wrong_ones_that_partly_cancel() -> None:
+    """Each is wrong alone: both are named."""
+    first, second = sine(1.25), sine(0.75)
+    text = cause(lambda x: jnp.sum(first(x)) + jnp.sum(second(2 * x)))
+    assert text.count("the rule of `sine`") == 2
+    assert text.endswith(MENDED)
+
+
+def test_a_kernel_s_rule_is_found_by_elimination() -> None:
+    """Its body has no derivative; all other rules can be replaced."""
+
+    def run(kernel: Any, *x: Any) -> Any:
+        shape = jax.ShapeDtypeStruct(x[0].shape, x[0].dtype)
+        return pl.pallas_call(kernel, out_shape=shape, interpret=True)(*x)
+
+    def forward(x_ref: Any, y_ref: Any) -> None:
+        y_ref[...] = x_ref[...] * jnp.exp(x_ref[...])
+
+    @jax.custom_vjp
+    def kernel(x: Any) -> Any:
+        return run(forward, x)
+
+    def by_hand(x: Any, g: Any) -> Any:
+        return (g * jnp.exp(x),)  # and x exp x
+
+    kernel.defvjp(lambda x: (run(forward, x), x), by_hand)
+    text = cause(lambda x: jnp.sum(good(kernel(x)) ** 2))
+    assert "the rule of `" in text
+    assert "good" not in text
+    assert named_lines(text)[0] in lines(by_hand)
+
+
+@pytest.mark.parametrize("how", ["plain", "jit", "scan"])
+def test_a_forgotten_stop_gradient(how: str) -> None:
+    """Beside JAX's own, in softmax, that changes nothing."""
+
+    def stopped(x: Any) -> Any:
+        return jnp.sum(jax.nn.softmax(x) * lax.stop_gradient(x))
+
+    def by_scan(x: Any) -> Any:
+        step = lambda c, row: (c + row * lax.stop_gradient(row), None)  # noqa: E731
+        return lax.scan(step, jnp.zeros((), x.dtype), x)[0]
+
+    loss = {"plain": stopped, "jit": jax.jit(stopped), "scan": by_scan}[how]
+    text = cause(loss)
+    assert text.count("stop_gradient (called at") == 1
+    assert named_lines(text)[0] in lines(by_scan if how == "scan" else stopped)
+
+
+def test_in_modules_of_flax_and_equinox() -> None:
+    """A stop_gradient in a layer is named where it stands."""
+    eqx = pytest.importorskip("equinox")
+    nnx = pytest.importorskip("flax.nnx")
+
+    class Layer(eqx.Module):
+        weight: Any
+
+        def __call__(self, x: Any) -> Any:
+            return lax.stop_gradient(jnp.tanh(self.weight * x)) * self.weight
+
+    text = cause(lambda m: jnp.sum(m(jnp.asarray(X))), x=Layer(jnp.asarray(X)))
+    assert named_lines(text)[0] in lines(Layer)
+
+    class Net(nnx.Module):
+        def __init__(self) -> None:
+            self.weight = nnx.Param(jnp.asarray(X))
+
+        def __call__(self, x: Any) -> Any:
+            return lax.stop_gradient(jnp.tanh(self.weight[...] * x)) * self.weight[...]
+
+    graph, state = nnx.split(Net())
+    text = cause(lambda s: jnp.sum(nnx.merge(graph, s)(jnp.asarray(X))), x=state)
+    assert named_lines(text)[0] in lines(Net)
+
+
+def test_nobody_is_blamed_for_a_candidate_of_another_hand() -> None:
+    """The program is right, or not what the candidate was derived from."""
+    wrong, text = 2 * np.cos(X), ""
+    for loss in (
+        lambda x: jnp.sum(good(x) + jnp.sin(x)),
+        lambda x: jnp.sum(sine(1.5)(x)),
+        lambda x: jnp.sum(jnp.sin(x)),
+    ):
+        text = cause(loss, wrong)
+        assert "rule" not in text
+        assert "stop_gradient" not in text
+
+
+def test_where_nobody_can_be_convicted_it_is_said() -> None:
+    """A wrong derivative of JAX's own, that is no rule in the program."""
+    digamma = jax.scipy.special.digamma
+    text = cause(lambda x: jnp.sum(digamma(x)), x=np.array([-11.21]))
+    assert NOBODY in text
+
+
+def test_a_rule_that_is_checked_by_itself() -> None:
+    """check_vjp names it as well."""
+    report = check_vjp(sine(1.5), X)
+    assert "the rule of `sine`" in report.leaves[0].cause
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
+def test_guilty_named_and_innocent_not(seed: int) -> None:
+    """A random program of right rules and a wrong one, in a random order."""
+    random = np.random.default_rng(seed)
+    place, factor = random.integers(4), 1 + 10 ** random.uniform(-4, 0)
+    rules = [sine(1.0), good, jax.nn.silu, jax.nn.softplus]
+    random.shuffle(rules)
+    wrong, x = sine(factor), random.normal(size=5).astype(np.float32)
+
+    def loss(x: Any) -> Any:
+        for i, rule in enumerate(rules):
+            x = 0.3 * x + rule(x)
+            if i == place:
+                x = partial(wrong)(x)  # here
+        return jnp.sum(x**2)
+
+    text = cause(loss, x=x)
+    assert text.count("the rule of") == 1
+    source, first = inspect.getsourcelines(loss)
+    (number,) = (i for i, line in enumerate(source) if "# here" in line)
+    assert named_lines(text)[1] == first + number
+    assert text.endswith(MENDED)
