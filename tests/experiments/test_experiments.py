@@ -142,8 +142,8 @@ def test_finite_difference_step(run):
 def test_devices(run):
     """Any number of devices, and two processes, lead where one does, as far as stated.
 
-    Another key, as is seen, does not. On paper more devices are faster, until messages
-    take longer than what they save. Of so small a net one device takes all differences.
+    Another key, as is seen, does not. Of so small a net one device takes all
+    differences.
     """
     result = run("devices").json("devices.json")
     places = {"1 device", "8 devices", "2 processes", "another key"}
@@ -154,9 +154,14 @@ def test_devices(run):
             assert (row[batches] <= most) == (row["place"] != "another key")
             one_chunk = row["route"] == "numerical" and row["place"] != "another key"
             assert (row[batches] == 0) == (row["place"] == "1 device" or one_chunk)
-    cheap, dear = result["on_paper"]
+    assert [row["route"] for row in result["on_paper"]] == list(devices.ROUTES)
+
+
+def test_devices_on_paper():
+    """More devices are faster, until messages take longer than what they save."""
+    cheap, dear = (devices.on_paper("a route", s) for s in (1e-6, 1e-3))
     assert cheap["pays_up_to"] < dear["pays_up_to"]
-    assert 1 < dear["speedups"]["8"] < 8
+    assert 1 < dear["speedups"][8] < 8
 
 
 def test_verifier_at_scale(run):

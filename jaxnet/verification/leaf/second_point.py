@@ -1,6 +1,6 @@
 """A leaf that says nothing where it is, seen from a random point nearby."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy as np
 from jaxnet.verification.candidates.candidate import Candidate
 from jaxnet.verification.context import Context
 from jaxnet.verification.directions import units
+from jaxnet.verification.function.once import once
 from jaxnet.verification.leaf.probes import LeafProbes, probe_leaf
 from jaxnet.verification.leaf.verdict import judge_leaf
 from jaxnet.verification.point import Leaf, Point
@@ -25,14 +26,9 @@ HERE = "exactly 0 here, as the differences are"
 
 @dataclass(frozen=True)
 class SecondPoint:
-    """A random point near that of a context; what is computed there is computed once.
-
-    Its caches are the only thing in it that changes.
-    """
+    """A random point near that of a context; what is found there is found once."""
 
     here: Context
-    _probes: dict[int, LeafProbes] = field(default_factory=dict)
-    _moved: dict[str, Candidate | None] = field(default_factory=dict)
 
     @cached_property
     def there(self) -> Context:
@@ -50,7 +46,7 @@ class SecondPoint:
         number = leaf.number
         if not self.here.objective.depends_on(leaf):
             return replace(report, verdict=Verdict.AGREE, passed=True, cause=UNUSED)
-        probes, moved = self._probes_of(number), self._moved_candidate(candidate)
+        probes, moved = self._probes(number), self._moved(candidate)
         if _is_masked(self.here, probes):
             cause = f"{HERE}, but not for jax.grad: the loss's rounding hides it"
             return replace(report, verdict=Verdict.UNRESOLVED, cause=cause)
@@ -73,17 +69,13 @@ class SecondPoint:
         cause = f"{HERE}, and at a nearby point"
         return replace(report, verdict=verdict, passed=True, cause=cause)
 
-    def _probes_of(self, number: int) -> LeafProbes:
-        if number not in self._probes:
-            leaf = self.there.point.leaves[number]
-            self._probes[number] = probe_leaf(self.there, leaf)
-        return self._probes[number]
+    @once
+    def _probes(self, number: int) -> LeafProbes:
+        return probe_leaf(self.there, self.there.point.leaves[number])
 
-    def _moved_candidate(self, candidate: Candidate) -> Candidate | None:
-        if candidate.name not in self._moved:
-            moved = candidate.at(self.there.point, self.there.objective)
-            self._moved[candidate.name] = moved
-        return self._moved[candidate.name]
+    @once
+    def _moved(self, candidate: Candidate) -> Candidate | None:
+        return candidate.at(self.there.point, self.there.objective)
 
 
 def _combined(report: LeafReport, nearby: LeafReport) -> LeafReport:

@@ -99,6 +99,7 @@ def test_a_rule_for_tangents_beside_right_rules() -> None:
     assert text.endswith(MENDED)
 
 
+@pytest.mark.slow
 def test_in_a_scan_over_layers() -> None:
     """One call site, whatever the number of rounds."""
     wrong = sine(1.5)
@@ -112,6 +113,7 @@ def test_in_a_scan_over_layers() -> None:
     assert "good" not in text
 
 
+@pytest.mark.slow
 def test_inside_vmap_and_shard_map() -> None:
     """A rule that vmap batches; one that each device runs."""
     wrong, mesh = sine(0.5), Mesh(np.array(jax.devices()[:1]), ("i",))
@@ -126,6 +128,7 @@ def test_inside_vmap_and_shard_map() -> None:
         assert text.endswith(MENDED)
 
 
+@pytest.mark.slow
 def test_a_rule_inside_a_rule() -> None:
     """The outer uses the inner's, which is wrong. Then the outer itself is."""
     inner = sine(1.5)
@@ -154,6 +157,7 @@ def test_a_rule_inside_a_rule() -> None:
     assert "`sine`" not in text
 
 
+@pytest.mark.slow
 def test_a_wrong_rule_that_no_gradient_uses_is_not_named() -> None:
     """The outer rule has a derivative of its own; what else is wrong is named alone."""
     inner, other = sine(1.5), sine(3.0)
@@ -177,6 +181,7 @@ def test_a_wrong_rule_that_no_gradient_uses_is_not_named() -> None:
     assert text.endswith(MENDED)
 
 
+@pytest.mark.slow
 def test_two_wrong_ones_that_partly_cancel() -> None:
     """Each is wrong alone: both are named."""
     first, second = sine(1.25), sine(0.75)
@@ -185,6 +190,7 @@ def test_two_wrong_ones_that_partly_cancel() -> None:
     assert text.endswith(MENDED)
 
 
+@pytest.mark.slow
 def test_a_kernel_s_rule_is_found_by_elimination() -> None:
     """Its body has no derivative; all other rules can be replaced."""
 
@@ -209,6 +215,7 @@ def test_a_kernel_s_rule_is_found_by_elimination() -> None:
     assert named_lines(text)[0] in lines(by_hand)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["plain", "jit", "scan"])
 def test_a_forgotten_stop_gradient(how: str) -> None:
     """Beside JAX's own, in softmax, that changes nothing."""
@@ -226,6 +233,7 @@ def test_a_forgotten_stop_gradient(how: str) -> None:
     assert named_lines(text)[0] in lines(by_scan if how == "scan" else stopped)
 
 
+@pytest.mark.slow
 def test_in_modules_of_flax_and_equinox() -> None:
     """A stop_gradient in a layer is named where it stands."""
     eqx = pytest.importorskip("equinox")
@@ -252,6 +260,7 @@ def test_in_modules_of_flax_and_equinox() -> None:
     assert named_lines(text)[0] in lines(Net)
 
 
+@pytest.mark.slow
 def test_nobody_is_blamed_for_a_candidate_of_another_hand() -> None:
     """The program is right, or not what the candidate was derived from."""
     wrong, text = 2 * np.cos(X), ""

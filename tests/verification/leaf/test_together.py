@@ -67,6 +67,7 @@ def test_right_leaves_share_their_ladders() -> None:
     assert "right on 60 leaves" in str(report)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", [(0, "w"), (17, "b"), (29, "w")])
 def test_one_wrong_leaf_is_named(where: tuple[int, str]) -> None:
     """With its entry, among 59 that agree; by far fewer ladders than coordinates."""
@@ -78,6 +79,7 @@ def test_one_wrong_leaf_is_named(where: tuple[int, str]) -> None:
     assert report.evaluations <= 4 * LADDERS
 
 
+@pytest.mark.slow
 def test_two_wrong_leaves_and_two_candidates() -> None:
     """Leaves that one candidate has wrong are right in the other's report."""
     loss, params = model()
@@ -91,6 +93,7 @@ def test_two_wrong_leaves_and_two_candidates() -> None:
     assert {x.candidate for x in report.leaves if not x.passed} == {"wrong"}
 
 
+@pytest.mark.slow
 def test_errors_that_cancel_along_one_direction_are_seen_by_another() -> None:
     """Whatever the signs of a probe: the second has others."""
     loss, params = model()
@@ -107,6 +110,7 @@ def test_errors_that_cancel_along_one_direction_are_seen_by_another() -> None:
     assert found == ["['layers'][3]['b'][0]", "['layers'][4]['b'][0]"]
 
 
+@pytest.mark.slow
 def test_a_leaf_that_rounding_alone_moves_needs_no_ladder_of_its_own() -> None:
     """A shift before a softmax has a gradient of 1e-17: it is zero but for rounding."""
     loss, params = model(shift=np.ones(1), scale=np.ones(WIDTH))
@@ -121,6 +125,7 @@ def test_a_leaf_that_rounding_alone_moves_needs_no_ladder_of_its_own() -> None:
     assert leaf.verdict is Verdict.AGREE
 
 
+@pytest.mark.slow
 def test_a_kink_among_many_leaves_is_found() -> None:
     """The group is taken apart, and the rest agrees."""
     loss, params = model(edge=np.zeros(3))
@@ -130,6 +135,7 @@ def test_a_kink_among_many_leaves_is_found() -> None:
     assert kinked == ["['edge']"]
 
 
+@pytest.mark.slow
 def test_an_unused_leaf_costs_nothing() -> None:
     """The program shows that there is no path; a gradient of it is wrong."""
     loss, params = model()
@@ -147,6 +153,7 @@ def test_an_unused_leaf_costs_nothing() -> None:
     assert failed(report) == ["['left'][0]"]
 
 
+@pytest.mark.slow
 def test_a_budget_of_evaluations() -> None:
     """What was not looked at does not pass, and says why; what was, has its verdict."""
     loss, params = model()
@@ -162,6 +169,7 @@ def test_a_budget_of_evaluations() -> None:
     assert check_gradients(loss, params, budget=whole.evaluations).passed
 
 
+@pytest.mark.slow
 def test_a_budget_of_time() -> None:
     """None is left after a microsecond; an hour is enough."""
     loss, params = model()
