@@ -199,9 +199,15 @@ def _of_chex(loss: Callable[[Any], Any], params: Any) -> Iterator[dict[str, Any]
         import chex
     except ImportError:
         return
+    leaves, structure = jax.tree.flatten(params)
+    arrays = tuple(map(jnp.asarray, leaves))  # it asks the first for its size
+
+    def of_arrays(*values: Any) -> Any:
+        return loss(jax.tree.unflatten(structure, values))
+
     yield _row(
         "chex of it",
-        lambda: chex.assert_numerical_grads(loss, (params,), order=1, atol=0.05),
+        lambda: chex.assert_numerical_grads(of_arrays, arrays, order=1, atol=0.05),
     )
 
 
