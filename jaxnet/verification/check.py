@@ -128,7 +128,9 @@ def check_gradients(
                         report = explainer.explained(report, candidate, probes)
                     found.append(held_against_run(context, report, candidate, probes))
             except BudgetSpent as spent:
-                found += [not_looked_at(leaf, c, str(spent)) for c in comparable]
+                judged = {report.candidate for report in found}
+                rest = [c for c in comparable if c.name not in judged]
+                found += [not_looked_at(leaf, c, str(spent)) for c in rest]
             evaluations = objective.evaluations - before
             leaves += [replace(report, evaluations=evaluations) for report in found]
             bar.update()

@@ -170,6 +170,22 @@ def test_a_budget_of_evaluations() -> None:
 
 
 @pytest.mark.slow
+def test_a_budget_that_ends_between_two_candidates() -> None:
+    """Each has one record of the leaf: the first its verdict, the second that."""
+    x = np.ones(100)
+    given = {"right": 2 * x, "wrong": np.where(np.arange(100) == 7, 3.0, 2 * x)}
+    whole = check_gradients(lambda x: jnp.sum(x**2), x, given)
+    report = check_gradients(
+        lambda x: jnp.sum(x**2), x, given, budget=whole.evaluations - 32
+    )
+    assert [leaf.candidate for leaf in report.leaves] == ["right", "wrong"]
+    assert [leaf.verdict for leaf in report.leaves] == [
+        Verdict.AGREE,
+        Verdict.UNRESOLVED,
+    ]
+
+
+@pytest.mark.slow
 def test_a_budget_of_time() -> None:
     """None is left after a microsecond; an hour is enough."""
     loss, params = model()
