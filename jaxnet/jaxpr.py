@@ -1,6 +1,6 @@
 """A jaxpr: read, and evaluated with a hook that sees every equation."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -77,6 +77,22 @@ def enclosing(jaxpr: Any) -> dict[int, Any]:
         for inner in sub_jaxprs(outer)
         for e in opened(inner).eqns
     }
+
+
+def around(jaxpr: Any, chosen: Collection[int]) -> set[int]:
+    """The equations, by id, in which any of the chosen ones stands."""
+    found = set[int]()
+
+    def holds(jaxpr: Any) -> bool:
+        any_holds = False
+        for equation in opened(jaxpr).eqns:
+            if any([holds(inner) for inner in sub_jaxprs(equation)]):
+                found.add(id(equation))
+            any_holds |= id(equation) in chosen or id(equation) in found
+        return any_holds
+
+    holds(jaxpr)
+    return found
 
 
 def source_line(equation: Any) -> str:
@@ -333,12 +349,18 @@ CALLS = (
 """Primitives that run one jaxpr on their inputs."""
 
 
+def is_call(equation: Any) -> bool:
+    """Whether it runs one jaxpr, if only on the platform that is here."""
+    name = equation.primitive.name
+    return name in CALLS or bool(equation.params.get("branches_platforms"))
+
+
 def enter(equation: Any, inputs: Sequence[Any], run: Run) -> list[Any]:
     """The outputs of an equation, with `run` for the jaxprs in it."""
     name = equation.primitive.name
     if name in CALLS:
         return run(next(sub_jaxprs(equation)), inputs)
-    if name == "cond" and equation.params.get("branches_platforms"):
+    if is_call(equation):
         return run(_branch_of_platform(equation), inputs[1:])
     if name in CONTROL:
         return CONTROL[name](equation, inputs, run)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxnet.float64 import in_float64
-from jaxnet.jaxpr import Hook, bind, enclosing, evaluate
+from jaxnet.jaxpr import Hook, around, bind, evaluate
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.function.widen import Widened
 from jaxnet.verification.point import Reals
@@ -38,7 +38,7 @@ def gradient_by_switches(
     assert objective.widened is not None
     closed, known = objective.widened.own.closed, objective.widened.constants
     numbers = {id(e): number for number, part in enumerate(parts) for e in part}
-    entered = _around(closed, numbers)
+    entered = around(closed, numbers)
 
     def gradient(values: list[Any]) -> list[Any]:
         *moved, switches = values
@@ -62,13 +62,3 @@ def gradient_by_switches(
             return [np.asarray(g) for g in widened.compiled([*values, set_to])]
 
     return of
-
-
-def _around(closed: Any, chosen: Iterable[int]) -> set[int]:
-    """The equations, by id, in which any of the chosen ones stands."""
-    outer, found = enclosing(closed), set[int]()
-    for one in chosen:
-        while one in outer and id(outer[one]) not in found:
-            one = id(outer[one])
-            found.add(one)
-    return found

@@ -18,7 +18,6 @@ from jaxtyping import PyTree
 
 from jaxnet.float64 import in_float64, platform
 from jaxnet.jaxpr import (
-    CALLS,
     CONTROL,
     Loop,
     bind,
@@ -27,6 +26,7 @@ from jaxnet.jaxpr import (
     enter,
     evaluate,
     every_equation,
+    is_call,
     opened,
     sub_jaxprs,
 )
@@ -342,12 +342,12 @@ class _Widening:
         """What an equation gives; None to go into a call."""
         inputs, name = [self._known(x) for x in inputs], equation.primitive.name
         moves = any(map(_moves, inputs))
-        is_call = name in CALLS or equation.params.get("branches_platforms")
-        if is_call and (moves or not _is_draw(equation)):
+        enters = is_call(equation)
+        if enters and (moves or not _is_draw(equation)):
             return None
         if name in PRINTS:
             return []
-        wide = None if is_call else self._widened(equation, inputs)
+        wide = None if enters else self._widened(equation, inputs)
         if not moves:
             own = bind(equation, [_own(x) for x in inputs])
             pairs = zip(wide or own, own, strict=True)

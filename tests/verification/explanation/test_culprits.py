@@ -113,6 +113,16 @@ def test_in_a_scan_over_layers() -> None:
     assert "good" not in text
 
 
+def test_in_a_layer_that_is_jitted_once() -> None:
+    """One program that is called three times: the rule is switched off in each call."""
+    wrong = sine(1.5)
+    layer = jax.jit(lambda x, w: good(wrong(w * x)))
+    text = cause(lambda x: jnp.sum(layer(layer(layer(x, 1.1), 1.2), 0.9)))
+    assert text.count("the rule of `sine`") == 1
+    assert "called 3 times" in text
+    assert text.endswith(MENDED)
+
+
 @pytest.mark.slow
 def test_inside_vmap_and_shard_map() -> None:
     """A rule that vmap batches; one that each device runs."""

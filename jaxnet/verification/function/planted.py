@@ -1,0 +1,146 @@
+"""Chosen equations of a program: what they are given, and their outputs moved.
+
+A program is evaluated with two additions: something is added to the outputs of chosen
+equations, and their inputs and outputs are handed out. By the first, derivatives with
+respect to what stands inside a program can be had, by differences or by autodiff.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxnet.jaxpr import (
+    Loop,
+    around,
+    bind,
+    evaluate,
+    every_equation,
+    is_call,
+    sub_jaxprs,
+)
+
+Place = tuple[int, int]
+"""The id of an equation, and how often it was run before: a function under jit that is
+called twice is one program."""
+
+
+class Seen(NamedTuple):
+    """What an equation was given and gave, with an axis for each scan around it."""
+
+    inputs: list[Any]
+    outputs: list[Any]
+
+
+Added = Mapping[Place, Sequence[Any]]
+"""What is added to the outputs at some places, shaped as what is seen of them."""
+
+
+def planted(
+    closed: Any, inputs: Sequence[Any], chosen: Collection[int], added: Added
+) -> tuple[list[Any], dict[Place, Seen]]:
+    """The outputs of a program, and what its chosen equations, by id, gave.
+
+    Of a while loop the first round is seen, and nothing is added to it. An equation
+    that stands in another chosen one, a linear solve or a shard_map is not seen.
+    """
+    entered = around(closed, chosen)
+
+    def run(
+        jaxpr: Any, values: Sequence[Any], added: Added, before: Counter[int]
+    ) -> Any:
+        """`before`: how often each equation was run before this part of the program."""
+        seen, counts = dict[Place, Seen](), Counter(before)
+
+        def hook(equation: Any, inputs: list[Any]) -> list[Any] | None:
+            key, name = id(equation), equation.primitive.name
+            if key in chosen:
+                place = key, counts[key]
+                outputs = bind(equation, inputs)
+                if place in added:
+                    pairs = zip(outputs, added[place], strict=True)
+                    outputs = [y + more for y, more in pairs]
+                seen[place] = Seen(inputs, outputs)
+                counts[key] += 1
+                return outputs
+            if key not in entered:
+                return bind(equation, inputs)
+            if is_call(equation):
+                return None
+            if name not in ENTERED:
+                return bind(equation, inputs)
+            outputs, found = ENTERED[name](equation, inputs, run, added, counts)
+            seen.update(found)
+            counts.update(_equations(equation))
+            return list(outputs)
+
+        return evaluate(jaxpr, values, hook), seen
+
+    outputs, seen = run(closed, inputs, added, Counter())
+    return outputs, seen
+
+
+def _equations(equation: Any) -> Iterable[int]:
+    """The ids of those inside one, each as often as it stands there."""
+    return (id(e) for jaxpr in sub_jaxprs(equation) for e in every_equation(jaxpr))
+
+
+def _scan(equation: Any, inputs: list[Any], run: Any, added: Added, before: Any) -> Any:
+    loop, params = Loop.of(equation), equation.params
+    _, consts, carry, rows = loop.split(inputs)
+    counts = Counter(_equations(equation))
+    within = {
+        (key, number): more
+        for (key, number), more in added.items()
+        if before[key] <= number < before[key] + counts[key]
+    }
+
+    def body(carry: list[Any], row: tuple[list[Any], Added]) -> Any:
+        given, more = row
+        outputs, seen = run(loop.body, [*consts, *carry, *given], more, before)
+        return outputs[: loop.carry], (outputs[loop.carry :], seen)
+
+    options = {name: params[name] for name in ("length", "reverse", "unroll")}
+    carry, (stacked, seen) = jax.lax.scan(body, carry, (rows, within), **options)
+    return [*carry, *stacked], seen
+
+
+def _cond(equation: Any, inputs: list[Any], run: Any, added: Added, before: Any) -> Any:
+    """What is seen in the branches that are not taken is 0."""
+    index, *operands = inputs
+    parts, counts = [], Counter(before)
+    for branch in equation.params["branches"]:
+        parts.append((branch, Counter(counts)))
+        counts.update(id(e) for e in every_equation(branch))
+
+    def taken(branch: Any, start: Any, *values: Any) -> Any:
+        return run(branch, values, added, start)
+
+    shapes = [
+        jax.eval_shape(lambda *v, part=part: taken(*part, *v)[1], *operands)
+        for part in parts
+    ]
+
+    def filled(part: Any, *values: Any) -> Any:
+        outputs, seen = taken(*part, *values)
+        rest = {place: one for each in shapes for place, one in each.items()}
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), rest)
+        return outputs, {**zeros, **seen}
+
+    branches = [lambda *v, part=part: filled(part, *v) for part in parts]
+    return jax.lax.switch(index, branches, *operands)
+
+
+def _while(
+    equation: Any, inputs: list[Any], run: Any, added: Added, before: Any
+) -> Any:
+    loop = Loop.of(equation)
+    _, consts, carry, _ = loop.split(inputs)
+    _, seen = run(loop.body, [*consts, *carry], {}, before)
+    return bind(equation, inputs), seen
+
+
+ENTERED = {"scan": _scan, "cond": _cond, "while": _while}
+"""Primitives that are built anew around what is planted in them."""
