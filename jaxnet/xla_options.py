@@ -18,10 +18,15 @@ BY_EIGEN: Options = {"xla_cpu_experimental_ynn_fusion_type": ""}
 """For products of few rows: XLA would take YNNPACK, which packs the weights anew."""
 
 
-def in_haste(function: Callable[..., Any], platform: str) -> Callable[..., Any]:
-    """jax.jit of what runs a few times on a platform: on a CPU, it is not optimised."""
-    options = IN_HASTE if platform == "cpu" else None
-    return jax.jit(function, compiler_options=options)
+def in_haste(
+    function: Callable[..., Any], platform: str, **options: Any
+) -> Callable[..., Any]:
+    """jax.jit of what runs a few times on a platform: on a CPU, it is not optimised.
+
+    options: of jax.jit.
+    """
+    told = IN_HASTE if platform == "cpu" else None
+    return jax.jit(function, compiler_options=told, **options)
 
 
 _WITHOUT_JIT = "jax_disable_jit"

@@ -3,7 +3,8 @@
 Many runs at once are one whose State has a leading axis.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import jax
@@ -14,9 +15,10 @@ from jax.typing import ArrayLike
 from jaxtyping import Float32, Int, Int32
 
 from jaxnet.array_types import Array, PyTree, RandomKey
+from jaxnet.float64 import platform
 from jaxnet.input_checks import complaint, describe
 from jaxnet.network import Params, init_params
-from jaxnet.xla_options import IN_HASTE
+from jaxnet.xla_options import in_haste
 
 SGD = optax.inject_hyperparams(optax.sgd)(learning_rate=0.1)
 """The book's optimiser; its learning rate lies in the State, so no rate recompiles."""
@@ -64,9 +66,9 @@ def init_state(
     """
     if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = jax.random.wrap_key_data(jnp.asarray(key))
-    initial = _initial if isinstance(key, jax.core.Tracer) else _initial_compiled
-    state: State = initial(key, tuple(layer_sizes), optimizer, scale)
-    return state
+    is_traced = isinstance(key, jax.core.Tracer)
+    initial = _initial if is_traced else _compiled(platform())
+    return initial(key, tuple(layer_sizes), optimizer, scale)
 
 
 def _initial(
@@ -83,10 +85,10 @@ def _initial(
     return jax.vmap(one, out_axes=RUNS_AXES)(key) if key.ndim else one(key)
 
 
-_initial_compiled = jax.jit(
-    _initial, static_argnums=(1, 2, 3), compiler_options=IN_HASTE
-)
-"""jax.jit takes options only where it is not traced itself."""
+@cache
+def _compiled(platform: str) -> Callable[..., State]:
+    """`_initial` where it is not traced itself: only there jax.jit takes options."""
+    return in_haste(_initial, platform, static_argnums=(1, 2, 3))
 
 
 def with_learning_rate(state: State, learning_rate: ArrayLike) -> State:
