@@ -12,6 +12,7 @@ pytestmark = pytest.mark.slow
 
 ON_TWO = """
 import jax, jax.numpy as jnp, numpy as np
+jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_num_cpu_devices", 2)
 from jaxnet import check_gradients, check_vjp, float64
 from jaxnet.float64 import in_float64
