@@ -1,6 +1,7 @@
 """What XLA's CPU compiler is told about one program."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, TypeAlias
 
 import jax
@@ -9,10 +10,11 @@ from jaxnet.float64 import platform
 
 Options: TypeAlias = dict[str, str | bool]
 
-IN_HASTE: Options = {"xla_backend_optimization_level": "0"}
+IN_HASTE: Options = {
+    "xla_backend_optimization_level": "0",
+    "xla_cpu_use_fusion_emitters": False,  # the older generator is faster
+}
 """For what runs once or twice: optimising it would take longer than it does."""
-if jax.__version_info__ < (0, 12):
-    IN_HASTE["xla_cpu_use_fusion_emitters"] = False  # the older generator is faster
 
 BY_EIGEN: Options = {"xla_cpu_experimental_ynn_fusion_type": ""}
 """For products of few rows: XLA would take YNNPACK, which packs the weights anew."""
@@ -25,8 +27,22 @@ def in_haste(
 
     options: of jax.jit.
     """
-    told = IN_HASTE if platform == "cpu" else None
+    told = _known(IN_HASTE) if platform == "cpu" else None
     return jax.jit(function, compiler_options=told, **options)
+
+
+def _known(options: Options) -> Options:
+    """Those that the XLA of this jaxlib takes."""
+    return {name: value for name, value in options.items() if _takes(name, value)}
+
+
+@cache
+def _takes(name: str, value: str | bool) -> bool:
+    try:
+        jax.jit(lambda: 0).lower().compile({name: value})
+    except jax.errors.JaxRuntimeError:  # an XLA without that option
+        return False
+    return True
 
 
 _WITHOUT_JIT = "jax_disable_jit"
@@ -35,16 +51,11 @@ _WITHOUT_JIT = "jax_disable_jit"
 def compiled(
     function: Callable[..., Any], options: Options, *args: Any
 ) -> Callable[..., Any]:
-    """The program for such args, on a CPU by these options if this XLA knows them all.
+    """The program for such args, on a CPU by those options that this XLA knows.
 
     Under jax.disable_jit, the function itself.
     """
     if getattr(jax.config, _WITHOUT_JIT):
         return function
-    lowered = jax.jit(function).lower(*args)
-    if platform() != "cpu":
-        return lowered.compile()
-    try:
-        return lowered.compile(options)
-    except jax.errors.JaxRuntimeError:  # an XLA without that option
-        return lowered.compile()
+    told = _known(options) if platform() == "cpu" else None
+    return jax.jit(function).lower(*args).compile(told)
