@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +28,12 @@ Chosen = Callable[[Any, Any], None]
 MOST_ROUNDS = 1000
 """Rounds of a while loop that are followed in Python, where an equation takes some
 0.1 ms: a solver needs fewer, and an endless loop still ends within seconds."""
+
+MOST_FRAMES = 32
+"""How many callers of an equation are looked at for one that is the user's."""
+
+VERIFIER = str(Path(__file__).with_name("verification"))
+"""Where lines stand that are not the user's."""
 
 # ------------------------------------------------------------------------- the reader
 
@@ -96,10 +103,15 @@ def around(jaxpr: Any, chosen: Collection[int]) -> set[int]:
 
 
 def source_line(equation: Any) -> str:
-    """File, line and function that made an equation; empty where unknown."""
+    """File, line and function that made an equation; empty where unknown.
+
+    The innermost that is not the verifier's own.
+    """
     from jax.extend import source_info_util  # 80 ms, wanted by few runs
 
-    return source_info_util.summarize(equation.source_info)
+    frames = source_info_util.summarize(equation.source_info, num_frames=MOST_FRAMES)
+    lines = (line for line in reversed(frames.split("\n")) if line[:1] != "<")
+    return next((line for line in lines if not line.startswith(VERIFIER)), "")
 
 
 def dependent(jaxpr: Any, moving: Sequence[bool]) -> list[Any]:

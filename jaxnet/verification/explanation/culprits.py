@@ -1,31 +1,24 @@
 """Which rule of the program is wrong, where a gradient that JAX derived from it is.
 
 Each custom rule, and each stop_gradient, has a switch: off, the derivative of what it
-computes stands in its place. With all off the gradient must be right; a rule that makes
+computes stands in its place. If with all off the gradient is right, a rule that makes
 it wrong alone, and that the gradient depends on, is convicted. All ways of setting the
 switches are one program, and what it gives is held against the same differences as the
-gradient was. No other rule is named.
+gradient was. Else, as where a kernel's body has no derivative, a rule is convicted that
+is wrong by itself, for what the program gives it. No other rule is named.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from jaxnet.jaxpr import (
-    Hook,
-    bind,
-    evaluate,
-    every_equation,
-    opened,
-    source_line,
-    sub_jaxprs,
-)
+from jaxnet.jaxpr import Hook, bind
 from jaxnet.verification.context import Context
+from jaxnet.verification.explanation.calls import Call, calls, verified
 from jaxnet.verification.explanation.causes import WrongLeaf, times
 from jaxnet.verification.explanation.switched import (
     GradientBySwitches,
@@ -33,50 +26,24 @@ from jaxnet.verification.explanation.switched import (
     gradient_by_switches,
 )
 from jaxnet.verification.function.once import once
+from jaxnet.verification.function.sites import (
+    Site,
+    computed,
+    has_derivative,
+    inside,
+    sites,
+)
 from jaxnet.verification.leaf.locate import same_as_autodiff
-from jaxnet.verification.point import Reals, is_inexact
-
-RULES = ("custom_vjp_call", "custom_vjp_call_jaxpr", "custom_jvp_call")
-SITES = (*RULES, "stop_gradient")
-"""Primitives whose derivative need not be that of what they compute."""
+from jaxnet.verification.point import Reals
+from jaxnet.verification.report.verdict import Verdict
 
 NOBODY = "no rule of the program can be convicted of it"
 
+FAULTS = (Verdict.DISAGREE, Verdict.MALFORMED)
+"""What a rule is convicted of, where it is called."""
+
 CHANGES = 1e-9
 """By more than this share of its largest entry a switch changes a gradient."""
-
-
-@dataclass(frozen=True)
-class Site:
-    """A rule, or a stop_gradient, where one line calls it.
-
-    equations: its calls. name: of the rule. rule, line: where it and the call stand.
-    """
-
-    equations: tuple[Any, ...]
-    name: str
-    rule: str
-    line: str
-
-    @property
-    def guilt(self) -> str:
-        """What is said of it if it is convicted."""
-        calls = f"called {len(self.equations)} times" * (len(self.equations) > 1)
-        where = ", ".join(filter(None, [self.rule, calls, self.line]))
-        if not self.name:
-            return f"stop_gradient{f' ({where})' if where else ''} stops a part of it"
-        return f"the rule of `{self.name}` ({where}) is wrong"
-
-
-def sites(equations: Iterable[Any]) -> list[Site]:
-    """Those among equations, the calls of one line together."""
-    found = dict[tuple[tuple[str, str, str], int], list[Any]]()
-    for equation in equations:
-        if equation.primitive.name in SITES:
-            line = source_line(equation)
-            words = (*_rule(equation), f"called at {line}" if line else "")
-            found.setdefault((words, id(_backward(equation))), []).append(equation)
-    return [Site(tuple(each), *words) for (words, _), each in found.items()]
 
 
 @dataclass(frozen=True)
@@ -95,7 +62,7 @@ class Culprits:
         """Those of the caller's own program."""
         program = context.objective.program
         found = sites(program.equations) if program else []
-        can = [all(map(_has_derivative, site.equations)) for site in found]
+        can = [all(map(has_derivative, site.equations)) for site in found]
         pairs = list(zip(found, can, strict=True))
         return cls(
             context,
@@ -111,36 +78,72 @@ class Culprits:
         """
         if not _is_of_autodiff(wrong):
             return ""
-        return self._convicted(wrong) or NOBODY
+        return self._by_elimination(wrong) or self._by_calls(wrong) or NOBODY
 
-    def _convicted(self, wrong: WrongLeaf) -> str:
-        if not (self.switchable or self.fixed):
-            return ""
+    def _by_elimination(self, wrong: WrongLeaf) -> str:
+        """Those that make it wrong alone, where with all of them off it is right."""
         number, count = wrong.probes.leaf.number, len(self.switchable)
         off, on, each = np.zeros(count), np.ones(count), np.eye(count)
 
         def gradient(switches: Switches) -> Reals:
             return self._gradient(tuple(switches.tolist()))[number]
 
-        if not wrong.is_mended_by(gradient(off)):
-            if len(self.fixed) != 1:
-                return ""
-            return f"{self.fixed[0].guilt}: with all others replaced, it is so as well"
+        if not count or not wrong.is_mended_by(gradient(off)):
+            return ""
         alone = [i for i in range(count) if not wrong.is_mended_by(gradient(each[i]))]
         guilty = [i for i in alone if _differ(gradient(on), gradient(on - each[i]))]
         guilty = guilty or self._innermost(alone)
         said = [
-            self.switchable[i].guilt + _ratio(gradient(off), gradient(each[i]))
+            self._guilt(self.switchable[i], _ratio(gradient(off), gradient(each[i])))
             for i in guilty
         ]
         if guilty and wrong.is_mended_by(gradient(on - each[guilty].sum(axis=0))):
             said.append("with the true derivative in its place, this leaf agrees")
         return "; ".join(said)
 
+    def _by_calls(self, wrong: WrongLeaf) -> str:
+        """Those on the way from the leaf that are wrong for what they are given."""
+        program = self.context.objective.program
+        moved = program.moved_by(wrong.probes.leaf.number) if program else []
+        ids = set(map(id, moved))
+        rules = (s for s in (*self.switchable, *self.fixed) if s.name)
+        on_the_way = [s for s in rules if not ids.isdisjoint(map(id, s.equations))]
+        return "; ".join(self._guilt(s) for s in on_the_way if self._faults(s))
+
+    def _guilt(self, site: Site, otherwise: str = "") -> str:
+        """What is said of a guilty one; `otherwise` if no call of it shows why."""
+        if not site.name:
+            return f"{site.described} stops a part of it"
+        try:
+            why = self._faults(site)
+        except Exception:  # the caller's rule, by itself
+            why = ""
+        return f"{site.described} is wrong{why or otherwise}"
+
+    @once
+    def _faults(self, site: Site) -> str:
+        """What is wrong with a rule in its first wrong call; empty if none is."""
+        reports = (verified(call, self.context) for call in self._calls[site])
+        for each in reports:
+            wrong = [x for x in each if x.verdict in FAULTS]
+            if wrong:
+                number = " {}" * (len(each) > 1)
+                where = (f" in its input{number.format(x.path)}" for x in wrong)
+                causes = (f": {x.cause}" * bool(x.cause) for x in wrong)
+                return ",".join(map("".join, zip(where, causes, strict=True)))
+        return ""
+
+    @cached_property
+    def _calls(self) -> dict[Site, list[Call]]:
+        """The calls of each rule."""
+        rules = [s for s in (*self.switchable, *self.fixed) if s.name]
+        found = calls(self.context.objective, rules, self.context.seed)
+        return dict(zip(rules, found, strict=True))
+
     def _innermost(self, chosen: list[int]) -> list[int]:
         """Those that hold none of the others: an outer rule may use an inner one's."""
         within = {
-            i: {id(e) for x in self.switchable[i].equations for e in _inside(x)}
+            i: {id(e) for x in self.switchable[i].equations for e in inside(x)}
             for i in chosen
         }
         own = {i: set(map(id, self.switchable[i].equations)) for i in chosen}
@@ -156,10 +159,6 @@ class Culprits:
         return gradient_by_switches(self.context.objective, parts, _with_switch)
 
 
-def _inside(equation: Any) -> Iterator[Any]:
-    return (e for jaxpr in sub_jaxprs(equation) for e in every_equation(jaxpr))
-
-
 def _with_switch(
     equation: Any, switch: Any, inputs: list[Any], within: Hook
 ) -> list[Any]:
@@ -167,35 +166,10 @@ def _with_switch(
     outputs: list[Any] = jax.lax.cond(
         switch > 0,
         lambda *values: bind(equation, values),
-        lambda *values: _body(equation, values, within),
+        lambda *values: computed(equation, values, within),
         *inputs,
     )
     return outputs
-
-
-def _body(equation: Any, inputs: Sequence[Any], within: Hook) -> list[Any]:
-    if equation.primitive.name not in RULES:
-        return list(inputs)
-    return evaluate(next(sub_jaxprs(equation)), inputs, within)
-
-
-def _has_derivative(equation: Any) -> bool:
-    """Whether JAX can differentiate what it computes: no kernel, no callback."""
-    if equation.primitive.name not in RULES:
-        return True
-    avals = [v.aval for v in equation.invars]
-    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]
-    floating = [i for i, a in enumerate(avals) if jnp.issubdtype(a.dtype, np.inexact)]
-
-    def total(*values: Any) -> Any:
-        outputs = _body(equation, values, lambda e, x: None)
-        return sum(jnp.sum(jnp.abs(y)) for y in outputs if is_inexact(y))
-
-    try:
-        jax.eval_shape(jax.grad(total, floating), *shapes)
-    except Exception:  # the caller's function
-        return False
-    return True
 
 
 def _is_of_autodiff(wrong: WrongLeaf) -> bool:
@@ -221,26 +195,3 @@ def _ratio(right: Reals, wrong: Reals) -> str:
     factor = float(a @ b / (a @ a)) if a.any() else math.nan
     is_one = math.isfinite(factor) and not _differ(b, factor * a)
     return f" by {times(factor)}" if is_one else ""
-
-
-def _rule(equation: Any) -> tuple[str, str]:
-    """The name of a rule's function, and file and line of the rule; empty for none."""
-    if equation.primitive.name not in RULES:
-        return "", ""
-    name, _, place = _made_by(next(sub_jaxprs(equation))).partition(" at ")
-    backward = _backward(equation)
-    code = getattr(getattr(backward, "func", backward), "__code__", None)
-    if code is not None:
-        return name, f"{code.co_filename}:{code.co_firstlineno}"
-    tangent = _made_by(equation.params.get("jvp_jaxpr_fun")).partition(" at ")[2]
-    return name, place if "/jax/_src/" in tangent else tangent or place
-
-
-def _backward(equation: Any) -> Any:
-    """The function that a custom_vjp has for its backward pass."""
-    return getattr(equation.params.get("bwd"), "f", None)
-
-
-def _made_by(program: Any) -> str:
-    info = getattr(opened(program), "debug_info", None)
-    return str(getattr(info, "func_src_info", ""))

@@ -33,7 +33,7 @@ class SecondPoint:
     @cached_property
     def there(self) -> Context:
         """The context of that point."""
-        return self.here.at(_nearby(self.here.point, self.here.seed))
+        return self.here.at(nearby(self.here.point, self.here.seed))
 
     def judged(
         self, report: LeafReport, candidate: Candidate, leaf: Leaf
@@ -99,7 +99,7 @@ def _is_masked(context: Context, probes: LeafProbes) -> bool:
     return not context.rounding.is_zero(autodiff, leaf, eps, probes.loss_by_unit)
 
 
-def _nearby(point: Point, seed: tuple[int, ...]) -> Point:
+def nearby(point: Point, seed: tuple[int, ...]) -> Point:
     """Each coordinate moved by a normal number of half its unit."""
     random = np.random.default_rng([*seed, 1])
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxnet.input_checks import first_line
 from jaxnet.precision import eps
+from jaxnet.verification.function.cotangents import Arrays, inner
 from jaxnet.verification.function.program import Program
 from jaxnet.verification.function.programs import compiled
 from jaxnet.verification.function.same_bits import fingerprint
@@ -21,7 +22,7 @@ from jaxnet.verification.rules.closeness import (
     factor_between,
     wrong,
 )
-from jaxnet.verification.rules.rule import Arrays, Rule, inner
+from jaxnet.verification.rules.rule import Rule
 
 EXAMPLES = 3
 """How many examples vmap is tried on: the point itself and two beside it."""

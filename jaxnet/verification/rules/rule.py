@@ -13,6 +13,7 @@ from jaxnet.array_types import PyTree
 from jaxnet.input_checks import complaint, first_line
 from jaxnet.jaxpr import dependent_outputs, dtypes_of
 from jaxnet.precision import eps
+from jaxnet.verification.function.cotangents import Arrays, inner, random_like
 from jaxnet.verification.function.once import once
 from jaxnet.verification.function.program import Program
 from jaxnet.verification.function.programs import compiled
@@ -34,9 +35,6 @@ GROUPS = 4
 
 ROUGHLY = 100.0
 """Where rounding cannot be measured: so many ulps of the largest entry."""
-
-Arrays: TypeAlias = list[Any]
-"""The floating leaves of arguments or outputs, in order."""
 
 Map: TypeAlias = Callable[[Arrays], Arrays]
 Mode: TypeAlias = Literal["vjp", "jvp"]
@@ -298,44 +296,6 @@ class Rule:
         """The floating outputs that the forward pass of the rule gives."""
         outputs: Arrays = jax.vjp(self.function, moving)[0]
         return outputs
-
-
-def random_like(leaves: Sequence[Any], seed: Sequence[int]) -> Arrays:
-    """Standard normal numbers, one for each number of the leaves.
-
-    They are sixteenths and none is 0: hardly any floating dtype would round them.
-    """
-    random = np.random.default_rng(list(seed))
-
-    def normal(shape: tuple[int, ...]) -> Any:
-        sixteenths = np.round(16 * random.standard_normal(shape))
-        return np.asarray(np.where(sixteenths == 0, 1, sixteenths) / 16)
-
-    def draw(leaf: Any) -> Any:
-        shape = np.shape(leaf)
-        real = normal(shape)
-        return real + 1j * normal(shape) if np.iscomplexobj(leaf) else real
-
-    return [draw(leaf) for leaf in leaves]
-
-
-def inner(one: Arrays, other: Arrays) -> Any:
-    """Re Σ aᵢ bᵢ, with aᵢ rounded to the dtype of bᵢ and summed as finely as may be.
-
-    A sum in bfloat16 would hide what one entry of many changes.
-    """
-    wide = jax.dtypes.canonicalize_dtype(np.float64)
-    is_traced = any(isinstance(x, jax.core.Tracer) for x in (*one, *other))
-    xp: Any = jnp if is_traced else np  # each operation of jnp would be compiled
-    total = xp.zeros((), wide)
-    for a, b in zip(one, other, strict=True):
-        a, b = xp.asarray(a).astype(b.dtype), xp.asarray(b)
-        parts = [(xp.real(a), xp.real(b))]
-        if jnp.iscomplexobj(b):
-            parts.append((-xp.imag(a), xp.imag(b)))
-        for x, y in parts:
-            total = total + xp.sum(x.astype(wide) * y.astype(wide))
-    return total
 
 
 def _groups(count: int) -> list[list[int]]:

@@ -85,7 +85,7 @@ def test_one_among_five(place: int) -> None:
 
     text = cause(loss)
     assert text.count("the rule of") == 1
-    assert text.endswith(f"is wrong by ×1.1; {MENDED}")
+    assert text.endswith(f"is wrong in its input: ×1.1 on every entry; {MENDED}")
     rule, call = named_lines(text)
     assert rule in lines(sine)
     assert call == lines(loss)[1 + place]
@@ -200,29 +200,95 @@ def test_two_wrong_ones_that_partly_cancel() -> None:
     assert text.endswith(MENDED)
 
 
+def kernel(body: Rule, backward: Callable[[Any, Any], Any]) -> Rule:
+    """A Pallas kernel with a rule by hand: its body has no derivative."""
+
+    def run(x: Any) -> Any:
+        def of_refs(x_ref: Any, y_ref: Any) -> None:
+            y_ref[...] = body(x_ref[...])
+
+        shape = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        return pl.pallas_call(of_refs, out_shape=shape, interpret=True)(x)
+
+    rule = jax.custom_vjp(run)
+    rule.defvjp(lambda x: (run(x), x), backward)
+    return rule
+
+
+def halved_cosine(x: Any, g: Any) -> Any:
+    """The backward of a kernel for sin, too small."""
+    return (0.5 * g * jnp.cos(x),)
+
+
+def right_exp(x: Any, g: Any) -> Any:
+    """The backward of a kernel for exp."""
+    return (g * jnp.exp(x),)
+
+
 @pytest.mark.slow
-def test_a_kernel_s_rule_is_found_by_elimination() -> None:
-    """Its body has no derivative; all other rules can be replaced."""
+def test_of_several_kernels_the_wrong_one() -> None:
+    """Each is held against differences, for what the program gives it."""
+    wrong, right = kernel(jnp.sin, halved_cosine), kernel(jnp.exp, right_exp)
+    text = cause(lambda x: jnp.sum(good(right(wrong(right(0.3 * x)))) ** 2))
+    assert text.count("the rule of") == 1
+    assert "is wrong in its input: ×½" in text
+    assert named_lines(text)[0] in lines(halved_cosine)
 
-    def run(kernel: Any, *x: Any) -> Any:
-        shape = jax.ShapeDtypeStruct(x[0].shape, x[0].dtype)
-        return pl.pallas_call(kernel, out_shape=shape, interpret=True)(*x)
 
-    def forward(x_ref: Any, y_ref: Any) -> None:
-        y_ref[...] = x_ref[...] * jnp.exp(x_ref[...])
+@pytest.mark.slow
+def test_a_kernel_in_a_scan() -> None:
+    """Some rounds are verified, each with its own inputs."""
+    wrong = kernel(jnp.sin, halved_cosine)
+    text = cause(lambda x: lax.scan(lambda c, w: (wrong(c * w), None), x, x)[0].sum())
+    assert text.count("the rule of") == 1
+    assert "is wrong in its input: ×½" in text
+
+
+@pytest.mark.slow
+def test_a_right_kernel_is_not_named() -> None:
+    """What is wrong is JAX's own derivative of digamma, behind the kernel."""
+    right = kernel(jnp.exp, right_exp)
+    loss = lambda x: jnp.sum(jax.scipy.special.digamma(-right(x)))  # noqa: E731
+    text = cause(loss, x=np.log(np.array([11.21, 3.5], np.float32)))
+    assert NOBODY in text
+    assert "the rule of" not in text
+
+
+@pytest.mark.slow
+def test_a_kernel_on_the_way_of_another_leaf_is_not_named() -> None:
+    """Each leaf names what lies on its own way to the loss."""
+    wrong = kernel(jnp.sin, halved_cosine)
+    other = kernel(jnp.sin, lambda x, g: (3 * g * jnp.cos(x),))
+    report = check_gradients(
+        lambda p: jnp.sum(wrong(p["a"]) + other(p["b"])), {"a": X, "b": 2 * X}
+    )
+    said = {leaf.path: leaf.cause for leaf in report.leaves}
+    assert "wrong in its input: ×½" in said["['a']"]
+    assert "wrong in its input: ×3" in said["['b']"]
+    assert all(text.count("the rule of") == 1 for text in said.values())
+
+
+def test_which_argument_of_a_rule() -> None:
+    """And what of it; the others, and what no parameter moves, are not named."""
 
     @jax.custom_vjp
-    def kernel(x: Any) -> Any:
-        return run(forward, x)
+    def product(a: Any, b: Any, c: Any) -> Any:
+        return a * b * c
 
-    def by_hand(x: Any, g: Any) -> Any:
-        return (g * jnp.exp(x),)  # and x exp x
+    def backward(saved: Any, g: Any) -> Any:
+        a, b, c = saved
+        return g * b * c, -g * a * c, 0 * g
 
-    kernel.defvjp(lambda x: (run(forward, x), x), by_hand)
-    text = cause(lambda x: jnp.sum(good(kernel(x)) ** 2))
-    assert "the rule of `" in text
-    assert "good" not in text
-    assert named_lines(text)[0] in lines(by_hand)
+    product.defvjp(lambda *all: (product(*all), all), backward)
+    text = cause(lambda x: jnp.sum(product(jnp.sin(x), x**2, jnp.asarray(X))))
+    assert "is wrong in its input 1: sign flipped, ×-1; with" in text
+
+
+def test_no_line_of_the_verifier_is_named() -> None:
+    """It calls the rule that check_vjp is given; that is nothing to look at."""
+    text = check_vjp(sine(1.5), X).leaves[0].cause
+    assert "called at" not in text
+    assert named_lines(text)[0] in lines(sine)
 
 
 @pytest.mark.slow
