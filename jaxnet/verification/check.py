@@ -12,13 +12,15 @@ from jax.sharding import Mesh
 
 from jaxnet.array_types import PyTree, ScalarFunction
 from jaxnet.devices import automatic, transfers_allowed
-from jaxnet.input_checks import check_positive
+from jaxnet.input_checks import check_positive, complaint
 from jaxnet.verification.budget import Budget, BudgetSpent
+from jaxnet.verification.candidates.autodiff import Autodiff
 from jaxnet.verification.candidates.candidate import claims
 from jaxnet.verification.context import Context
 from jaxnet.verification.explanation.blind_spots import blind_spots
 from jaxnet.verification.explanation.explain import Explainer
 from jaxnet.verification.explanation.remarks import notes, odd_one_out
+from jaxnet.verification.function.intended import Intended, without_intended
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.leaf.probes import LeafProbes, probe_leaf
 from jaxnet.verification.leaf.run import held_against_run
@@ -42,6 +44,8 @@ def check_gradients(
     params: PyTree,
     candidates: Any = None,
     *,
+    reference: ScalarFunction | None = None,
+    intended: Intended = (),
     key: Any = None,
     safety: float = 4.0,
     every_coordinate: bool | None = None,
@@ -61,6 +65,11 @@ def check_gradients(
         params: any pytree. Integer, boolean and key leaves are held fixed.
         candidates: name -> gradient, each a pytree like `params` or a callable of
             them; or one of these without a name. By default jax.grad of the loss.
+        reference: differences are taken of this function instead, if given: what the
+            candidate is meant to be the gradient of.
+        intended: rules of the loss, and lines of a `stop_gradient` ("file.py:12"), that
+            are meant to be as they are: in the default candidate, the derivative of
+            what they compute stands in their place. The report names them.
         key: seed of the random directions, a JAX key or an integer; 0 by default.
         safety: how many bounds an agreeing gradient may be off.
         every_coordinate: probe every coordinate of every leaf (True), random
@@ -81,7 +90,17 @@ def check_gradients(
             `params` has no floating leaf.
     """
     check_positive("safety", safety)
-    allowed, point = Budget.of(budget), Point.of(params)
+    allowed, point, meant = Budget.of(budget), Point.of(params), tuple[str, ...]()
+    if intended:
+        if candidates is not None:
+            got = "candidates beside intended="
+            fix = "leave one of the two out"
+            raise ValueError(complaint("candidates", "none", got, fix))
+        loss, meant = without_intended(loss, params, intended)
+    if reference is not None:
+        if candidates is None:
+            candidates = {"autodiff": Autodiff(Objective(loss, point))}
+        loss = reference
     objective = Objective(loss, point, automatic(mesh))
     if objective.is_of_device_only:
         with jax.default_device(jax.local_devices()[0]):
@@ -95,7 +114,7 @@ def check_gradients(
                 mesh=mesh,
                 budget=budget,
             )
-        return replace(there, notes=(ON_DEVICE, *there.notes))
+        return replace(there, notes=(ON_DEVICE, *meant, *there.notes))
     with progress(len(point.leaves)) as bar:
         bar.set_postfix_str("the value")
         context = Context.of(objective, safety, seed_of(key), every_coordinate)
@@ -140,7 +159,7 @@ def check_gradients(
         return GradientReport(
             leaves=tuple(leaves),
             held=point.held,
-            notes=notes(context, claimed),
+            notes=(*meant, *notes(context, claimed)),
             blind_spots=blind_spots(context, probed, right[0]) if right else (),
             odd_one_out=odd_one_out(claimed, leaves),
             evaluations=objective.evaluations,

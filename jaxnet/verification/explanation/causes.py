@@ -258,6 +258,10 @@ def rearranged(g: Wide) -> Iterator[tuple[str, Float[np.ndarray, "..."]]]:
         if g.shape[one] == g.shape[other] > 1:
             axes = "" if one == g.ndim - 1 == other + 1 else f": axes {other} and {one}"
             yield f"transposed{axes}", np.swapaxes(g, one, other)
+    if g.ndim > 1 and g.shape[-1] == g.shape[-2] > 1:
+        both = g + np.swapaxes(g, -1, -2) - g * np.eye(g.shape[-1])
+        for which, part in (("lower", np.tril(both)), ("upper", np.triu(both))):
+            yield f"spread over both triangles: the function reads the {which}", part
     if g.ndim == 2 and g.shape[0] != g.shape[1]:
         yield "transposed before a reshape", g.reshape(g.shape[::-1]).T
     for axis in range(g.ndim):

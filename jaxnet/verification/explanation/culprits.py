@@ -18,6 +18,7 @@ import numpy as np
 
 from jaxnet.jaxpr import Hook, bind
 from jaxnet.verification.context import Context
+from jaxnet.verification.explanation.by_design import straight_through
 from jaxnet.verification.explanation.calls import Call, calls, verified
 from jaxnet.verification.explanation.causes import WrongLeaf, times
 from jaxnet.verification.explanation.switched import (
@@ -113,7 +114,9 @@ class Culprits:
     def _guilt(self, site: Site, otherwise: str = "") -> str:
         """What is said of a guilty one; `otherwise` if no call of it shows why."""
         if not site.name:
-            return f"{site.described} stops a part of it"
+            program = self.context.objective.program
+            kind = straight_through(program.closed, site) if program else ""
+            return f"{site.described} stops a part of it{f': {kind}' * bool(kind)}"
         try:
             why = self._faults(site)
         except Exception:  # the caller's rule, by itself

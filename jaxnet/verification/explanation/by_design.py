@@ -1,0 +1,45 @@
+"""Derivatives that are not those of the values, and mostly meant: what they are."""
+
+from typing import Any
+
+from jaxnet.jaxpr import described, opened, sub_jaxprs
+from jaxnet.verification.function.sites import Site, inside
+
+ROUNDING = {
+    "round",
+    "floor",
+    "ceil",
+    "sign",
+    "argmax",
+    "argmin",
+    "eq",
+    "ge",
+    "gt",
+    "le",
+    "lt",
+}
+"""Primitives whose values are steps: their derivative is 0, where it is not meant."""
+
+
+def straight_through(closed: Any, site: Site) -> str:
+    """Of a stop_gradient, what rounds the value that it stops, in words; or nothing."""
+    for equation in _before(closed, site.equations[0]):
+        for one in (equation, *inside(equation)):
+            if one.primitive.name in ROUNDING:
+                return f"a straight-through estimator of {described(one, equation)}"
+    return ""
+
+
+def _before(jaxpr: Any, chosen: Any) -> list[Any]:
+    """The equations that one depends on, in the jaxpr that it stands in; last first."""
+    equations = opened(jaxpr).eqns
+    number = next((i for i, e in enumerate(equations) if e is chosen), None)
+    if number is None:
+        inner = [j for e in equations for j in sub_jaxprs(e)]
+        return next(filter(None, (_before(j, chosen) for j in inner)), [])
+    needed, found = set(map(id, chosen.invars)), []
+    for equation in reversed(equations[:number]):
+        if not needed.isdisjoint(map(id, equation.outvars)):
+            found.append(equation)
+            needed.update(map(id, equation.invars))
+    return found

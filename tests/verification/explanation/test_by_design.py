@@ -1,0 +1,159 @@
+"""Derivatives that are meant are called what they are, and can be said to be meant."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.experimental import pallas as pl
+
+from jaxnet import GradientReport, Verdict, check_gradients
+
+X = np.array([1.2, 0.4, -1.3], np.float32)
+W = np.random.default_rng(1).standard_normal((4, 4))
+SYMMETRIC = W @ W.T + np.eye(4)
+
+
+def straight_through(x: Any) -> Any:
+    """Rounded, with the derivative of the identity."""
+    return x + lax.stop_gradient(jnp.round(x) - x)
+
+
+@jax.custom_vjp
+def reversed_gradient(x: Any) -> Any:
+    """The identity, with a gradient that is turned round: adversarial training."""
+    return x
+
+
+reversed_gradient.defvjp(lambda x: (x, None), lambda _, g: (-g,))
+
+
+@jax.custom_vjp
+def wrong(x: Any) -> Any:
+    """Sin, with a gradient too large."""
+    return jnp.sin(x)
+
+
+wrong.defvjp(lambda x: (jnp.sin(x), x), lambda x, g: (1.1 * g * jnp.cos(x),))
+
+
+def line(function: Callable[..., Any], text: str) -> str:
+    """File and line of the first line of a function that holds a text."""
+    source, first = inspect.getsourcelines(function)
+    number = next(i for i, line in enumerate(source) if text in line)
+    return f"test_by_design.py:{first + number}"
+
+
+@pytest.mark.parametrize("rounded", [jnp.round, jnp.sign, lambda x: 1.0 * (x > 0)])
+def test_a_straight_through_estimator(rounded: Callable[[Any], Any]) -> None:
+    """A stop_gradient around what is rounded; not one around anything else."""
+    report = check_gradients(
+        lambda x: jnp.sum(jnp.sin(x + lax.stop_gradient(rounded(x) - x))), X
+    )
+    assert report.verdict is Verdict.DISAGREE
+    assert "a straight-through estimator of `" in report.worst.cause
+    other = check_gradients(lambda x: jnp.sum(jnp.sin(x + lax.stop_gradient(x))), X)
+    assert "stop_gradient (called at" in other.worst.cause
+    assert "a straight-through" not in other.worst.cause
+
+
+@pytest.mark.parametrize(
+    ("function", "which"),
+    [
+        (lambda a: lax.linalg.cholesky(a, symmetrize_input=False), "lower"),
+        (lambda a: jnp.linalg.eigh(a, symmetrize_input=False)[0], "lower"),
+        (lambda a: jax.scipy.linalg.solve(a, W, assume_a="pos"), "upper"),
+    ],
+)
+def test_one_triangle(function: Callable[[Any], Any], which: str) -> None:
+    """Functions that read half of a symmetric matrix, with a symmetric gradient."""
+    weights = np.random.default_rng(2).standard_normal((4, 4))
+
+    def loss(a: Any) -> Any:
+        value = function(a).reshape(-1)
+        return jnp.sum(weights.reshape(-1)[: value.size] * value**2)
+
+    assert (
+        f"the function reads the {which}"
+        in check_gradients(loss, SYMMETRIC).worst.cause
+    )
+    symmetric = check_gradients(lambda a: loss((a + a.T) / 2), SYMMETRIC)
+    assert symmetric.passed
+
+
+def loss_of_all(x: Any) -> Any:
+    """A rule, a stop_gradient, both meant; a mistake too if there is one to be."""
+    y = reversed_gradient(jnp.tanh(x)) * x
+    return jnp.sum(y * lax.stop_gradient(y))
+
+
+BOTH = (reversed_gradient, line(loss_of_all, "stop_gradient(y)"))
+
+
+@pytest.mark.parametrize("both", [BOTH, ("reversed_gradient", BOTH[1])])
+def test_what_is_intended_is_named_and_not_judged(both: Any) -> None:
+    """All else agrees; one of the two alone is not enough."""
+    assert not check_gradients(loss_of_all, X).passed
+    report = check_gradients(loss_of_all, X, intended=both)
+    assert report.verdict is Verdict.AGREE
+    meant = [note for note in report.notes if note.startswith("not judged")]
+    assert len(meant) == 2
+    assert "the rule of `reversed_gradient`" in meant[0] + meant[1]
+    for one in both:
+        alone = check_gradients(loss_of_all, X, intended=(one,))
+        assert alone.verdict is Verdict.DISAGREE
+
+
+def test_a_mistake_beside_what_is_intended() -> None:
+    """It is found, in a scan too, and it alone is named."""
+
+    def loss(x: Any) -> Any:
+        step = lambda c, row: (reversed_gradient(wrong(c * row)), None)  # noqa: E731
+        return jnp.sum(jax.jit(lambda x: lax.scan(step, x, x)[0])(x))
+
+    text = check_gradients(loss, X, intended=[reversed_gradient]).worst.cause
+    assert "the rule of `wrong`" in text
+    assert "reversed" not in text
+
+
+def test_what_cannot_be_intended() -> None:
+    """No such rule; a kernel; a candidate beside it: one line each."""
+    shape = jax.ShapeDtypeStruct(X.shape, X.dtype)
+
+    @jax.custom_vjp
+    def kernel(x: Any) -> Any:
+        def body(x_ref: Any, y_ref: Any) -> None:
+            y_ref[...] = jnp.sin(x_ref[...])
+
+        return pl.pallas_call(body, out_shape=shape, interpret=True)(x)
+
+    kernel.defvjp(lambda x: (kernel(x), x), lambda x, g: (g,))
+    with pytest.raises(ValueError, match="rules that the loss calls: reversed_grad"):
+        check_gradients(loss_of_all, X, intended=["another"])
+    with pytest.raises(ValueError, match="functions that JAX can differentiate"):
+        check_gradients(lambda x: jnp.sum(kernel(x)), X, intended=[kernel])
+    with pytest.raises(ValueError, match="none, got candidates beside intended="):
+        check_gradients(loss_of_all, X, {"mine": X}, intended=BOTH)
+
+
+@pytest.mark.parametrize(
+    "candidate", [None, jax.grad(lambda x: jnp.sum(straight_through(x) ** 2))]
+)
+def test_a_reference(candidate: Any) -> None:
+    """What a gradient is meant to be that of, given by its values."""
+
+    def loss(x: Any) -> Any:
+        return jnp.sum(straight_through(x) ** 2)
+
+    def check(factor: float) -> GradientReport:
+        def meant(x: Any) -> Any:
+            return factor * jnp.sum(2 * np.round(X) * x)
+
+        return check_gradients(loss, X, candidate, reference=meant)
+
+    assert check(1.0).verdict is Verdict.AGREE
+    assert check(1.01).verdict is Verdict.DISAGREE
