@@ -59,10 +59,15 @@ class Site:
     line: str
 
     @property
+    def place(self) -> str:
+        """Where the rule stands, and its call."""
+        calls = f"called {len(self.equations)} times" * (len(self.equations) > 1)
+        return ", ".join(filter(None, [self.rule, calls, self.line]))
+
+    @property
     def guilt(self) -> str:
         """What is said of it if it is convicted."""
-        calls = f"called {len(self.equations)} times" * (len(self.equations) > 1)
-        where = ", ".join(filter(None, [self.rule, calls, self.line]))
+        where = self.place
         if not self.name:
             return f"stop_gradient{f' ({where})' if where else ''} stops a part of it"
         return f"the rule of `{self.name}` ({where}) is wrong"
