@@ -7,6 +7,7 @@ discarded, need not be. What they are derivatives of stands at the same source l
 the loss: it is what has no finite derivative, or value, at the inputs it gets there.
 """
 
+import copy
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from jaxnet.jaxpr import (
     evaluate,
     every_equation,
     is_literal,
+    opened,
     source_line,
     sub_jaxprs,
 )
@@ -53,47 +55,46 @@ class Remedy(NamedTuple):
     words: str
 
 
+_ROOT = "add a small constant under the root"
 _DOMAIN = "keep the argument within the open domain, by jnp.clip before it"
 
 REMEDIES = {
-    "sqrt": Remedy("jnp.sqrt({})", "add a small constant under the root"),
-    "rsqrt": Remedy("jax.lax.rsqrt({})", "add a small constant under the root"),
+    "sqrt": Remedy("jnp.sqrt({})", _ROOT),
+    "rsqrt": Remedy("jax.lax.rsqrt({})", _ROOT),
     "cbrt": Remedy("jnp.cbrt({})", "keep the argument from 0"),
     "norm": Remedy(
         "jnp.sqrt({})",
-        "a norm has no derivative at 0: return 0 there by a double where on the sum s "
-        "of squares, jnp.where(s > 0, jnp.sqrt(jnp.where(s > 0, s, 1)), 0)",
+        "for 0 there, guard the sum s of the squares twice, "
+        "jnp.where(s > 0, jnp.sqrt(jnp.where(s > 0, s, 1)), 0)",
     ),
     "div": Remedy("1 / {}", "keep the divisor from 0"),
-    "log": Remedy(
-        "jnp.log({})",
-        "keep the argument above 0, or write x log(x) as jax.scipy.special.xlogy(x, x)",
-    ),
+    "log": Remedy("jnp.log({})", "keep the argument above 0"),
     "log1p": Remedy("jnp.log1p({})", "keep the argument above -1"),
     "pow": Remedy("{} ** p", "keep the base above 0, or the exponent at least 1"),
     "integer_pow": Remedy("{} ** n", "keep the base from 0"),
-    "atan2": Remedy("jnp.arctan2(y, {})", "an angle has no derivative at the origin"),
+    "atan2": Remedy(
+        "jnp.arctan2(y, {})", "an angle has none at the origin, give it another point"
+    ),
     "acos": Remedy("jnp.arccos({})", _DOMAIN),
     "asin": Remedy("jnp.arcsin({})", _DOMAIN),
     "acosh": Remedy("jnp.arccosh({})", _DOMAIN),
     "atanh": Remedy("jnp.arctanh({})", _DOMAIN),
     "eigh": Remedy(
         "jnp.linalg.eigh({})",
-        "eigenvectors have no derivative where eigenvalues are equal, eigenvalues alone"
-        " (jnp.linalg.eigvalsh) have",
+        "eigenvectors of equal eigenvalues have none, the eigenvalues alone have "
+        "(jnp.linalg.eigvalsh)",
     ),
     "svd": Remedy(
         "jnp.linalg.svd({})",
-        "singular vectors have no derivative where singular values are equal, singular "
-        "values alone (compute_uv=False) have",
+        "singular vectors of equal singular values have none, the values alone have "
+        "(compute_uv=False)",
     ),
     "exp": Remedy(
         "jnp.exp({})",
-        "it overflows: subtract the maximum before, as jax.nn.logsumexp, softmax, "
-        "sigmoid and softplus do",
+        "it overflows, which softmax, logsumexp, sigmoid and softplus of jax.nn avoid",
     ),
 }
-"""By primitive; a sqrt of a sum of products is a norm."""
+"""By primitive; a sqrt of a sum is taken for a norm."""
 
 SUMS = ("reduce_sum", "dot_general")
 """What a norm takes the root of."""
@@ -121,6 +122,7 @@ class Birth(NamedTuple):
 
     primitive: str
     line: str
+    kind: str
 
 
 class Ran(NamedTuple):
@@ -137,12 +139,13 @@ class Ran(NamedTuple):
 class Trouble(NamedTuple):
     """An equation of the loss with no finite derivative, or value, at its inputs.
 
-    is_of_value: whether its value is not finite. kind: "infinite" or "nan". at: its
-    inputs there, in words. poisoned: its outputs, NaN there.
+    is_of_value: whether its value is not finite. kind: "infinite" or "nan". at: the
+    inputs of the first such entry, in words. poisoned: its outputs, NaN at that entry.
     is_discarded: whether the loss is finite with these. made_by: who made its input.
     """
 
     equation: Any
+    inputs: list[Any]
     line: str
     is_of_value: bool
     kind: str
@@ -162,34 +165,41 @@ class Trouble(NamedTuple):
         bad = next((np.asarray(x) for x in suspects if not _is_finite(x)), None)
         if bad is None:
             return None
-        place, at = ~np.isfinite(bad), ""
-        is_by_entry = all(y.shape == bad.shape for y in outputs)
-        if is_by_entry:
-            at = _values(equation, inputs, tuple(np.argwhere(place)[0]))
-        poisoned = [_with_nan(y, place if is_by_entry else True) for y in outputs]
+        place, at = tuple(np.argwhere(~np.isfinite(bad))[0]), ""
+        if all(y.shape == bad.shape for y in outputs):  # entry by entry
+            at = _values(equation, inputs, place)
+            poisoned = [_with_nan(y, place) for y in outputs]
+        else:
+            poisoned = [_with_nan(y, ...) for y in outputs]
         kind = "nan" if np.isnan(bad).any() else "infinite"
-        return cls(equation, line, is_of_value, kind, at, poisoned)
+        return cls(equation, inputs, line, is_of_value, kind, at, poisoned)
 
-    def words(self, birth: Birth) -> str:
-        """What is said of it, and of a remedy if one is known."""
+    def said(self, birth: Birth) -> "Said":
+        """What is said of it."""
         name, where = self.equation.primitive.name, _at(self.line)
         if name in RULES:
             (site,) = sites([self.equation])
-            by = f", first in `{birth.primitive}`"
-            words = f"the rule of `{site.name}` ({site.place}) gives {self.kind}{by}"
-            return words + _otherwise(birth.primitive)
-        is_norm = name == "sqrt" and self.made_by in SUMS
+            inside = _line_of_backward(self.equation, self.inputs, birth.primitive)
+            by = f"by `{birth.primitive}`{_at(inside)}"
+            claim = f"the rule of `{site.name}` ({site.place}) gives {self.kind} {by}"
+            return Said(claim, _otherwise(birth.primitive))
         if self.is_of_value and not self.is_discarded:
-            return f"`{name}`{where} is {self.kind}{self.at}{_otherwise(name)}"
-        words = f"the derivative of `{name}`{where} is {self.kind}{self.at}"
+            return Said(f"`{name}`{where} is {self.kind}{self.at}", _otherwise(name))
+        claim = f"the derivative of `{name}`{where} is {self.kind}{self.at}"
         if not self.is_discarded:
-            return words + _otherwise("norm" if is_norm else name)
-        safe = "jnp.where(ok, x, 1)"
+            is_norm = name == "sqrt" and self.made_by in SUMS
+            return Said(claim, _otherwise("norm" if is_norm else name))
         written = REMEDIES[name].written if name in REMEDIES else f"{name}({{}})"
-        return (
-            f"{words}, and `where` multiplies it by 0: guard the argument as well, "
-            f"jnp.where(ok, {written.format(safe)}, 0) (the double where)"
-        )
+        guarded = f"jnp.where(ok, {written.format('jnp.where(ok, x, 1)')}, 0)"
+        twice = f"guard the argument as well, {guarded} (the double where)"
+        return Said(f"{claim}, and `where` multiplies it by 0", twice)
+
+
+class Said(NamedTuple):
+    """What is not finite, and what helps."""
+
+    claim: str
+    remedy: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -202,10 +212,14 @@ class NonFinite:
     def of_leaf(self, leaf: Leaf) -> str:
         """Who makes the gradient of one leaf not finite, in words; empty if unknown."""
         try:
-            guilty = self._guilty(leaf)[:MOST_NAMED]
-            return "; ".join(dict.fromkeys(map(self._words, guilty)))
+            said = [self._said(birth) for birth in self._guilty(leaf)[:MOST_NAMED]]
         except TooLong:
             return ""
+        claims = dict[str, list[str]]()
+        for claim, remedy in dict.fromkeys(said):
+            claims.setdefault(remedy, []).append(claim)
+        parts = [(" and ".join(found), remedy) for remedy, found in claims.items()]
+        return "; ".join(": ".join(filter(None, part)) for part in parts)
 
     def _guilty(self, leaf: Leaf) -> list[Birth]:
         """The births without which the leaf's gradient is finite, rather the later.
@@ -240,25 +254,25 @@ class NonFinite:
                 return outputs
             if name in LOOPS:
                 return None
-            birth = Birth(name, line)
+            birth = Birth(name, line, "nan" if _has_nan(outputs) else "inf")
             is_chosen = chosen is None or birth in chosen
             if not is_chosen or not is_birth(inputs, outputs):
                 return outputs
             births[birth] = None
             return [_mended(y) for y in outputs]
 
-        outputs = _evaluated(self.widened, self.objective, step)
+        outputs = _at_point(self.widened, self.objective, step)
         tree = jax.tree.unflatten(self.widened.out_tree, outputs)
         given = by_path(tree, self.objective.point)
         finite = {path: _is_finite(value) for path, value in given.items()}
         return Ran(finite, tuple(births))
 
-    def _words(self, birth: Birth) -> str:
+    def _said(self, birth: Birth) -> Said:
         trouble = self._trouble_at(birth.line)
         if trouble is not None:
-            return trouble.words(birth)
-        words = f"`{birth.primitive}`{_at(birth.line)} gives the first nan or inf"
-        return words + _otherwise(birth.primitive)
+            return trouble.said(birth)
+        claim = f"`{birth.primitive}`{_at(birth.line)} gives the first {birth.kind}"
+        return Said(claim, _otherwise(birth.primitive))
 
     @once
     def _trouble_at(self, line: str) -> Trouble | None:
@@ -275,14 +289,14 @@ class NonFinite:
             if name in LOOPS:
                 is_in = is_here or line in map(source_line, _inside(equation))
                 return None if is_in else bind(equation, inputs)
-            if is_here and (not found or found[0].equation is equation):
+            if is_here and not found:
                 trouble = Trouble.of(equation, inputs, line)
                 if trouble is not None:
                     found.append(trouble)
                     return trouble.poisoned
             return bind(equation, inputs)
 
-        (loss,) = _evaluated(widened, self.objective, step)
+        (loss,) = _at_point(widened, self.objective, step)
         if not found:
             return None
         made_by = _maker(widened.own.closed, found[0].equation.invars[0])
@@ -305,18 +319,31 @@ def _of_anything(inputs: Sequence[Any], outputs: Sequence[Any]) -> bool:
     return True
 
 
-def _evaluated(widened: Widened, objective: Objective, step: Step) -> list[Any]:
+def _at_point(widened: Widened, objective: Objective, step: Step) -> list[Any]:
     """What a program gives at the point, in its caller's mode, run in Python."""
+    closed = widened.own.closed
+    pairs = zip(objective.point.as_traced(), closed.in_avals, strict=True)
+    return _evaluated(closed, [jnp.asarray(v, aval.dtype) for v, aval in pairs], step)
+
+
+def _evaluated(jaxpr: Any, inputs: Sequence[Any], step: Step) -> list[Any]:
+    """What a program gives, run in Python.
+
+    What stands in a function of JAX's own is at its caller's line: JAX keeps its trace,
+    with the lines of whoever called it first.
+    """
     steps = itertools.count()
 
     def run(jaxpr: Any, values: Sequence[Any], caller: str) -> list[Any]:
+        is_own = "/jax/_src/" in str(getattr(opened(jaxpr), "debug_info", ""))
+
         def hook(equation: Any, inputs: list[Any]) -> list[Any] | None:
             name = equation.primitive.name
             if next(steps) > MOST_STEPS:
                 raise TooLong
             if name in PRINTS:
                 return []
-            line = source_line(equation) or caller
+            line = caller if is_own and caller else source_line(equation) or caller
             outputs = step(equation, inputs, line)
             if outputs is None and name in CALLS:
                 return run(next(sub_jaxprs(equation)), inputs, line)
@@ -324,12 +351,40 @@ def _evaluated(widened: Widened, objective: Objective, step: Step) -> list[Any]:
 
         return evaluate(jaxpr, values, hook, in_python=True)
 
-    closed = widened.own.closed
-    pairs = zip(objective.point.as_traced(), closed.in_avals, strict=True)
-    return run(closed, [jnp.asarray(v, aval.dtype) for v, aval in pairs], "")
+    return run(jaxpr, inputs, "")
 
 
-def _slopes(equation: Any, inputs: Sequence[Any]) -> list[Any]:
+def _line_of_backward(equation: Any, inputs: list[Any], primitive: str) -> str:
+    """Where in a custom_vjp's backward pass a primitive gives what is not finite.
+
+    A gradient's program has the line of the call for it, so it is traced by itself.
+    """
+    backward, given, lines = equation.params.get("bwd"), list[Any](), list[str]()
+
+    def spied(*args: Any) -> Any:
+        given.append(args)
+        return backward.f_transformed(*args)
+
+    def step(equation: Any, inputs: list[Any], line: str) -> list[Any] | None:
+        if equation.primitive.name in {*ENTERED, *LOOPS}:
+            return None
+        outputs = bind(equation, inputs)
+        if equation.primitive.name == primitive and not all(map(_is_finite, outputs)):
+            lines.append(line)
+        return outputs
+
+    try:
+        spy = copy.copy(backward)
+        spy.f_transformed = spied
+        _slopes(equation, inputs, bwd=spy)
+        closed = jax.make_jaxpr(backward.f_transformed)(*given[0])
+        _evaluated(closed, given[0], step)
+    except Exception:  # what JAX keeps of a rule is its own affair
+        return ""
+    return next(iter(lines), "")
+
+
+def _slopes(equation: Any, inputs: Sequence[Any], **params: Any) -> list[Any]:
     """The derivatives of the sum of its outputs; empty where there are none."""
     variables = equation.invars
     pairs = list(enumerate(zip(variables, inputs, strict=True)))
@@ -339,7 +394,7 @@ def _slopes(equation: Any, inputs: Sequence[Any]) -> list[Any]:
         values = list(inputs)
         for i, value in zip(moving, moved, strict=True):
             values[i] = value
-        return [y for y in bind(equation, values) if is_inexact(y)]
+        return [y for y in bind(equation, values, **params) if is_inexact(y)]
 
     try:
         outputs, pull = jax.vjp(function, *(inputs[i] for i in moving))
@@ -370,7 +425,7 @@ def _values(equation: Any, inputs: Sequence[Any], index: tuple[int, ...]) -> str
 
 
 def _otherwise(name: str) -> str:
-    return f": {REMEDIES[name].words}" if name in REMEDIES else ""
+    return REMEDIES[name].words if name in REMEDIES else ""
 
 
 def _at(line: str) -> str:
@@ -392,8 +447,5 @@ def _mended(value: Any) -> Any:
     return jnp.asarray(np.where(np.isfinite(array), array, array.dtype.type(1)))
 
 
-def _with_nan(value: Any, where: Any) -> Any:
-    if not is_inexact(value):
-        return value
-    array = np.asarray(value)
-    return jnp.asarray(np.where(where, array.dtype.type(np.nan), array))
+def _with_nan(value: Any, place: Any) -> Any:
+    return jnp.asarray(value).at[place].set(jnp.nan) if is_inexact(value) else value
