@@ -10,6 +10,7 @@ gradient was. No other rule is named.
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -41,6 +42,12 @@ SITES = (*RULES, "stop_gradient")
 """Primitives whose derivative need not be that of what they compute."""
 
 NOBODY = "no rule of the program can be convicted of it"
+
+IN_JAX = "/jax/_src/"
+"""Stands in the path of what JAX itself wrote."""
+
+OWN = str(Path(__file__).parents[1])
+"""The verifier's folder: the caller has nothing to mend at its lines."""
 
 CHANGES = 1e-9
 """By more than this share of its largest entry a switch changes a gradient."""
@@ -78,8 +85,7 @@ def sites(equations: Iterable[Any]) -> list[Site]:
     found = dict[tuple[tuple[str, str, str], int], list[Any]]()
     for equation in equations:
         if equation.primitive.name in SITES:
-            line = source_line(equation)
-            words = (*_rule(equation), f"called at {line}" if line else "")
+            words = (*_rule(equation), at_line("called", source_line(equation)))
             found.setdefault((words, id(_backward(equation))), []).append(equation)
     return [Site(tuple(each), *words) for (words, _), each in found.items()]
 
@@ -145,7 +151,7 @@ class Culprits:
     def _innermost(self, chosen: list[int]) -> list[int]:
         """Those that hold none of the others: an outer rule may use an inner one's."""
         within = {
-            i: {id(e) for x in self.switchable[i].equations for e in _inside(x)}
+            i: {id(e) for x in self.switchable[i].equations for e in inside(x)}
             for i in chosen
         }
         own = {i: set(map(id, self.switchable[i].equations)) for i in chosen}
@@ -161,7 +167,13 @@ class Culprits:
         return gradient_by_switches(self.context.objective, parts, _with_switch)
 
 
-def _inside(equation: Any) -> Iterator[Any]:
+def at_line(words: str, line: str) -> str:
+    """Words with a source line, unless it is unknown or the verifier's own."""
+    return f"{words} at {line}" if line and not line.startswith(OWN) else ""
+
+
+def inside(equation: Any) -> Iterator[Any]:
+    """All equations that stand in one."""
     return (e for jaxpr in sub_jaxprs(equation) for e in every_equation(jaxpr))
 
 
@@ -235,10 +247,10 @@ def _rule(equation: Any) -> tuple[str, str]:
     name, _, place = _made_by(next(sub_jaxprs(equation))).partition(" at ")
     backward = _backward(equation)
     code = getattr(getattr(backward, "func", backward), "__code__", None)
-    if code is not None:
+    if code is not None and IN_JAX not in code.co_filename:  # vmap's wrapper is
         return name, f"{code.co_filename}:{code.co_firstlineno}"
     tangent = _made_by(equation.params.get("jvp_jaxpr_fun")).partition(" at ")[2]
-    return name, place if "/jax/_src/" in tangent else tangent or place
+    return name, place if IN_JAX in tangent else tangent or place
 
 
 def _backward(equation: Any) -> Any:

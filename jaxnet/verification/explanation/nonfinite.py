@@ -10,8 +10,7 @@ the loss: it is what has no finite derivative, or value, at the inputs it gets t
 import copy
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
@@ -29,7 +28,13 @@ from jaxnet.jaxpr import (
     sub_jaxprs,
 )
 from jaxnet.verification.candidates.candidate import by_path
-from jaxnet.verification.explanation.culprits import RULES, sites
+from jaxnet.verification.explanation.culprits import (
+    IN_JAX,
+    RULES,
+    at_line,
+    inside,
+    sites,
+)
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.function.once import once
 from jaxnet.verification.function.widen import PRINTS, Widened
@@ -41,11 +46,8 @@ MOST_BIRTHS = 16
 MOST_NAMED = 3
 """So many guilty lines are named: more is no hint."""
 
-MOST_STEPS = 20_000
-"""Equations that a run in Python may take, some 0.1 ms each: then it is given up."""
-
-OWN = str(Path(__file__).parents[2] / "verification")
-"""The verifier's folder: its lines are none that a caller could mend."""
+MOST_STEPS = 100_000
+"""So many equations are run for one gradient, some 0.1 ms each: then it is given up."""
 
 
 class Remedy(NamedTuple):
@@ -139,7 +141,7 @@ class Ran(NamedTuple):
 class Trouble(NamedTuple):
     """An equation of the loss with no finite derivative, or value, at its inputs.
 
-    is_of_value: whether its value is not finite. kind: "infinite" or "nan". at: the
+    is_of_value: whether its value is not finite. kind: "nan" or "inf". at: the
     inputs of the first such entry, in words. poisoned: its outputs, NaN at that entry.
     is_discarded: whether the loss is finite with these. made_by: who made its input.
     """
@@ -171,21 +173,23 @@ class Trouble(NamedTuple):
             poisoned = [_with_nan(y, place) for y in outputs]
         else:
             poisoned = [_with_nan(y, ...) for y in outputs]
-        kind = "nan" if np.isnan(bad).any() else "infinite"
+        kind = "nan" if np.isnan(bad).any() else "inf"
         return cls(equation, inputs, line, is_of_value, kind, at, poisoned)
 
     def said(self, birth: Birth) -> "Said":
         """What is said of it."""
-        name, where = self.equation.primitive.name, _at(self.line)
+        name = self.equation.primitive.name
+        what, infinite = f"`{name}`", "infinite" if self.kind == "inf" else "nan"
+        here, at = at_line(what, self.line) or what, f"is {infinite}{self.at}"
         if name in RULES:
             (site,) = sites([self.equation])
-            inside = _line_of_backward(self.equation, self.inputs, birth.primitive)
-            by = f"by `{birth.primitive}`{_at(inside)}"
-            claim = f"the rule of `{site.name}` ({site.place}) gives {self.kind} {by}"
+            line = _line_of_backward(self.equation, self.inputs, birth.primitive)
+            by = at_line(f" by `{birth.primitive}`", line)
+            claim = f"the rule of `{site.name}` ({site.place}) gives {self.kind}{by}"
             return Said(claim, _otherwise(birth.primitive))
         if self.is_of_value and not self.is_discarded:
-            return Said(f"`{name}`{where} is {self.kind}{self.at}", _otherwise(name))
-        claim = f"the derivative of `{name}`{where} is {self.kind}{self.at}"
+            return Said(f"{here} {at}", _otherwise(name))
+        claim = f"the derivative of {here} {at}"
         if not self.is_discarded:
             is_norm = name == "sqrt" and self.made_by in SUMS
             return Said(claim, _otherwise("norm" if is_norm else name))
@@ -204,10 +208,14 @@ class Said(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class NonFinite:
-    """A candidate's program, at a point where what it gives is not finite."""
+    """A candidate's program, at a point where what it gives is not finite.
+
+    steps: counts the equations that are run.
+    """
 
     objective: Objective
     widened: Widened
+    steps: Iterator[int] = field(default_factory=itertools.count)
 
     def of_leaf(self, leaf: Leaf) -> str:
         """Who makes the gradient of one leaf not finite, in words; empty if unknown."""
@@ -261,7 +269,7 @@ class NonFinite:
             births[birth] = None
             return [_mended(y) for y in outputs]
 
-        outputs = _at_point(self.widened, self.objective, step)
+        outputs = self._at_point(self.widened, step)
         tree = jax.tree.unflatten(self.widened.out_tree, outputs)
         given = by_path(tree, self.objective.point)
         finite = {path: _is_finite(value) for path, value in given.items()}
@@ -271,7 +279,8 @@ class NonFinite:
         trouble = self._trouble_at(birth.line)
         if trouble is not None:
             return trouble.said(birth)
-        claim = f"`{birth.primitive}`{_at(birth.line)} gives the first {birth.kind}"
+        what = f"`{birth.primitive}`"
+        claim = f"{at_line(what, birth.line) or what} gives the first {birth.kind}"
         return Said(claim, _otherwise(birth.primitive))
 
     @once
@@ -287,7 +296,7 @@ class NonFinite:
             if name in ENTERED and not (is_rule and is_here):
                 return None
             if name in LOOPS:
-                is_in = is_here or line in map(source_line, _inside(equation))
+                is_in = is_here or line in map(source_line, inside(equation))
                 return None if is_in else bind(equation, inputs)
             if is_here and not found:
                 trouble = Trouble.of(equation, inputs, line)
@@ -296,11 +305,24 @@ class NonFinite:
                     return trouble.poisoned
             return bind(equation, inputs)
 
-        (loss,) = _at_point(widened, self.objective, step)
+        (loss,) = self._at_point(widened, step)
         if not found:
             return None
         made_by = _maker(widened.own.closed, found[0].equation.invars[0])
         return found[0]._replace(is_discarded=_is_finite(loss), made_by=made_by)
+
+    def _at_point(self, widened: Widened, step: Step) -> list[Any]:
+        """What a program gives at the point, in its caller's mode, run in Python."""
+        closed, point = widened.own.closed, self.objective.point
+        pairs = zip(point.as_traced(), closed.in_avals, strict=True)
+        inputs = [jnp.asarray(value, aval.dtype) for value, aval in pairs]
+
+        def counted(equation: Any, inputs: list[Any], line: str) -> list[Any] | None:
+            if next(self.steps) > MOST_STEPS:
+                raise TooLong
+            return step(equation, inputs, line)
+
+        return _evaluated(closed, inputs, counted)
 
 
 IsBirth = Callable[[Sequence[Any], Sequence[Any]], bool]
@@ -319,28 +341,18 @@ def _of_anything(inputs: Sequence[Any], outputs: Sequence[Any]) -> bool:
     return True
 
 
-def _at_point(widened: Widened, objective: Objective, step: Step) -> list[Any]:
-    """What a program gives at the point, in its caller's mode, run in Python."""
-    closed = widened.own.closed
-    pairs = zip(objective.point.as_traced(), closed.in_avals, strict=True)
-    return _evaluated(closed, [jnp.asarray(v, aval.dtype) for v, aval in pairs], step)
-
-
 def _evaluated(jaxpr: Any, inputs: Sequence[Any], step: Step) -> list[Any]:
     """What a program gives, run in Python.
 
     What stands in a function of JAX's own is at its caller's line: JAX keeps its trace,
     with the lines of whoever called it first.
     """
-    steps = itertools.count()
 
     def run(jaxpr: Any, values: Sequence[Any], caller: str) -> list[Any]:
-        is_own = "/jax/_src/" in str(getattr(opened(jaxpr), "debug_info", ""))
+        is_own = IN_JAX in str(getattr(opened(jaxpr), "debug_info", ""))
 
         def hook(equation: Any, inputs: list[Any]) -> list[Any] | None:
             name = equation.primitive.name
-            if next(steps) > MOST_STEPS:
-                raise TooLong
             if name in PRINTS:
                 return []
             line = caller if is_own and caller else source_line(equation) or caller
@@ -403,10 +415,6 @@ def _slopes(equation: Any, inputs: Sequence[Any], **params: Any) -> list[Any]:
         return []
 
 
-def _inside(equation: Any) -> Iterator[Any]:
-    return (e for jaxpr in sub_jaxprs(equation) for e in every_equation(jaxpr))
-
-
 def _maker(closed: Any, variable: Any) -> str:
     """The primitive that gives a variable, but for its shape."""
     makers = {v: e for e in every_equation(closed) for v in e.outvars}
@@ -426,10 +434,6 @@ def _values(equation: Any, inputs: Sequence[Any], index: tuple[int, ...]) -> str
 
 def _otherwise(name: str) -> str:
     return REMEDIES[name].words if name in REMEDIES else ""
-
-
-def _at(line: str) -> str:
-    return f" at {line}" if line and not line.startswith(OWN) else ""
 
 
 def _is_finite(value: Any) -> bool:
