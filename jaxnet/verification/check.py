@@ -128,8 +128,8 @@ def check_gradients(
                     else:
                         report = explainer.explained(report, candidate, probes)
                     ran = held_against_run(context, report, candidate, probes)
-                    is_said = ran.cause == report.cause
-                    found.append(ran if is_said else explainer.of_fault(ran, candidate))
+                    is_lost = ran.cause != report.cause
+                    found.append(explainer.of_fault(ran, candidate) if is_lost else ran)
             except BudgetSpent as spent:
                 judged = {report.candidate for report in found}
                 rest = [c for c in comparable if c.name not in judged]

@@ -101,7 +101,6 @@ REMEDIES = {
 SUMS = ("reduce_sum", "dot_general")
 """What a norm takes the root of."""
 
-
 ENTERED = {*CALLS, "cond", "custom_linear_solve"}
 """What is run equation by equation…"""
 
@@ -167,7 +166,7 @@ class Trouble(NamedTuple):
         bad = next((np.asarray(x) for x in suspects if not _is_finite(x)), None)
         if bad is None:
             return None
-        place, at = tuple(np.argwhere(~np.isfinite(bad))[0]), ""
+        place, at = tuple(map(int, np.argwhere(~np.isfinite(bad))[0])), ""
         if all(y.shape == bad.shape for y in outputs):  # entry by entry
             at = _values(equation, inputs, place)
             poisoned = [_with_nan(y, place) for y in outputs]
@@ -316,13 +315,7 @@ class NonFinite:
         closed, point = widened.own.closed, self.objective.point
         pairs = zip(point.as_traced(), closed.in_avals, strict=True)
         inputs = [jnp.asarray(value, aval.dtype) for value, aval in pairs]
-
-        def counted(equation: Any, inputs: list[Any], line: str) -> list[Any] | None:
-            if next(self.steps) > MOST_STEPS:
-                raise TooLong
-            return step(equation, inputs, line)
-
-        return _evaluated(closed, inputs, counted)
+        return _evaluated(closed, inputs, step, self.steps)
 
 
 IsBirth = Callable[[Sequence[Any], Sequence[Any]], bool]
@@ -341,7 +334,9 @@ def _of_anything(inputs: Sequence[Any], outputs: Sequence[Any]) -> bool:
     return True
 
 
-def _evaluated(jaxpr: Any, inputs: Sequence[Any], step: Step) -> list[Any]:
+def _evaluated(
+    jaxpr: Any, inputs: Sequence[Any], step: Step, steps: Iterator[int]
+) -> list[Any]:
     """What a program gives, run in Python.
 
     What stands in a function of JAX's own is at its caller's line: JAX keeps its trace,
@@ -353,6 +348,8 @@ def _evaluated(jaxpr: Any, inputs: Sequence[Any], step: Step) -> list[Any]:
 
         def hook(equation: Any, inputs: list[Any]) -> list[Any] | None:
             name = equation.primitive.name
+            if next(steps) > MOST_STEPS:
+                raise TooLong
             if name in PRINTS:
                 return []
             line = caller if is_own and caller else source_line(equation) or caller
@@ -378,19 +375,22 @@ def _line_of_backward(equation: Any, inputs: list[Any], primitive: str) -> str:
         return backward.f_transformed(*args)
 
     def step(equation: Any, inputs: list[Any], line: str) -> list[Any] | None:
-        if equation.primitive.name in {*ENTERED, *LOOPS}:
+        name = equation.primitive.name
+        if name in ENTERED:
             return None
         outputs = bind(equation, inputs)
-        if equation.primitive.name == primitive and not all(map(_is_finite, outputs)):
+        if all(map(_is_finite, outputs)):
+            return outputs
+        if name == primitive:
             lines.append(line)
-        return outputs
+        return None if name in LOOPS else outputs
 
     try:
         spy = copy.copy(backward)
         spy.f_transformed = spied
         _slopes(equation, inputs, bwd=spy)
         closed = jax.make_jaxpr(backward.f_transformed)(*given[0])
-        _evaluated(closed, given[0], step)
+        _evaluated(closed, given[0], step, itertools.count())
     except Exception:  # what JAX keeps of a rule is its own affair
         return ""
     return next(iter(lines), "")
