@@ -117,6 +117,8 @@ GUILTY: dict[Loss, tuple[str, str]] = {
 }
 """What is said of each, and what helps."""
 
+KINDS = (sqrt, div, log, norm, angle)
+
 
 def cause(loss: Loss, candidate: Any = None, x: Any = X) -> str:
     """What is said of a gradient that is not finite."""
@@ -175,14 +177,14 @@ def said(loss: Loss, x: Any) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("guilty", GUILTY, ids=lambda f: f.__name__)
+@pytest.mark.parametrize("guilty", KINDS, ids=lambda f: f.__name__)
 def test_among_innocents_wherever_it_stands(guilty: Loss) -> None:
     """In 20 of 20 random orders, at random points with a 0."""
     for seed in range(SEEDS):
         random = np.random.default_rng(seed)
         x = random.uniform(0.5, 2, 4).astype(np.float32)
         x[random.integers(4)] = 0
-        parts = [guilty, *INNOCENT]
+        parts = [guilty, *random.choice(np.array(INNOCENT), 2, replace=False)]
         random.shuffle(parts)
         assert names_only(said(total(*parts), x), guilty), seed
 
