@@ -51,14 +51,16 @@ MOST_STEPS = 100_000
 
 
 class Remedy(NamedTuple):
-    """How a primitive is written, of `{}`; and what helps where it is not finite."""
+    """How a primitive is written, of `{}`; what helps where it is not finite; and where
+    it surely is."""
 
     written: str
     words: str
+    safe: str = "1"
 
 
 _ROOT = "add a small constant under the root"
-_DOMAIN = "keep the argument within the open domain, by jnp.clip before it"
+_ENDS = "clip the argument to within -1 and 1, the ends left out"
 
 REMEDIES = {
     "sqrt": Remedy("jnp.sqrt({})", _ROOT),
@@ -66,7 +68,7 @@ REMEDIES = {
     "cbrt": Remedy("jnp.cbrt({})", "keep the argument from 0"),
     "norm": Remedy(
         "jnp.sqrt({})",
-        "for 0 there, guard the sum s of the squares twice, "
+        "a norm has none at 0; to have 0 there, guard the sum s of its squares twice, "
         "jnp.where(s > 0, jnp.sqrt(jnp.where(s > 0, s, 1)), 0)",
     ),
     "div": Remedy("1 / {}", "keep the divisor from 0"),
@@ -77,10 +79,10 @@ REMEDIES = {
     "atan2": Remedy(
         "jnp.arctan2(y, {})", "an angle has none at the origin, give it another point"
     ),
-    "acos": Remedy("jnp.arccos({})", _DOMAIN),
-    "asin": Remedy("jnp.arcsin({})", _DOMAIN),
-    "acosh": Remedy("jnp.arccosh({})", _DOMAIN),
-    "atanh": Remedy("jnp.arctanh({})", _DOMAIN),
+    "acos": Remedy("jnp.arccos({})", _ENDS, "0"),
+    "asin": Remedy("jnp.arcsin({})", _ENDS, "0"),
+    "acosh": Remedy("jnp.arccosh({})", "keep the argument above 1", "2"),
+    "atanh": Remedy("jnp.arctanh({})", _ENDS, "0"),
     "eigh": Remedy(
         "jnp.linalg.eigh({})",
         "eigenvectors of equal eigenvalues have none, the eigenvalues alone have "
@@ -192,8 +194,8 @@ class Trouble(NamedTuple):
         if not self.is_discarded:
             is_norm = name == "sqrt" and self.made_by in SUMS
             return Said(claim, _otherwise("norm" if is_norm else name))
-        written = REMEDIES[name].written if name in REMEDIES else f"{name}({{}})"
-        guarded = f"jnp.where(ok, {written.format('jnp.where(ok, x, 1)')}, 0)"
+        written, _, safe = REMEDIES.get(name, Remedy(f"{name}({{}})", "", "safe"))
+        guarded = f"jnp.where(ok, {written.format(f'jnp.where(ok, x, {safe})')}, 0)"
         twice = f"guard the argument as well, {guarded} (the double where)"
         return Said(f"{claim}, and `where` multiplies it by 0", twice)
 

@@ -14,7 +14,7 @@ from jax import lax
 from jaxnet import Verdict, check_gradients, check_vjp
 from jaxnet.verification.candidates.autodiff import Autodiff
 from jaxnet.verification.explanation import nonfinite
-from jaxnet.verification.explanation.nonfinite import NonFinite
+from jaxnet.verification.explanation.nonfinite import REMEDIES, NonFinite
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.point import Point
 
@@ -110,10 +110,10 @@ GUILTY: dict[Loss, tuple[str, str]] = {
     log: ("derivative of `log`", "jnp.log(jnp.where(ok, x, 1)), 0) " + TWICE),
     power: ("derivative of `pow`", "jnp.where(ok, x, 1) ** p, 0) " + TWICE),
     root: ("derivative of `sqrt`", "add a small constant under the root"),
-    norm: ("derivative of `sqrt`", "guard the sum s of the squares twice"),
-    norm_by_hand: ("derivative of `sqrt`", "guard the sum s of the squares twice"),
+    norm: ("derivative of `sqrt`", "guard the sum s of its squares twice"),
+    norm_by_hand: ("derivative of `sqrt`", "guard the sum s of its squares twice"),
     angle: ("derivative of `atan2`", "is nan at (0, 0): an angle has none"),
-    arc: ("derivative of `acos`", "is infinite at 1: keep the argument within"),
+    arc: ("derivative of `acos`", "is infinite at 1: clip the argument to within"),
 }
 """What is said of each, and what helps."""
 
@@ -156,6 +156,23 @@ def test_the_primitive_and_its_line(guilty: Loss) -> None:
     assert names_only(text, guilty)
     for words in GUILTY[guilty]:
         assert words in text
+
+
+@pytest.mark.parametrize("name", sorted(REMEDIES.keys() - {"eigh", "svd"}))
+def test_the_double_where_that_is_advised_is_finite(name: str) -> None:
+    """As it is written, for every primitive; and a norm's."""
+    remedy, y = REMEDIES[name], np.float32(0.5)
+    inner = f"jnp.where(ok, x, {remedy.safe})"
+    advised = f"jnp.where(ok, {remedy.written.format(inner)}, 0)"
+    for x in (np.float32(0), np.float32(1), np.float32(100)):
+        given = {"jnp": jnp, "jax": jax, "ok": False, "y": y, "p": -0.5, "n": -2}
+        slope = jax.grad(lambda x, g=given: eval(advised, {**g, "x": x}))(x)
+        assert slope == 0
+    if name == "norm":
+        advised = remedy.words.split("twice, ")[1]
+        slope = jax.grad(lambda s: eval(advised, {"jnp": jnp, "s": s}))
+        assert slope(0.0) == 0
+        assert slope(4.0) == 0.25
 
 
 @pytest.mark.slow
