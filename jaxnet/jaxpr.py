@@ -32,6 +32,9 @@ MOST_ROUNDS = 1000
 MOST_FRAMES = 32
 """How many callers of an equation are looked at for one that is the user's."""
 
+IN_JAX = "/jax/_src/"
+"""Stands in the path of what JAX itself wrote."""
+
 VERIFIER = str(Path(__file__).with_name("verification"))
 """Where lines stand that are not the user's."""
 
@@ -112,6 +115,11 @@ def source_line(equation: Any) -> str:
     frames = source_info_util.summarize(equation.source_info, num_frames=MOST_FRAMES)
     lines = (line for line in reversed(frames.split("\n")) if line[:1] != "<")
     return next((line for line in lines if not line.startswith(VERIFIER)), "")
+
+
+def at_line(words: str, line: str) -> str:
+    """Words, with a source line if it is known."""
+    return f"{words} at {line}" if line else words
 
 
 def dependent(jaxpr: Any, moving: Sequence[bool]) -> list[Any]:
@@ -263,7 +271,7 @@ def dtypes_of(equation: Any) -> list[Any]:
 def described(equation: Any, caller: Any = None) -> str:
     """The primitive's name and its source line, or that of the equation it is in."""
     line = source_line(equation) or (source_line(caller) if caller else "")
-    return f"`{equation.primitive.name}`" + (f" at {line}" if line else "")
+    return at_line(f"`{equation.primitive.name}`", line)
 
 
 def _eps(equation: Any) -> float:

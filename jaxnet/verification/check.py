@@ -128,7 +128,8 @@ def check_gradients(
         context = context.within(allowed)
         together = probed_together(context, claimed)
         second_point, explainer = SecondPoint(context), Explainer(context)
-        leaves, probed = [x for c in claimed for x in c.faults], list[LeafProbes]()
+        faults = [explainer.of_fault(x, c) for c in claimed for x in c.faults]
+        leaves, probed = faults, list[LeafProbes]()
         for leaf in point.leaves:
             bar.set_postfix_str(leaf.name)
             before = objective.evaluations
@@ -145,7 +146,9 @@ def check_gradients(
                         report = second_point.judged(report, candidate, leaf)
                     else:
                         report = explainer.explained(report, candidate, probes)
-                    found.append(held_against_run(context, report, candidate, probes))
+                    ran = held_against_run(context, report, candidate, probes)
+                    is_lost = ran.cause != report.cause
+                    found.append(explainer.of_fault(ran, candidate) if is_lost else ran)
             except BudgetSpent as spent:
                 judged = {report.candidate for report in found}
                 rest = [c for c in comparable if c.name not in judged]

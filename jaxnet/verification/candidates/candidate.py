@@ -231,13 +231,17 @@ Fitted = tuple[Gradient, tuple[Any, ...], tuple[LeafReport, ...]]
 """The arrays, their dtypes, and where the tree does not fit."""
 
 
-def _fitted(name: str, tree: PyTree, point: Point) -> Fitted:
+def by_path(tree: PyTree, point: Point) -> dict[str, Any]:
+    """What a candidate gives, by the paths of the leaves."""
     if isinstance(tree, OfLeaves):
         pairs = zip(point.leaves, tree.values, strict=True)
-        given = {leaf.path: value for leaf, value in pairs}
-    else:
-        flat = jax.tree_util.tree_flatten_with_path(tree)[0]
-        given = {jax.tree_util.keystr(path): value for path, value in flat}
+        return {leaf.path: value for leaf, value in pairs}
+    flat = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path): value for path, value in flat}
+
+
+def _fitted(name: str, tree: PyTree, point: Point) -> Fitted:
+    given = by_path(tree, point)
     gradient, dtypes, faults = list[Reals | None](), [], []
     for leaf in point.leaves:
         value = given.pop(leaf.path, None)

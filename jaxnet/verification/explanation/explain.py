@@ -1,5 +1,6 @@
 """The words behind a verdict: what the numbers confirm, then what the program shows."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -11,7 +12,9 @@ from jaxnet.verification.context import Context
 from jaxnet.verification.explanation.causes import WrongLeaf, causes
 from jaxnet.verification.explanation.culprits import Culprits
 from jaxnet.verification.explanation.guards import Unguarded, forgotten_guard
+from jaxnet.verification.explanation.nonfinite import NonFinite
 from jaxnet.verification.explanation.switches import switches_beside
+from jaxnet.verification.function.once import once
 from jaxnet.verification.function.program import Program
 from jaxnet.verification.leaf.probes import LeafProbes
 from jaxnet.verification.report.leaf_report import LeafReport
@@ -35,11 +38,17 @@ class Explainer:
         An explanation runs the caller's program in ways of its own. Where that fails,
         the words say so, and the verdict stands.
         """
-        try:
-            words = self._words(report, candidate, probes)
-        except Exception as error:  # the caller's program
-            words = [f"the explanation failed: {first_line(error)}"]
-        return replace(report, cause="; ".join(filter(None, [report.cause, *words])))
+        return _saying(report, lambda: self._words(report, candidate, probes))
+
+    def of_fault(self, report: LeafReport, candidate: Candidate) -> LeafReport:
+        """The same for a gradient that is not finite, where JAX computed it."""
+        ran = candidate.run.faults if candidate.run else ()
+        faults = [f for f in (*candidate.faults, *ran) if f.worst_index is not None]
+        is_not_finite = any(f.path == report.path for f in faults)
+        if candidate.widened is None or not is_not_finite:
+            return report
+        leaf = next(x for x in self.context.point.leaves if x.path == report.path)
+        return _saying(report, lambda: [self._not_finite(candidate).of_leaf(leaf)])
 
     def _words(
         self, report: LeafReport, candidate: Candidate, probes: LeafProbes
@@ -57,6 +66,12 @@ class Explainer:
             guard = forgotten_guard(wrong, self._unguarded)
             return [guard or next(causes(wrong), ""), self._culprits.of_leaf(wrong)]
         return []
+
+    @once
+    def _not_finite(self, candidate: Candidate) -> NonFinite:
+        """Who makes what a traced candidate gives not finite."""
+        assert candidate.widened is not None
+        return NonFinite(self.context.objective, candidate.widened)
 
     @cached_property
     def _culprits(self) -> Culprits:
@@ -77,6 +92,15 @@ class Explainer:
             for axis, size in enumerate(leaf.shape):
                 sizes.setdefault(size, f"axis {axis} of {leaf.name}")
         return {size: where for size, where in sizes.items() if size > 1}
+
+
+def _saying(report: LeafReport, words: Callable[[], list[str]]) -> LeafReport:
+    """The report with more words."""
+    try:
+        said = words()
+    except Exception as error:  # the caller's program
+        said = [f"the explanation failed: {first_line(error)}"]
+    return replace(report, cause="; ".join(filter(None, [report.cause, *said])))
 
 
 def _axis_sizes(program: Program) -> dict[int, str]:

@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnet.jaxpr import (
+    IN_JAX,
     Hook,
+    at_line,
     evaluate,
     every_equation,
     opened,
@@ -42,13 +44,17 @@ class Site:
     line: str
 
     @property
+    def place(self) -> str:
+        """Where it stands, and its call."""
+        calls = f"called {len(self.equations)} times" * (len(self.equations) > 1)
+        called = at_line("called", self.line) if self.line else ""
+        return ", ".join(filter(None, [self.rule, calls, called]))
+
+    @property
     def described(self) -> str:
         """Its name, and where it stands."""
-        calls = f"called {len(self.equations)} times" * (len(self.equations) > 1)
-        called = f"called at {self.line}" * bool(self.line)
-        where = ", ".join(filter(None, [self.rule, calls, called]))
         name = f"the rule of `{self.name}`" if self.name else "stop_gradient"
-        return f"{name} ({where})" if where else name
+        return f"{name} ({self.place})" if self.place else name
 
 
 def sites(equations: Iterable[Any]) -> list[Site]:
@@ -99,10 +105,10 @@ def _rule(equation: Any) -> tuple[str, str]:
     name, _, place = _made_by(next(sub_jaxprs(equation))).partition(" at ")
     backward = _backward(equation)
     code = getattr(getattr(backward, "func", backward), "__code__", None)
-    if code is not None:
+    if code is not None and IN_JAX not in code.co_filename:  # vmap's wrapper is
         return name, f"{code.co_filename}:{code.co_firstlineno}"
     tangent = _made_by(equation.params.get("jvp_jaxpr_fun")).partition(" at ")[2]
-    return name, place if "/jax/_src/" in tangent else tangent or place
+    return name, place if IN_JAX in tangent else tangent or place
 
 
 def _backward(equation: Any) -> Any:
