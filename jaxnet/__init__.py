@@ -28,10 +28,13 @@ from jaxnet.network import (
 from jaxnet.training import History, State, init_state, train
 from jaxnet.training.checkpoint import load_checkpoint, save_checkpoint
 from jaxnet.verification import (
+    AuditReport,
     GradientMismatch,
     GradientReport,
     LeafReport,
+    RuleReport,
     Verdict,
+    audit,
     check_gradients,
     check_jvp,
     check_vjp,
@@ -62,6 +65,9 @@ __all__ = [  # noqa: RUF022 in the order in which data flows
     "check_gradients",
     "check_vjp",
     "check_jvp",
+    "audit",
+    "AuditReport",
+    "RuleReport",
     "GradientReport",
     "LeafReport",
     "Verdict",

@@ -7,18 +7,28 @@ def test_my_kernel():
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from jaxnet.array_types import PyTree, ScalarFunction
 from jaxnet.verification import (
+    AuditReport,
     GradientMismatch,
     GradientReport,
+    audit,
     check_gradients,
     check_jvp,
     check_vjp,
 )
 
-__all__ = ["GradientMismatch", "assert_gradients", "assert_jvp", "assert_vjp"]
+__all__ = [
+    "GradientMismatch",
+    "assert_gradients",
+    "assert_jvp",
+    "assert_rules",
+    "assert_vjp",
+]
+
+Report = TypeVar("Report", GradientReport, AuditReport)
 
 
 def assert_gradients(
@@ -54,7 +64,19 @@ def assert_jvp(
     return _passed(check_jvp(function, *args, **options))
 
 
-def _passed(report: GradientReport) -> GradientReport:
+def assert_rules(
+    function: Callable[..., PyTree], *args: Any, **options: Any
+) -> AuditReport:
+    """The report of `jaxnet.audit`, which takes the same arguments, if it passed.
+
+    Raises:
+        GradientMismatch: otherwise, or if the function calls no custom rule; an
+            AssertionError whose message is the table.
+    """
+    return _passed(audit(function, *args, **options))
+
+
+def _passed(report: Report) -> Report:
     __tracebackhide__ = True
     report.raise_if_failed()
     return report

@@ -9,6 +9,7 @@ import jaxnet
 
 PACKAGE = Path(jaxnet.__file__).parent
 TOWER = (
+    "audit",
     "rules",
     "check",
     "progress",

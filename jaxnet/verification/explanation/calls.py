@@ -23,7 +23,7 @@ from jaxnet.verification.function.programs import compiled
 from jaxnet.verification.function.same_bits import fingerprint
 from jaxnet.verification.function.sites import Site
 from jaxnet.verification.leaf.probes import probe_leaf
-from jaxnet.verification.leaf.second_point import nearby
+from jaxnet.verification.leaf.second_point import SecondPoint, nearby
 from jaxnet.verification.leaf.verdict import judge_leaf
 from jaxnet.verification.point import Point, floating_leaves, is_inexact, with_floating
 from jaxnet.verification.report.leaf_report import LeafReport
@@ -53,7 +53,8 @@ class Call:
         inputs = list(self.inputs)
         for number, value in zip(self.moving, values, strict=True):
             inputs[number] = value
-        outputs = bind(self.equation, [jnp.asarray(x) for x in inputs])
+        pairs = zip(inputs, self.equation.invars, strict=True)
+        outputs = bind(self.equation, [_as_taken(x, v) for x, v in pairs])
         return inner(self.cotangent, floating_leaves(outputs))
 
 
@@ -102,15 +103,15 @@ def calls(objective: Objective, chosen: Sequence[Site], seed: Any) -> list[list[
         for place, one in seen.items()
     }
     return [
-        _some([c for p, each in found.items() if p[0] in ids for c in each])
+        some([c for p, each in found.items() if p[0] in ids for c in each])
         for ids in ({id(e) for e in site.equations} for site in chosen)
     ]
 
 
 def verified(call: Call, context: Context) -> list[LeafReport]:
-    """A report for each moving input, with the most telling cause; path: its number.
+    """A report for each moving input, with the most telling cause; path: "input 0".
 
-    An input that the rule gives 0 for, as the differences do, is right.
+    An input that the rule gives 0 for, as differences do here and nearby, is right.
     """
     point = Point.of([np.asarray(call.inputs[i]) for i in call.moving])
     objective = Objective(call.paired, point)
@@ -121,11 +122,13 @@ def verified(call: Call, context: Context) -> list[LeafReport]:
         if candidate.gives(leaf):
             probes = probe_leaf(here, leaf)
             report = judge_leaf(here, probes, candidate)
+            if report.verdict is Verdict.UNINFORMATIVE:
+                report = SecondPoint(here).judged(report, candidate, leaf)
             if report.verdict is Verdict.DISAGREE:
                 wrong = WrongLeaf.of(here, probes, candidate, {}, report.worst_index)
                 report = replace(report, cause=next(causes(wrong), report.cause))
             reports.append(report)
-    numbers = {f"[{i}]": str(number) for i, number in enumerate(call.moving)}
+    numbers = {f"[{i}]": f"input {number}" for i, number in enumerate(call.moving)}
     return [replace(x, path=numbers.get(x.path, x.path)) for x in reports]
 
 
@@ -148,7 +151,14 @@ def _rounds(
         cotangent = floating_leaves(outputs)
         if not any(c.any() and np.isfinite(c).all() for c in cotangent):
             cotangent = random_like(cotangent, [0])
-        yield Call(equation, inputs, moving, cotangent)
+        given = map(jnp.asarray, inputs), map(jnp.asarray, cotangent)
+        yield Call(equation, list(given[0]), moving, list(given[1]))
+
+
+def _as_taken(value: Any, variable: Any) -> Any:
+    """A float in the dtype that the equation takes, whatever the mode is."""
+    dtype = variable.aval.dtype
+    return jnp.asarray(value, dtype) if is_inexact(value) else value
 
 
 def _at(value: Any, round_: tuple[int, ...], variable: Any) -> Any:
@@ -157,7 +167,7 @@ def _at(value: Any, round_: tuple[int, ...], variable: Any) -> Any:
     return value[round_] if value.ndim > len(variable.aval.shape) else value
 
 
-def _some(found: list[Call]) -> list[Call]:
+def some(found: list[Call]) -> list[Call]:
     """As many as are verified, the first and the last among them."""
     chosen = np.linspace(0, len(found) - 1, min(len(found), MOST_CALLS))
     return [found[i] for i in chosen.astype(int)]

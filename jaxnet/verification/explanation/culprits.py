@@ -130,8 +130,7 @@ class Culprits:
         for each in reports:
             wrong = [x for x in each if x.verdict in FAULTS]
             if wrong:
-                number = " {}" * (len(each) > 1)
-                where = (f" in its input{number.format(x.path)}" for x in wrong)
+                where = (f" in its {x.path if each[1:] else 'input'}" for x in wrong)
                 causes = (f": {x.cause}" * bool(x.cause) for x in wrong)
                 return ",".join(map("".join, zip(where, causes, strict=True)))
         return ""
@@ -159,10 +158,10 @@ class Culprits:
     @once
     def _by_switches(self) -> GradientBySwitches:
         parts = [site.equations for site in self.switchable]
-        return gradient_by_switches(self.context.objective, parts, _with_switch)
+        return gradient_by_switches(self.context.objective, parts, with_switch)
 
 
-def _with_switch(
+def with_switch(
     equation: Any, switch: Any, inputs: list[Any], within: Hook
 ) -> list[Any]:
     """With its rule where the switch is on, else with that of what it computes."""

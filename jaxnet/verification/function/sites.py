@@ -44,6 +44,11 @@ class Site:
     line: str
 
     @property
+    def function(self) -> str:
+        """The name of what it is the rule of, and where that stands."""
+        return _made_by(next(sub_jaxprs(self.equations[0]), None))
+
+    @property
     def place(self) -> str:
         """Where it stands, and its call."""
         calls = f"called {len(self.equations)} times" * (len(self.equations) > 1)

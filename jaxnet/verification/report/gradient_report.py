@@ -79,7 +79,7 @@ class GradientReport:
 
     def to_json(self) -> str:
         """The report as JSON text: NaN is null, infinity a string."""
-        return json.dumps(_without_nan(asdict(self)), indent=1, allow_nan=False)
+        return json.dumps(without_nan(asdict(self)), indent=1, allow_nan=False)
 
     def _table(self) -> Table:
         runs = list(filter(None, map(self._run, self._names)))
@@ -133,12 +133,12 @@ class GradientReport:
         return f"FAILED: {sentence}{alone}"
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
     """JSON knows no NaN and no infinity: null, and a string."""
     if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_without_nan(item) for item in value]
+        return [without_nan(item) for item in value]
     if isinstance(value, Verdict):
         return value.value
     if isinstance(value, float) and not math.isfinite(value):

@@ -48,7 +48,9 @@ def line(function: Callable[..., Any], text: str) -> str:
     return f"test_by_design.py:{first + number}"
 
 
-@pytest.mark.parametrize("rounded", [jnp.round, jnp.sign, lambda x: (x > 0).astype(x.dtype)])
+@pytest.mark.parametrize(
+    "rounded", [jnp.round, jnp.sign, lambda x: (x > 0).astype(x.dtype)]
+)
 def test_a_straight_through_estimator(rounded: Callable[[Any], Any]) -> None:
     """A stop_gradient around what is rounded; not one around anything else."""
     report = check_gradients(

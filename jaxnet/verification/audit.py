@@ -1,0 +1,184 @@
+"""audit: every custom rule of a program, verified where the program calls it."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnet.array_types import PyTree
+from jaxnet.devices import transfers_allowed
+from jaxnet.input_checks import check_positive, complaint
+from jaxnet.jaxpr import Hook, bind, described, enclosing
+from jaxnet.verification.context import Context
+from jaxnet.verification.explanation.by_design import ROUNDING
+from jaxnet.verification.explanation.calls import Call, calls, some, verified
+from jaxnet.verification.explanation.culprits import CHANGES, with_switch
+from jaxnet.verification.explanation.switched import gradient_by_switches
+from jaxnet.verification.function.objective import Objective
+from jaxnet.verification.function.program import Program
+from jaxnet.verification.function.sites import RULES, Site, inside, sites
+from jaxnet.verification.point import Point, is_inexact, two_norm
+from jaxnet.verification.report.audit_report import AuditReport, RuleReport
+from jaxnet.verification.report.verdict import Verdict
+from jaxnet.verification.rules.rule import Rule
+
+NOT_SEEN = "not verified: it is called in a shard_map, a linear solve or a loop's test"
+
+
+@transfers_allowed
+def audit(
+    function: Callable[..., PyTree], *args: Any, key: Any = None, safety: float = 4.0
+) -> AuditReport:
+    """Whether every custom rule that `function` calls at `args` is right there.
+
+    No gradient is suspected yet. Each `jax.custom_vjp` and `jax.custom_jvp`, own or of
+    a library, is verified as `check_gradients` would: with the inputs that the program
+    gives it, and the cotangent that comes back to it. Of many calls of one form, some.
+    A rule that is called within another rule is the other's affair.
+
+    Args:
+        function: of arrays or pytrees, to an array or pytree; JAX can trace it.
+        args: where.
+        key: seed of the random directions, and of a cotangent if the output is no
+            scalar; 0 by default.
+        safety: how many bounds an agreeing derivative may be off.
+
+    Returns:
+        A report with one record a rule, and what silently stops a gradient: leaves
+        without a path to the output, a `stop_gradient` that changes something, casts to
+        integers, argmax, rounding. `print` it, or call `raise_if_failed()`.
+
+    Raises:
+        TypeError, ValueError: the function cannot be called on `args` or traced, or
+            has no floating argument or output.
+    """
+    check_positive("safety", safety)
+    rule = Rule.of(function, None, args, (), key)
+    if [np.shape(c) for c in rule.cotangent] == [()]:
+        rule = replace(rule, cotangent=[np.ones(())])
+    objective = Objective(rule.objective, Point.of(rule.args))
+    if objective.program is None:
+        fix = "an audit reads the program: see why jax.make_jaxpr(function) fails"
+        got = "one that it cannot"
+        raise ValueError(complaint("function", "one that JAX can trace", got, fix))
+    context = Context.of(objective, safety, rule.seed, None)
+    every = sites(_called(objective.program))
+    groups = dict[str, list[Site]]()
+    for site in every:
+        if site.name:
+            groups.setdefault(site.function, []).append(site)
+    lost = _lost(objective, list(groups.values()), _stopped)
+    found = calls(objective, [s for group in groups.values() for s in group], rule.seed)
+    numbers = iter(found)
+    return AuditReport(
+        tuple(
+            _report(context, group, [c for _ in group for c in next(numbers)], share)
+            for group, share in zip(groups.values(), lost, strict=True)
+        ),
+        tuple(_stops(objective, [site for site in every if not site.name])),
+        rule.seed,
+    )
+
+
+def _called(program: Program) -> list[Any]:
+    """The equations that depend on the parameters, but for those within a rule."""
+    rules = (e for e in program.equations if e.primitive.name in RULES)
+    hidden = {id(inner) for rule in rules for inner in inside(rule)}
+    return [e for e in program.equations if id(e) not in hidden]
+
+
+def _report(
+    context: Context, group: list[Site], found: list[Call], share: float
+) -> RuleReport:
+    """One rule, by some of its calls of each form."""
+    forms = dict[str, list[Call]]()
+    for call in found:
+        forms.setdefault(_form(call), []).append(call)
+    chosen = [call for each in forms.values() for call in some(each)]
+    reports = [report for call in chosen for report in verified(call, context)]
+    row = RuleReport(
+        name=group[0].name,
+        rule=group[0].rule,
+        lines=tuple(site.line for site in group if site.line),
+        calls=sum(len(site.equations) for site in group),
+        verified=len(chosen),
+        forms=tuple(forms),
+        verdict=Verdict.UNRESOLVED,
+        passed=False,
+        share=share,
+        cause=NOT_SEEN,
+    )
+    if not reports:
+        return row
+    worst = min(reports, key=lambda report: report.severity)
+    return replace(
+        row,
+        verdict=worst.verdict,
+        passed=all(report.passed for report in reports),
+        error=worst.error,
+        bound=worst.bound,
+        cause=worst.cause if worst.passed else worst.detail,
+    )
+
+
+def _form(call: Call) -> str:
+    """The shapes of its inputs."""
+    texts = ["×".join(map(str, np.shape(x))) or "scalar" for x in call.inputs]
+    return ", ".join(texts)
+
+
+def _stopped(equation: Any, switch: Any, inputs: list[Any], within: Hook) -> list[Any]:
+    """With nothing that flows back through it where the switch is off."""
+    return [
+        jnp.where(switch > 0, y, jax.lax.stop_gradient(y)) if is_inexact(y) else y
+        for y in bind(equation, inputs)
+    ]
+
+
+def _lost(objective: Objective, groups: list[list[Site]], how: Any) -> list[float]:
+    """How much the gradient changes, in its own 2-norm, with one group switched off."""
+    if not groups:
+        return []
+    parts = [[e for site in group for e in site.equations] for group in groups]
+    gradient = gradient_by_switches(objective, parts, how)
+
+    def flat(switches: Any) -> Any:
+        return np.concatenate([g.reshape(-1) for g in gradient(switches)])
+
+    own, count = flat(np.ones(len(parts))), len(parts)
+    without = (flat(np.ones(count) - one) for one in np.eye(count))
+    size = two_norm(own) or 1.0
+    return [two_norm(own - other) / size for other in without]
+
+
+def _stops(objective: Objective, stop_gradients: list[Site]) -> Iterator[str]:
+    """Where a gradient ends, in words."""
+    assert objective.program is not None
+    for leaf in objective.point.leaves:
+        if not objective.depends_on(leaf):
+            yield f"{leaf.name} has no path to the output"
+    changes = _lost(objective, [[site] for site in stop_gradients], with_switch)
+    for site, change in zip(stop_gradients, changes, strict=True):
+        if not change <= CHANGES:
+            yield f"{site.described} changes it by {change:.2g} of its norm"
+    outer = enclosing(objective.program.closed)
+    steps = filter(_has_no_slope, objective.program.equations)
+    yield from dict.fromkeys(described(e, outer.get(id(e))) for e in steps)
+
+
+def _has_no_slope(equation: Any) -> bool:
+    """Whether it gives steps: integers, or what is rounded."""
+    name = equation.primitive.name
+    if name != "convert_element_type":
+        return name in ROUNDING and not _compares(equation)
+    given, gives = equation.invars[0].aval.dtype, equation.outvars[0].aval.dtype
+    is_float = jnp.issubdtype(given, np.inexact)
+    return bool(is_float and not jnp.issubdtype(gives, np.inexact))
+
+
+def _compares(equation: Any) -> bool:
+    """Whether it only says which branch is taken."""
+    return bool(equation.outvars[0].aval.dtype == np.bool_)

@@ -1,0 +1,129 @@
+"""What an audit found: a record for each rule that a program calls, and what stops."""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+
+from jaxnet.verification.report.gradient_report import GradientMismatch, without_nan
+from jaxnet.verification.report.numbers import Severity, severity, short
+from jaxnet.verification.report.table import Table
+from jaxnet.verification.report.verdict import Verdict
+
+COLUMNS = ("rule", "calls", "inputs", "verdict", "error", "bound", "share")
+
+MOST_LINES = 3
+"""How many calling lines are named in a row."""
+
+
+@dataclass(frozen=True)
+class RuleReport:
+    """One custom rule, wherever a program calls it.
+
+    name, rule: of the function, and the file and line of its rule.
+    lines: where it is called. calls: how often, in all.
+    verified: how many of the calls were verified: some of each form.
+    forms: the shapes of its inputs, each combination once.
+    share: of the gradient's 2-norm, what is lost if nothing flows back through it.
+    worst_index, error, bound, cause: of the worst input of the worst call.
+    """
+
+    name: str
+    rule: str
+    lines: tuple[str, ...]
+    calls: int
+    verified: int
+    forms: tuple[str, ...]
+    verdict: Verdict
+    passed: bool
+    share: float = math.nan
+    error: float = math.nan
+    bound: float = math.nan
+    cause: str = ""
+
+    @property
+    def severity(self) -> Severity:
+        """Sorts the worst first."""
+        return severity(self.verdict, self.passed, self.error, self.bound)
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The row of the table."""
+        forms = self.forms[0] if self.forms else "-"
+        forms += f" +{len(self.forms) - 1}" if len(self.forms) > 1 else ""
+        numbers = map(short, (self.error, self.bound, self.share))
+        return (self.name, str(self.calls), forms, self.verdict.value, *numbers)
+
+    @property
+    def detail(self) -> str:
+        """The line below the row: what is wrong, where it stands and is called."""
+        some = ", ".join(self.lines[:MOST_LINES])
+        more = f" and {len(self.lines) - MOST_LINES} more lines"
+        called = f"called at {some}{more * (len(self.lines) > MOST_LINES)}"
+        return "; ".join(filter(None, [self.cause, self.rule, called * bool(some)]))
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """The whole audit. `str` gives the table, worst row first, one sentence on top.
+
+    rules: a record for each custom rule.
+    stops: where a gradient ends without a word, each in words.
+    seed: the words of the key that random directions are drawn from.
+    """
+
+    rules: tuple[RuleReport, ...]
+    stops: tuple[str, ...] = ()
+    seed: tuple[int, ...] = ()
+
+    @property
+    def records(self) -> list[RuleReport]:
+        """The rules, the worst first."""
+        return sorted(self.rules, key=lambda x: x.severity)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every rule passed. Of no rule, nothing is proved."""
+        return bool(self.rules) and all(rule.passed for rule in self.rules)
+
+    def raise_if_failed(self) -> None:
+        """Do nothing if `passed`.
+
+        Raises:
+            GradientMismatch: otherwise, with the table as its message.
+        """
+        if not self.passed:
+            raise GradientMismatch(str(self))
+
+    def __str__(self) -> str:
+        return self._table().as_text()
+
+    def _repr_html_(self) -> str:
+        return self._table().as_html()
+
+    def to_json(self) -> str:
+        """The report as JSON text: NaN is null, infinity a string."""
+        return json.dumps(without_nan(asdict(self)), indent=1, allow_nan=False)
+
+    def _table(self) -> Table:
+        calls = sum(rule.calls for rule in self.rules)
+        verified = sum(rule.verified for rule in self.rules)
+        return Table(
+            sentence=self._sentence(),
+            columns=COLUMNS,
+            rows=tuple((rule.cells, rule.detail) for rule in self.records),
+            remarks=tuple(f"stops a gradient: {stop}" for stop in self.stops),
+            last_line=f"{verified} of {calls} calls verified",
+        )
+
+    def _sentence(self) -> str:
+        count = len(self.rules)
+        if not count:
+            return "FAILED: nothing is proved, the function calls no custom rule."
+        if self.passed:
+            every = "the one rule" if count == 1 else f"all {count} rules"
+            return f"PASSED: {every} that the function calls: right where called."
+        worst, failed = self.records[0], sum(not rule.passed for rule in self.rules)
+        cause = f": {worst.cause}" if worst.cause else ""
+        more = f"; {failed - 1} more below" if failed > 1 else ""
+        sentence = f"the rule of `{worst.name}` is {worst.verdict.value}{cause}{more}"
+        return f"FAILED: {sentence}."
