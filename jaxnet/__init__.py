@@ -25,6 +25,7 @@ from jaxnet.network import (
     loss,
     predict,
 )
+from jaxnet.tap import tap
 from jaxnet.training import History, State, init_state, train
 from jaxnet.training.checkpoint import load_checkpoint, save_checkpoint
 from jaxnet.verification import (
@@ -63,6 +64,7 @@ __all__ = [  # noqa: RUF022 in the order in which data flows
     "gradient_descent",
     "gradients",
     "check_gradients",
+    "tap",
     "check_vjp",
     "check_jvp",
     "audit",

@@ -320,6 +320,8 @@ def evaluate(
     inputs. `chosen` is told which; a while ends after `most_rounds`.
     """
 
+    from jax.extend.source_info_util import user_context  # as above
+
     def run(inner: Any, values: Sequence[Any]) -> list[Any]:
         return evaluated(inner, values, getattr(inner, "consts", ()))
 
@@ -329,7 +331,7 @@ def evaluate(
         known = dict(zip(variables, [*constants, *values], strict=True))
         for equation in inner.eqns:
             arguments = _read(equation.invars, known)
-            with equation.ctx.manager:
+            with user_context(equation.source_info.traceback), equation.ctx.manager:
                 outputs = hook(equation, arguments)
                 if outputs is None and in_python:
                     outputs = _enter_in_python(

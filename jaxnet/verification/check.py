@@ -3,6 +3,7 @@
 The whole algorithm, from top to bottom; each step is a function of frozen data.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -16,6 +17,7 @@ from jaxnet.input_checks import check_positive, complaint
 from jaxnet.verification.budget import Budget, BudgetSpent
 from jaxnet.verification.candidates.autodiff import Autodiff
 from jaxnet.verification.candidates.candidate import claims
+from jaxnet.verification.chain import BY_HAND, Chain, sentence
 from jaxnet.verification.context import Context
 from jaxnet.verification.explanation.blind_spots import blind_spots
 from jaxnet.verification.explanation.explain import Explainer
@@ -46,6 +48,7 @@ def check_gradients(
     *,
     reference: ScalarFunction | None = None,
     intended: Intended = (),
+    intermediates: Mapping[str, Any] | None = None,
     key: Any = None,
     safety: float = 4.0,
     every_coordinate: bool | None = None,
@@ -70,6 +73,9 @@ def check_gradients(
         intended: rules of the loss, and lines of a `stop_gradient` ("file.py:12"), that
             are meant to be as they are: in the default candidate, the derivative of
             what they compute stands in their place. The report names them.
+        intermediates: name -> derivative of the loss with respect to the value that
+            `jaxnet.tap(name, value)` names in it, each an array like that value. They
+            are judged from the loss on, and the first wrong one is named.
         key: seed of the random directions, a JAX key or an integer; 0 by default.
         safety: how many bounds an agreeing gradient may be off.
         every_coordinate: probe every coordinate of every leaf (True), random
@@ -111,10 +117,12 @@ def check_gradients(
                 key=key,
                 safety=safety,
                 every_coordinate=every_coordinate,
+                intermediates=intermediates,
                 mesh=mesh,
                 budget=budget,
             )
         return replace(there, notes=(ON_DEVICE, *meant, *there.notes))
+    chain = Chain.of(objective, intermediates) if intermediates else None
     with progress(len(point.leaves)) as bar:
         bar.set_postfix_str("the value")
         context = Context.of(objective, safety, seed_of(key), every_coordinate)
@@ -159,7 +167,7 @@ def check_gradients(
         leaves = _failed_if_constant(leaves)
         failed = {report.candidate for report in leaves if not report.passed}
         right = [c for c in claimed if c.name not in failed]
-        return GradientReport(
+        whole = GradientReport(
             leaves=tuple(leaves),
             held=point.held,
             notes=(*meant, *notes(context, claimed)),
@@ -168,6 +176,24 @@ def check_gradients(
             evaluations=objective.evaluations,
             seed=context.seed,
         )
+    if chain is None:
+        return whole
+    tapped = check_gradients(
+        chain.loss,
+        chain.values,
+        {BY_HAND: chain.given},
+        key=key,
+        safety=safety,
+        every_coordinate=every_coordinate,
+        budget=budget,
+    )
+    links = chain.links(tapped.leaves)
+    return replace(
+        whole,
+        leaves=(*links, *whole.leaves),
+        notes=(sentence(links), *whole.notes),
+        evaluations=whole.evaluations + tapped.evaluations,
+    )
 
 
 def _failed_if_constant(leaves: list[LeafReport]) -> list[LeafReport]:

@@ -12,6 +12,7 @@ TOWER = (
     "audit",
     "rules",
     "check",
+    "chain",
     "progress",
     "explanation",
     "reproducibility",
@@ -29,7 +30,7 @@ TOWER = (
 """From the top to the ground."""
 
 BELOW = ("differences", "array_types", "devices", "float64", "input_checks")
-BELOW += ("jaxpr", "precision", "xla_options")
+BELOW += ("jaxpr", "precision", "tap", "xla_options")
 """What of the package the verifier stands on."""
 
 

@@ -1,0 +1,242 @@
+"""The derivatives of tapped values by hand: each link of the chain rule by itself.
+
+A tapped value is moved where it stands; the loss as a function of all tapped values is
+checked like any other. The first wrong one, seen from the loss, is where the mistake
+is; what the neighbour's derivative becomes between the two says which.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxnet.input_checks import complaint, first_line
+from jaxnet.jaxpr import every_equation
+from jaxnet.precision import eps
+from jaxnet.tap import TAP
+from jaxnet.verification.function.objective import Objective
+from jaxnet.verification.function.planted import Added, Seen, planted
+from jaxnet.verification.function.sites import inside
+from jaxnet.verification.point import two_norm
+from jaxnet.verification.report.leaf_report import LeafReport
+from jaxnet.verification.report.verdict import Verdict
+
+BY_HAND = "by hand"
+"""What the given derivatives are called in a report."""
+
+ULPS = 1e3
+"""Within so many ulps of its 2-norm a derivative is what a formula says: two orders of
+summation differ by less, two formulas by more."""
+
+
+@dataclass(frozen=True, eq=False)
+class Chain:
+    """The tapped values of a loss, from the parameters to the loss.
+
+    given: the derivatives by hand, by name. values: of those, at the point.
+    in_x64: whether the caller's mode has float64.
+    """
+
+    objective: Objective
+    given: dict[str, Any]
+    values: dict[str, np.ndarray]
+    in_x64: bool
+
+    @classmethod
+    def of(cls, objective: Objective, intermediates: Mapping[str, Any]) -> "Chain":
+        """Find the taps.
+
+        Raises:
+            ValueError: JAX cannot trace the loss, a name is not tapped or at two
+                places, or a tap is where nothing can be moved.
+        """
+        if objective.program is None:
+            fix = "write the loss in jax.numpy"
+            raise ValueError(complaint("loss", "one that JAX can trace", "none", fix))
+        closed, point = objective.program.closed, objective.point
+        order = [e.params["name"] for e in _taps(closed)]
+        _check_names(intermediates, order)
+        seen = _seen(closed, point.as_traced())
+        loops = [e for e in every_equation(closed) if e.primitive.name == "while"]
+        hidden = {e.params["name"] for loop in loops for e in _among(inside(loop))}
+        values = {}
+        for name in (n for n in order if n in intermediates):
+            if len(seen.get(name, ())) != 1 or name in hidden:
+                got = "one in a while loop, a shard_map or a linear solve"
+                if name not in hidden and len(seen.get(name, ())) > 1:
+                    got = f"{len(seen[name])} places"
+                fix = "tap each value once, under a name of its own"
+                raise ValueError(complaint(f'tap("{name}")', "one place", got, fix))
+            values[name] = np.asarray(seen[name][0].outputs[0])
+        given = {name: intermediates[name] for name in values}
+        in_x64 = bool(jax.dtypes.canonicalize_dtype(np.float64) == np.float64)
+        return cls(objective, given, values, in_x64)
+
+    def loss(self, values: Mapping[str, Any]) -> Any:
+        """The loss where the tapped values are these, and so what follows from them."""
+        return self._moved(values)[0]
+
+    def links(self, leaves: tuple[LeafReport, ...]) -> tuple[LeafReport, ...]:
+        """The records of the tapped values, from the loss on, with what is wrong."""
+        found = {leaf.path: leaf for leaf in leaves}
+        order = [name for name in reversed(self.values) if f"['{name}']" in found]
+        links = list[LeafReport]()
+        for number, name in enumerate(order):
+            leaf = found[f"['{name}']"]
+            words = list[str]()
+            if leaf.verdict is Verdict.DISAGREE:
+                try:
+                    words += self._words(name, order[:number], links)
+                except Exception as error:  # the caller's program, or another's shape
+                    words.append(f"the explanation failed: {first_line(error)}")
+            cause = "; ".join(filter(None, [leaf.cause, *words]))
+            links.append(replace(leaf, path=f"d_{name}", cause=cause))
+        return tuple(links)
+
+    def _words(
+        self, name: str, later: list[str], links: list[LeafReport]
+    ) -> Iterator[str]:
+        """Where the mistake of a wrong link lies, and which it is."""
+        neighbours = zip(reversed(later), reversed(links), strict=True)
+        following, its = next(
+            ((n, x) for n, x in neighbours if self._reaches(name, n)), ("", None)
+        )
+        if its is None:
+            yield f"the mistake lies between {name} and the loss"
+            return
+        right = self._pulled(name, following)
+        if not its.passed and self._is(name, right):
+            yield f"it follows from {its.path}"
+            return
+        too = "" if its.passed else ", too"
+        yield f"the mistake lies between {name} and {following}{too}"
+        formulas = self._formulas(name, following)
+        yield from (words for words, f in formulas if self._is(name, f, right))
+
+    def _formulas(self, name: str, following: str) -> Iterator[tuple[str, Any]]:
+        """In words, what a wrong one may be of the derivative that follows."""
+        value, next_value = self.values[name], self.values[following]
+        if value.shape != next_value.shape:
+            return
+        given = _like(self.given[following], value)
+        local, d_next = self._between(name, following), f"d_{following}"
+
+        def forward(point: Any, tangent: Any) -> Any:
+            return jax.jvp(local, (point,), (tangent,))[1]
+
+        ones, random = np.ones_like(value), _random_like(value)
+        slope = forward(value, ones)
+        if _same(forward(value, random), slope * random):  # entry by entry
+            yield f"it is {d_next}: the derivative between them is missing", given
+            taken = (
+                f"the derivative between them is taken at {following}, not at {name}"
+            )
+            yield taken, forward(next_value, ones) * given
+        else:
+            words = f"{d_next} is multiplied by what should be transposed"
+            yield words, forward(value, given)
+
+    def _is(self, name: str, formula: Any, right: Any = None) -> bool:
+        """Whether the given derivative is what a formula says, and no right one is."""
+        is_right = right is not None and _same(formula, right)
+        return not is_right and _same(formula, self.given[name])
+
+    def _pulled(self, name: str, following: str) -> Any:
+        """What the given derivative of the value that follows becomes at another."""
+        local = self._between(name, following)
+        _, pull = jax.vjp(local, jnp.asarray(self.values[name]))
+        return pull(_like(self.given[following], self.values[following]))[0]
+
+    def _reaches(self, name: str, following: str) -> bool:
+        """Whether a value that follows depends on another."""
+        local, value = self._between(name, following), self.values[name]
+        _, moved = jax.jvp(local, (value,), (_random_like(value),))
+        return bool(np.any(np.asarray(moved)))
+
+    def _between(self, name: str, following: str) -> Callable[[Any], Any]:
+        return lambda value: self._moved({name: value})[1][following][0].outputs[0]
+
+    def _moved(self, values: Mapping[str, Any]) -> tuple[Any, dict[str, list[Seen]]]:
+        is_wide = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
+        closed, leaves = self._own
+        if is_wide and not self.in_x64:
+            leaves = self.objective.point.wide()
+            closed = jax.make_jaxpr(self.objective.of_leaves)(leaves)
+        added = dict[tuple[int, int], list[Any]]()
+        for equation in _taps(closed):
+            name, dtype = equation.params["name"], equation.outvars[0].aval.dtype
+            if name in values:
+                change = values[name] - self.values[name].astype(values[name].dtype)
+                added[id(equation), 0] = [jnp.asarray(change, dtype)]
+        return _run(closed, leaves, added)
+
+    @cached_property
+    def _own(self) -> tuple[Any, list[Any]]:
+        """The program as its caller runs it, and its inputs."""
+        assert self.objective.program is not None
+        return self.objective.program.closed, self.objective.point.as_traced()
+
+
+def sentence(links: tuple[LeafReport, ...]) -> str:
+    """The chain in words, from the loss to the first wrong link."""
+    wrong = next((i for i, link in enumerate(links) if not link.passed), len(links))
+    said = [f"{link.path} agrees" for link in links[:wrong]]
+    said += [f"{link.path} is the first that is wrong" for link in links[wrong:][:1]]
+    return f"{BY_HAND}: {', '.join(said)}"
+
+
+def _check_names(intermediates: Mapping[str, Any], order: list[str]) -> None:
+    for name in intermediates:
+        if name not in order:
+            there = ", ".join(dict.fromkeys(order)) or "none"
+            fix = f'write jaxnet.tap("{name}", …) in the loss'
+            expected = f"names that the loss taps: {there}"
+            raise ValueError(complaint("intermediates", expected, repr(name), fix))
+
+
+def _among(equations: Any) -> list[Any]:
+    return [e for e in equations if e.primitive.name == TAP]
+
+
+def _taps(closed: Any) -> list[Any]:
+    """In the order in which the program has them."""
+    return list({id(e): e for e in _among(every_equation(closed))}.values())
+
+
+def _seen(closed: Any, leaves: list[Any]) -> dict[str, list[Seen]]:
+    return _run(closed, leaves, {})[1]
+
+
+def _run(
+    closed: Any, leaves: list[Any], added: Added
+) -> tuple[Any, dict[str, list[Seen]]]:
+    """The loss, and what is seen of each name."""
+    names = {id(e): e.params["name"] for e in _taps(closed)}
+    outputs, seen = planted(closed, leaves, names.keys(), added)
+    found = dict[str, list[Seen]]()
+    for (key, _), one in seen.items():
+        found.setdefault(names[key], []).append(one)
+    return outputs[0], found
+
+
+def _like(value: Any, other: np.ndarray) -> Any:
+    return np.asarray(value, other.dtype)
+
+
+def _random_like(value: np.ndarray) -> Any:
+    random = np.random.default_rng(0).standard_normal(value.shape)
+    return np.asarray(random, value.dtype)
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two arrays are equal but for rounding."""
+    one, other = np.asarray(one), np.asarray(other)
+    if one.shape != other.shape:
+        return False
+    allowed = ULPS * max(eps(one.dtype), eps(other.dtype))
+    apart = np.asarray(one, np.float64) - np.asarray(other, np.float64)
+    return two_norm(apart) <= allowed * two_norm(other)

@@ -1,0 +1,252 @@
+"""Derivatives of tapped values by hand: the first wrong link of the chain is named."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from jaxnet import GradientReport, Verdict, check_gradients, tap
+
+RANDOM = np.random.default_rng(0)
+X = RANDOM.standard_normal((6, 5)).astype(np.float32)
+W1 = RANDOM.standard_normal((5, 4)).astype(np.float32)
+W2 = RANDOM.standard_normal((4, 4)).astype(np.float32)
+T = np.eye(4, dtype=np.float32)[RANDOM.integers(0, 4, 6)]
+PARAMS = {"W1": W1, "W2": W2}
+
+
+def loss(params: Any) -> Any:
+    """Two layers, tanh between, squared error."""
+    a1 = tap("a1", X @ params["W1"])
+    z1 = tap("z1", jnp.tanh(a1))
+    a2 = tap("a2", z1 @ params["W2"])
+    return jnp.mean(jnp.sum((a2 - T) ** 2, 1))
+
+
+def by_hand(mistake: str = "") -> dict[str, Any]:
+    """The derivatives of the three values, with one mistake."""
+    a1 = X @ W1
+    z1 = np.tanh(a1)
+    d_a2 = 2 * (z1 @ W2 - T) / (1 if mistake == "no mean" else len(X))
+    d_z1 = d_a2 @ (W2 if mistake == "not transposed" else W2.T)
+    slope = {
+        "no slope": np.ones_like(a1),
+        "slope of z1": 1 - np.tanh(z1) ** 2,
+        "1 %": 1.01 * (1 - z1**2),
+    }
+    return {"a1": d_z1 * slope.get(mistake, 1 - z1**2), "z1": d_z1, "a2": d_a2}
+
+
+def checked(
+    intermediates: Any, function: Callable[[Any], Any] = loss
+) -> GradientReport:
+    """The report of jax.grad, and of the derivatives by hand."""
+    return check_gradients(function, PARAMS, intermediates=intermediates)
+
+
+def links(report: GradientReport) -> dict[str, Any]:
+    """The records of the tapped values, in their order."""
+    return {x.path: x for x in report.leaves if x.candidate == "by hand"}
+
+
+@pytest.mark.parametrize("function", [loss, jax.jit(loss), jax.checkpoint(loss)])
+def test_right_ones_agree(function: Callable[[Any], Any]) -> None:
+    """From the loss on, and so finely that a mistake in the sixth digit is seen."""
+    report = checked(by_hand(), function)
+    assert report.verdict is Verdict.AGREE
+    assert list(links(report)) == ["d_a2", "d_z1", "d_a1"]
+    assert report.notes[0] == "by hand: d_a2 agrees, d_z1 agrees, d_a1 agrees"
+    assert all(link.resolution < 1e-5 for link in links(report).values())
+
+
+@pytest.mark.parametrize(
+    ("mistake", "first", "words"),
+    [
+        (
+            "no mean",
+            "d_a2",
+            "×6; 6 is axis 0 of the 6×4 data: a mean not taken?; the mistake lies "
+            "between a2 and the loss",
+        ),
+        (
+            "not transposed",
+            "d_z1",
+            "the mistake lies between z1 and a2; d_a2 is multiplied by what should be "
+            "transposed",
+        ),
+        (
+            "no slope",
+            "d_a1",
+            "the mistake lies between a1 and z1; it is d_z1: the derivative between "
+            "them is missing",
+        ),
+        (
+            "slope of z1",
+            "d_a1",
+            "the mistake lies between a1 and z1; the derivative between them is taken "
+            "at z1, not at a1",
+        ),
+        ("1 %", "d_a1", "×1.01 on every entry; the mistake lies between a1 and z1"),
+    ],
+)
+def test_the_first_wrong_one(mistake: str, first: str, words: str) -> None:
+    """It is named, with what it is; what comes after it follows from it."""
+    report = checked(by_hand(mistake))
+    found = links(report)
+    assert not report.passed
+    assert found[first].cause == words
+    assert report.notes[0].endswith(f"{first} is the first that is wrong")
+    order = list(found)
+    assert all(found[name].passed for name in order[: order.index(first)])
+    for before, after in zip(order[order.index(first) :], order[1:], strict=False):
+        if before != after and order.index(after) > order.index(first):
+            assert found[after].cause.endswith(f"it follows from {before}")
+
+
+def test_a_second_mistake_is_its_own() -> None:
+    """It does not follow from the first one, and is named too."""
+    wrong = by_hand("no mean")
+    wrong["a1"] = wrong["z1"]
+    text = links(checked(wrong))["d_a1"].cause
+    assert "the mistake lies between a1 and z1, too" in text
+    assert "the derivative between them is missing" in text
+
+
+def test_some_of_them() -> None:
+    """What is not given is not looked at, and the neighbour is the next one given."""
+    wrong = by_hand("no slope")
+    report = checked({"a1": wrong["a1"], "a2": wrong["a2"]})
+    assert list(links(report)) == ["d_a2", "d_a1"]
+    assert "between a1 and a2" in links(report)["d_a1"].cause
+
+
+def rounds(w: Any) -> Any:
+    """A recurrence of three rounds, each tapped."""
+
+    def one(h: Any, x: Any) -> Any:
+        h = tap("h", jnp.tanh(h @ w + x))
+        return h, h**2
+
+    last, squares = lax.scan(one, jnp.zeros(4, w.dtype), X[:3, :4])
+    return jnp.sum(last) + jnp.sum(squares)
+
+
+def through_time(reach: int) -> np.ndarray:
+    """Of each round's h; later rounds, as many as `reach`, are taken into account."""
+    h, seen = np.zeros(4, np.float32), []
+    for x in X[:3, :4]:
+        h = np.tanh(h @ W2 + x)
+        seen.append(h)
+    own = [2 * h for h in seen]
+    own[2] = own[2] + 1
+    total = [np.zeros(4)] * 4
+    for t in (2, 1, 0):
+        later = total[t + 1] if t + 1 < min(3, t + 1 + reach) else np.zeros(4)
+        following = seen[t + 1] if t < 2 else np.zeros(4)
+        total[t] = own[t] + (later * (1 - following**2)) @ W2.T
+    return np.stack(total[:3]).astype(np.float32)
+
+
+def test_in_a_scan() -> None:
+    """An index a round: the whole derivative, by way of later rounds too."""
+    report = check_gradients(rounds, W2, intermediates={"h": through_time(3)})
+    assert report.passed
+    assert links(report)["d_h"].shape == (3, 4)
+    truncated = check_gradients(rounds, W2, intermediates={"h": through_time(0)})
+    assert links(truncated)["d_h"].verdict is Verdict.DISAGREE
+    assert links(truncated)["d_h"].worst_index is not None
+
+
+def test_under_vmap_and_in_a_branch() -> None:
+    """Examples are on the first axis; of a branch, what is taken counts."""
+
+    def of_one(w: Any, x: Any) -> Any:
+        return tap("a", x @ w)
+
+    def batched(w: Any) -> Any:
+        a = jax.vmap(of_one, (None, 0))(w, jnp.asarray(X))
+        return lax.cond(w[0, 0] > -9, lambda a: jnp.sum(a**2), jnp.sum, a)
+
+    right = 2 * X @ W1
+    assert check_gradients(batched, W1, intermediates={"a": right}).passed
+    wrong = np.where(np.arange(6)[:, None] == 2, 3 * right, right)
+    report = check_gradients(batched, W1, intermediates={"a": wrong})
+    assert "row 2 alone: ×3" in links(report)["d_a"].cause
+
+
+def test_another_shape_is_malformed() -> None:
+    """As of a leaf: what was broadcast is not summed."""
+    report = checked({"a2": by_hand()["a2"].sum(0)})
+    link = links(report)["d_a2"]
+    assert link.verdict is Verdict.MALFORMED
+    assert "shape (4,), expected (6, 4)" in link.cause
+
+
+def twice(params: Any) -> Any:
+    """One name at two places."""
+    return tap("a", jnp.sum(params["W1"])) * tap("a", jnp.sum(params["W2"]))
+
+
+def until(params: Any) -> Any:
+    """A value in a loop that has no derivative."""
+    start = jnp.sum(params["W1"] ** 2)
+    return lax.while_loop(lambda x: x < 3.0, lambda x: tap("a", 2.0 * x), start)
+
+
+@pytest.mark.parametrize(
+    ("function", "name", "words"),
+    [
+        (loss, "z", "names that the loss taps: a1, z1, a2, got 'z'"),
+        (twice, "a", "expected one place, got 2 places"),
+        (until, "a", "got one in a while loop"),
+        (lambda p: float(np.sum(np.asarray(p["W1"]))), "a", "one that JAX can trace"),
+    ],
+)
+def test_names_and_places_are_checked(
+    function: Callable[[Any], Any], name: str, words: str
+) -> None:
+    """One line each, before anything is probed."""
+    with pytest.raises(ValueError, match=words):
+        checked({name: np.float32(1)}, function)
+
+
+def test_a_tap_is_the_identity() -> None:
+    """Alone, in jit, grad, vmap, jvp and under x64; of Python's own floats too."""
+    assert tap("a", 1.5) == 1.5
+    assert isinstance(tap("a", jnp.asarray(X)), jax.Array)
+    np.testing.assert_array_equal(jax.jit(lambda x: tap("a", x))(X), X)
+    np.testing.assert_array_equal(jax.vmap(lambda x: tap("a", x), 1, 1)(X), X)
+    tapped = jax.grad(lambda x: jnp.sum(tap("a", x) ** 2))
+    np.testing.assert_array_equal(jax.jit(tapped)(X), 2 * X)
+    np.testing.assert_array_equal(jax.hessian(lambda x: tap("a", x) ** 3)(2.0), 12.0)
+    _, moved = jax.jvp(lambda x: tap("a", x), (X,), (2 * X,))
+    np.testing.assert_array_equal(moved, 2 * X)
+    with jax.enable_x64(True):
+        assert tap("a", np.float64(0.1)).dtype == np.float64
+
+
+def test_what_cannot_be_tapped() -> None:
+    """A name that is empty, a value that is no float."""
+    with pytest.raises(TypeError, match=r'write jaxnet.tap\("z1", z1\)'):
+        tap("", X)
+    with pytest.raises(TypeError, match="expected real floats, got int32"):
+        tap("a", np.arange(3, dtype=np.int32))
+
+
+def test_an_exact_constant_does_not_accuse() -> None:
+    """0.1 is another number in float32: float64 derivatives by hand stand."""
+    x = np.array([0.3, 0.7])
+
+    def constants(x: Any) -> Any:
+        return jnp.sum(jnp.exp(0.1 * tap("y", 0.3 * x)))
+
+    right = 0.1 * np.exp(0.1 * (0.3 * x))
+    report = check_gradients(constants, x, intermediates={"y": right})
+    assert report.passed
+    assert links(report)["d_y"].verdict is Verdict.AGREE
+    off = check_gradients(constants, x, intermediates={"y": right * (1 + 1e-5)})
+    assert links(off)["d_y"].verdict is Verdict.DISAGREE
