@@ -12,7 +12,13 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 READMES = ["README.md", "README.ja.md"]
-TESTED_ELSEWHERE = ("verify_gradients", "devices", "checker_benchmark", "benchmark")
+TESTED_ELSEWHERE = (
+    "verify_gradients",
+    "backprop_by_hand",
+    "devices",
+    "checker_benchmark",
+    "benchmark",
+)
 """Scripts whose quick mode takes its time; their own tests run it, as it is here."""
 
 ACROSS_MACHINES = 0.002

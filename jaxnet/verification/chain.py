@@ -18,10 +18,11 @@ from jaxnet.input_checks import complaint, first_line
 from jaxnet.jaxpr import every_equation
 from jaxnet.precision import eps
 from jaxnet.tap import TAP
+from jaxnet.verification.candidates.candidate import Candidate
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.function.planted import Added, Seen, planted
 from jaxnet.verification.function.sites import inside
-from jaxnet.verification.point import two_norm
+from jaxnet.verification.point import Leaf, is_inexact, two_norm
 from jaxnet.verification.report.leaf_report import LeafReport
 from jaxnet.verification.report.verdict import Verdict
 
@@ -73,8 +74,9 @@ class Chain:
                 raise ValueError(complaint(f'tap("{name}")', "one place", got, fix))
             values[name] = np.asarray(seen[name][0].outputs[0])
         given = {name: intermediates[name] for name in values}
-        in_x64 = bool(jax.dtypes.canonicalize_dtype(np.float64) == np.float64)
-        return cls(objective, given, values, in_x64)
+        chain = cls(objective, given, values, _in_x64())
+        _ = chain._own  # in this mode
+        return chain
 
     def loss(self, values: Mapping[str, Any]) -> Any:
         """The loss where the tapped values are these, and so what follows from them."""
@@ -96,6 +98,48 @@ class Chain:
             cause = "; ".join(filter(None, [leaf.cause, *words]))
             links.append(replace(leaf, path=f"d_{name}", cause=cause))
         return tuple(links)
+
+    def of_leaf(self, report: LeafReport, candidate: Candidate) -> LeafReport:
+        """A leaf's record, with which link it follows from if it is wrong."""
+        if report.verdict is not Verdict.DISAGREE:
+            return report
+        leaves = self.objective.point.leaves
+        leaf = next(leaf for leaf in leaves if leaf.path == report.path)
+        try:
+            words = self._words_of_leaf(leaf, candidate.array(leaf))
+        except Exception as error:  # the caller's program
+            words = f"the explanation failed: {first_line(error)}"
+        cause = "; ".join(filter(None, [report.cause, words]))
+        return replace(report, cause=cause)
+
+    def _words_of_leaf(self, leaf: Leaf, gradient: np.ndarray) -> str:
+        """Which link it is made of, and which it should be."""
+        closed, given = self._own
+        value, names = given[leaf.number], list(self.values)
+
+        def taps(moved: Any) -> list[Any]:
+            leaves = [*given[: leaf.number], moved, *given[leaf.number + 1 :]]
+            seen = _run(closed, leaves, {})[1]
+            return [seen[name][0].outputs[0] for name in names]
+
+        _, pull = jax.vjp(taps, jnp.asarray(value))
+        zeros = [jnp.zeros_like(x) for x in self.values.values()]
+
+        def pulled(number: int, derivative: Any) -> Any:
+            given = _like(derivative, self.values[names[number]])
+            return pull([*zeros[:number], given, *zeros[number + 1 :]])[0]
+
+        reached = (i for i, z in enumerate(zeros) if np.any(pulled(i, z + 1)))
+        first = next(reached, None)
+        if first is None:
+            return ""
+        own, shape = names[first], zeros[first].shape
+        if _same(pulled(first, self.given[own]), gradient):
+            return f"it follows from d_{own}"
+        others = [n for n, d in self.given.items() if n != own and np.shape(d) == shape]
+        made_of = (n for n in others if _same(pulled(first, self.given[n]), gradient))
+        other = next(made_of, "")
+        return f"it is made of d_{other} where d_{own} should be" if other else ""
 
     def _words(
         self, name: str, later: list[str], links: list[LeafReport]
@@ -161,8 +205,14 @@ class Chain:
         return lambda value: self._moved({name: value})[1][following][0].outputs[0]
 
     def _moved(self, values: Mapping[str, Any]) -> tuple[Any, dict[str, list[Seen]]]:
-        is_wide = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
-        closed, leaves = self._own
+        """The loss and what is seen, in the caller's mode or in float64.
+
+        Raises:
+            TypeError: in float32, where his is float64.
+        """
+        is_wide, (closed, leaves) = _in_x64(), self._own
+        if self.in_x64 and not is_wide:
+            raise TypeError("the caller's program is one of float64")
         if is_wide and not self.in_x64:
             leaves = self.objective.point.wide()
             closed = jax.make_jaxpr(self.objective.of_leaves)(leaves)
@@ -176,9 +226,18 @@ class Chain:
 
     @cached_property
     def _own(self) -> tuple[Any, list[Any]]:
-        """The program as its caller runs it, and its inputs."""
+        """The program as its caller runs it, and its inputs.
+
+        Constants are JAX's own arrays: of NumPy's it remembers another mode's dtype.
+        """
         assert self.objective.program is not None
-        return self.objective.program.closed, self.objective.point.as_traced()
+        closed = self.objective.program.closed
+        consts = [jnp.asarray(c) if is_inexact(c) else c for c in closed.consts]
+        return closed.replace(consts=consts), self.objective.point.as_traced()
+
+
+def _in_x64() -> bool:
+    return bool(jax.dtypes.canonicalize_dtype(np.float64) == np.float64)
 
 
 def sentence(links: tuple[LeafReport, ...]) -> str:

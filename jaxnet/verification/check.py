@@ -187,10 +187,11 @@ def check_gradients(
         every_coordinate=every_coordinate,
         budget=budget,
     )
-    links = chain.links(tapped.leaves)
+    links, by_name = chain.links(tapped.leaves), {c.name: c for c in claimed}
+    followed = tuple(chain.of_leaf(x, by_name[x.candidate]) for x in whole.leaves)
     return replace(
         whole,
-        leaves=(*links, *whole.leaves),
+        leaves=(*links, *followed),
         notes=(sentence(links), *whole.notes),
         evaluations=whole.evaluations + tapped.evaluations,
     )

@@ -116,6 +116,28 @@ def test_a_second_mistake_is_its_own() -> None:
     assert "the derivative between them is missing" in text
 
 
+def test_leaves_beside_the_links() -> None:
+    """A wrong leaf follows from a wrong link, is made of another one, or neither."""
+    right, wrong = by_hand(), by_hand("no slope")
+    gradient = {"W1": X.T @ right["a1"], "W2": np.tanh(X @ W1).T @ right["a2"]}
+
+    def cause(w1: Any, intermediates: Any) -> str:
+        candidate = {"mine": {**gradient, "W1": w1}}
+        report = check_gradients(loss, PARAMS, candidate, intermediates=intermediates)
+        (leaf,) = (x for x in report.leaves if x.path == "['W1']")
+        assert leaf.verdict is Verdict.DISAGREE
+        return leaf.cause
+
+    assert cause(X.T @ wrong["a1"], wrong).endswith("it follows from d_a1")
+    text = cause(X.T @ right["z1"], right)
+    assert text.endswith("it is made of d_z1 where d_a1 should be")
+    text = cause(1.5 * gradient["W1"], right)
+    assert text == "×1.5 on every entry"
+    gradient["W1"] = X.T @ right["a1"]
+    report = check_gradients(loss, PARAMS, {"mine": gradient}, intermediates=right)
+    assert report.verdict is Verdict.AGREE
+
+
 def test_some_of_them() -> None:
     """What is not given is not looked at, and the neighbour is the next one given."""
     wrong = by_hand("no slope")

@@ -271,6 +271,7 @@ def _fault(name: str, leaf: Leaf, value: Any) -> LeafReport | None:
         return _malformed(name, leaf.path, leaf.shape, cause)
     if array.shape != leaf.shape:
         cause = f"shape {array.shape}, expected {leaf.shape}"
+        cause += _of_shapes(array.shape, leaf.shape)
         return _malformed(name, leaf.path, leaf.shape, cause)
     wide = array if array.dtype.itemsize >= 4 else array.astype(np.float32)
     bad = np.argwhere(~np.isfinite(wide))
@@ -279,6 +280,19 @@ def _fault(name: str, leaf: Leaf, value: Any) -> LeafReport | None:
         cause = f"{wide[index]} in {len(bad)} of {array.size} entries"
         return _malformed(name, leaf.path, leaf.shape, cause, index)
     return None
+
+
+def _of_shapes(got: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    """What may have been forgotten, if an array has another shape."""
+    more = len(got) - len(expected)
+    if more > 0 and got[more:] == expected:
+        axes = "axis 0" if more == 1 else f"the first {more} axes"
+        return f": sum over {axes}, along which it was broadcast"
+    if len(got) > 1 and got == expected[::-1]:
+        return ": transposed?"
+    if len(got) == len(expected) == 1:
+        return ": a sum over another axis?"
+    return ""
 
 
 def _malformed(
