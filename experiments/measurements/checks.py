@@ -1,7 +1,9 @@
 """What a check costs: compilations, evaluations and seconds, first and second call."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -11,9 +13,10 @@ import jax.scipy.special as special
 import numpy as np
 from jax.test_util import check_grads
 
+from experiments.measurements.rules import WIDTH, residual_net
 from experiments.measurements.section import Section
 from experiments.measurements.transformer import transformer
-from jaxnet import GradientReport, check_gradients, check_vjp
+from jaxnet import AuditReport, GradientReport, audit, check_gradients, check_vjp
 from jaxnet.verification.function import programs
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
@@ -160,28 +163,41 @@ def cost_of_models(quick: bool) -> Section:
             lambda: check_gradients(lambda x: jnp.sum(jnp.sin(2 * x)), large, given),
         ),
     ]
+    net = "a net with three custom rules"
+    for name, factor in ((net, 1.0), ("the same, one rule wrong", 1.1)):
+        of_rules, of_net = residual_net(blocks, factor)
+        row = _model(name, partial(check_gradients, of_rules, of_net))
+        section.rows.append(row)
+    section.rows.append(_model("an audit of it", partial(audit, of_rules, of_net)))
     section.notes = [
         f"The transformer has {blocks} blocks of width {width}, in float32; one "
-        f"hundredth of an entry of q in block {middle} is wrong."
+        f"hundredth of an entry of q in block {middle} is wrong. The net of rules has "
+        f"{blocks} blocks of width {WIDTH}, each with the three; its gelu is ×1.1."
     ]
     return section
 
 
-def _model(name: str, check: Callable[[], GradientReport]) -> dict[str, Any]:
+def _model(
+    name: str, check: Callable[[], GradientReport | AuditReport]
+) -> dict[str, Any]:
     jax.clear_caches()
     programs.forget()
     start = perf_counter()
     report = check()
     taken = perf_counter() - start
-    named = [leaf.place for leaf in report.leaves if not leaf.passed]
+    row = {"model": name, "leaves": None, "s": taken, "evaluations": None}
+    if isinstance(report, AuditReport):
+        named = [rule.name for rule in report.rules if not rule.passed]
+        return row | {"worst resolution": None, "called wrong": ", ".join(named)}
+    said = " ".join(leaf.cause for leaf in report.leaves)
+    convicted = re.findall("the rule of `(.+?)`", said)
+    named = convicted or [leaf.place for leaf in report.leaves if not leaf.passed]
     right = [leaf.resolution for leaf in report.leaves if leaf.passed]
-    return {
-        "model": name,
+    return row | {
         "leaves": len(report.leaves),
-        "s": taken,
         "evaluations": report.evaluations,
         "worst resolution": max(right, default=None),
-        "called wrong": ", ".join(named) or None,
+        "called wrong": ", ".join(dict.fromkeys(named)) or None,
     }
 
 
