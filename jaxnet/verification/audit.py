@@ -1,5 +1,6 @@
 """audit: every custom rule of a program, verified where the program calls it."""
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -7,19 +8,21 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.interpreters.partial_eval import dce_jaxpr
 
 from jaxnet.array_types import PyTree
 from jaxnet.devices import transfers_allowed
 from jaxnet.input_checks import check_positive, complaint
 from jaxnet.jaxpr import Hook, bind, described, enclosing
 from jaxnet.verification.context import Context
-from jaxnet.verification.explanation.by_design import ROUNDING
-from jaxnet.verification.explanation.calls import Call, calls, some, verified
+from jaxnet.verification.explanation.by_design import has_no_slope, straight_through
+from jaxnet.verification.explanation.calls import Call, Calls, calls, some, verified
 from jaxnet.verification.explanation.culprits import CHANGES, with_switch
 from jaxnet.verification.explanation.switched import gradient_by_switches
+from jaxnet.verification.function.intended import Intended, check_called, several
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.function.program import Program
-from jaxnet.verification.function.sites import RULES, Site, inside, sites
+from jaxnet.verification.function.sites import Site, backward, outermost, sites
 from jaxnet.verification.point import Point, is_inexact, two_norm
 from jaxnet.verification.report.audit_report import AuditReport, RuleReport
 from jaxnet.verification.report.verdict import Verdict
@@ -27,10 +30,18 @@ from jaxnet.verification.rules.rule import Rule
 
 NOT_SEEN = "not verified: it is called in a shard_map, a linear solve or a loop's test"
 
+INTENDED = "not judged, as intended"
+
+UNUSED = "no gradient flows through it here"
+
 
 @transfers_allowed
 def audit(
-    function: Callable[..., PyTree], *args: Any, key: Any = None, safety: float = 4.0
+    function: Callable[..., PyTree],
+    *args: Any,
+    intended: Intended = (),
+    key: Any = None,
+    safety: float = 4.0,
 ) -> AuditReport:
     """Whether every custom rule that `function` calls at `args` is right there.
 
@@ -42,6 +53,8 @@ def audit(
     Args:
         function: of arrays or pytrees, to an array or pytree; JAX can trace it.
         args: where.
+        intended: rules that are meant to be as they are, by name or themselves, or by
+            their lines ("file.py:12"): they are listed, and not judged.
         key: seed of the random directions, and of a cotangent if the output is no
             scalar; 0 by default.
         safety: how many bounds an agreeing derivative may be off.
@@ -65,17 +78,20 @@ def audit(
         got = "one that it cannot"
         raise ValueError(complaint("function", "one that JAX can trace", got, fix))
     context = Context.of(objective, safety, rule.seed, None)
-    every = sites(_called(objective.program))
-    groups = dict[str, list[Site]]()
+    program = objective.program
+    every = sites(program.closed, outermost(program.equations))
+    meant = [s for one in several(intended) for s in check_called(one, every)]
+    groups = dict[tuple[str, int], list[Site]]()
     for site in every:
         if site.name:
-            groups.setdefault(site.function, []).append(site)
+            same = site.function, id(backward(site.equations[0]))
+            groups.setdefault(same, []).append(site)
     lost = _lost(objective, list(groups.values()), _stopped)
     found = calls(objective, [s for group in groups.values() for s in group], rule.seed)
-    numbers = iter(found)
+    each = iter(found)
     return AuditReport(
         tuple(
-            _report(context, group, [c for _ in group for c in next(numbers)], share)
+            _report(context, group, [next(each) for _ in group], share, meant)
             for group, share in zip(groups.values(), lost, strict=True)
         ),
         tuple(_stops(objective, [site for site in every if not site.name])),
@@ -83,27 +99,26 @@ def audit(
     )
 
 
-def _called(program: Program) -> list[Any]:
-    """The equations that depend on the parameters, but for those within a rule."""
-    rules = (e for e in program.equations if e.primitive.name in RULES)
-    hidden = {id(inner) for rule in rules for inner in inside(rule)}
-    return [e for e in program.equations if id(e) not in hidden]
-
-
 def _report(
-    context: Context, group: list[Site], found: list[Call], share: float
+    context: Context,
+    group: list[Site],
+    found: list[Calls],
+    share: float,
+    meant: list[Site],
 ) -> RuleReport:
     """One rule, by some of its calls of each form."""
     forms = dict[str, list[Call]]()
-    for call in found:
+    for call in (call for each in found for call in each.some):
         forms.setdefault(_form(call), []).append(call)
     chosen = [call for each in forms.values() for call in some(each)]
+    is_meant = all(site in meant for site in group)
+    chosen = [] if is_meant else chosen
     reports = [report for call in chosen for report in verified(call, context)]
     row = RuleReport(
         name=group[0].name,
         rule=group[0].rule,
         lines=tuple(site.line for site in group if site.line),
-        calls=sum(len(site.equations) for site in group),
+        calls=sum(map(_count, group, found)),
         verified=len(chosen),
         forms=tuple(forms),
         verdict=Verdict.UNRESOLVED,
@@ -111,17 +126,28 @@ def _report(
         share=share,
         cause=NOT_SEEN,
     )
+    if is_meant or (not reports and share == 0):
+        cause = INTENDED if is_meant else UNUSED
+        return replace(row, verdict=Verdict.UNINFORMATIVE, passed=True, cause=cause)
     if not reports:
         return row
     worst = min(reports, key=lambda report: report.severity)
+    program = context.objective.program
+    kind = straight_through(program.closed, group[0]) if program else ""
     return replace(
         row,
         verdict=worst.verdict,
         passed=all(report.passed for report in reports),
         error=worst.error,
         bound=worst.bound,
-        cause=worst.cause if worst.passed else worst.detail,
+        cause=worst.cause
+        if worst.passed
+        else "; ".join(filter(None, [worst.detail, kind])),
     )
+
+
+def _count(site: Site, found: Calls) -> int:
+    return max(found.count, len(site.equations))
 
 
 def _form(call: Call) -> str:
@@ -139,17 +165,24 @@ def _stopped(equation: Any, switch: Any, inputs: list[Any], within: Hook) -> lis
 
 
 def _lost(objective: Objective, groups: list[list[Site]], how: Any) -> list[float]:
-    """How much the gradient changes, in its own 2-norm, with one group switched off."""
+    """How much the gradient changes, in its own 2-norm, with one group switched off.
+
+    NaN if there is no gradient.
+    """
     if not groups:
         return []
     parts = [[e for site in group for e in site.equations] for group in groups]
-    gradient = gradient_by_switches(objective, parts, how)
+    count = len(parts)
 
     def flat(switches: Any) -> Any:
         return np.concatenate([g.reshape(-1) for g in gradient(switches)])
 
-    own, count = flat(np.ones(len(parts))), len(parts)
-    without = (flat(np.ones(count) - one) for one in np.eye(count))
+    try:
+        gradient = gradient_by_switches(objective, parts, how)
+        own = flat(np.ones(count))
+        without = [flat(np.ones(count) - one) for one in np.eye(count)]
+    except Exception:  # the caller's rules, or a loop that has no reverse mode
+        return [math.nan] * count
     size = two_norm(own) or 1.0
     return [two_norm(own - other) / size for other in without]
 
@@ -162,23 +195,11 @@ def _stops(objective: Objective, stop_gradients: list[Site]) -> Iterator[str]:
             yield f"{leaf.name} has no path to the output"
     changes = _lost(objective, [[site] for site in stop_gradients], with_switch)
     for site, change in zip(stop_gradients, changes, strict=True):
-        if not change <= CHANGES:
+        if change > CHANGES:
             yield f"{site.described} changes it by {change:.2g} of its norm"
-    outer = enclosing(objective.program.closed)
-    steps = filter(_has_no_slope, objective.program.equations)
+    closed = objective.program.closed
+    used, _ = dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
+    program = Program(closed.replace(jaxpr=used))
+    outer = enclosing(program.closed)
+    steps = filter(has_no_slope, outermost(program.equations))
     yield from dict.fromkeys(described(e, outer.get(id(e))) for e in steps)
-
-
-def _has_no_slope(equation: Any) -> bool:
-    """Whether it gives steps: integers, or what is rounded."""
-    name = equation.primitive.name
-    if name != "convert_element_type":
-        return name in ROUNDING and not _compares(equation)
-    given, gives = equation.invars[0].aval.dtype, equation.outvars[0].aval.dtype
-    is_float = jnp.issubdtype(given, np.inexact)
-    return bool(is_float and not jnp.issubdtype(gives, np.inexact))
-
-
-def _compares(equation: Any) -> bool:
-    """Whether it only says which branch is taken."""
-    return bool(equation.outvars[0].aval.dtype == np.bool_)

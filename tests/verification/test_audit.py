@@ -181,6 +181,69 @@ def test_a_rule_within_a_rule_is_the_others_affair() -> None:
     assert report.passed
 
 
+def test_rules_of_one_function_are_told_apart() -> None:
+    """By their backward passes: the wrong one of many has a row of its own."""
+    rules = [sine(9.0 if i == 5 else 1.0) for i in range(8)]
+
+    def net(x: Any) -> Any:
+        for rule in rules:
+            x = rule(x) + 0.1
+        return x
+
+    report = audit(net, X)
+    assert len(report.rules) == 8
+    assert [rule.passed for rule in report.rules].count(False) == 1
+    assert "×9" in report.records[0].cause
+
+
+def test_rounds_are_counted() -> None:
+    """Of a loop, some are verified, and the report says how many of how many."""
+    right = sine(1.0)
+    report = audit(lambda x: lax.fori_loop(0, 50, lambda i, x: right(x), x), X)
+    assert report.rules[0].calls == 50
+    assert str(report).endswith(f"{MOST_CALLS} of 50 calls verified")
+
+
+def test_where_no_gradient_flows() -> None:
+    """A branch that is not taken, a loop without reverse mode: no crash, no blame."""
+    wrong, right = sine(2.0), sine(1.0)
+    report = audit(lambda x: lax.cond(x[0, 0] > 9, wrong, right, x), X)
+    assert report.passed
+    assert sorted(rule.verdict.value for rule in report.rules) == [
+        "AGREE",
+        "UNINFORMATIVE",
+    ]
+
+    def until(x: Any) -> Any:
+        return lax.while_loop(lambda x: x[0, 0] > 0.5, right, x)
+
+    assert audit(until, X).passed
+
+
+def test_what_is_intended_is_listed_and_not_judged() -> None:
+    """All else is; a name that is not called is an error."""
+    meant, wrong = sine(2.0), sine(3.0)
+    report = audit(lambda x: meant(x) + product(x, x), X, intended=meant)
+    assert report.passed
+    assert rows(report)["sine"].cause == "not judged, as intended"
+    assert not audit(lambda x: meant(x) + wrong(x), X, intended=[meant]).passed
+    with pytest.raises(ValueError, match="rules that the loss calls: product"):
+        audit(lambda x: product(x, x), X, intended="sine")
+
+
+def test_unused_steps_and_steps_within_a_rule_stop_nothing() -> None:
+    """As the sign in logsumexp; what a rule rounds has the rule's derivative."""
+
+    @jax.custom_vjp
+    def whole(x: Any) -> Any:
+        return jnp.round(x)
+
+    whole.defvjp(lambda x: (jnp.round(x), None), lambda _, g: (g,))
+    report = audit(lambda x: jax.nn.logsumexp(product(x, x)) + whole(x), X)
+    assert not report.stops
+    assert "a straight-through estimator of `round`" in rows(report)["whole"].cause
+
+
 def test_nothing_is_proved_without_a_rule() -> None:
     """Such a report does not pass."""
     assert not audit(jnp.sin, X).passed

@@ -4,7 +4,8 @@ What a rule gives for them is held against differences of what it computes, as a
 gradient is. So a rule is judged whose body JAX cannot differentiate: a kernel's.
 """
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -29,6 +30,9 @@ from jaxnet.verification.point import Point, floating_leaves, is_inexact, with_f
 from jaxnet.verification.report.leaf_report import LeafReport
 from jaxnet.verification.report.verdict import Verdict
 
+NAMED = r"\['(input \d+)'\]"
+"""What a path makes of the name of an input."""
+
 MOST_CALLS = 4
 """How many calls of a site are verified: the rounds of a loop are much alike."""
 
@@ -40,13 +44,14 @@ class Call:
     inputs: what the program gives it.
     moving: the numbers of those that are floating and that the parameters move.
     cotangent: of its floating outputs: the program's own, or random where that is 0 or
-        cannot be had.
+        cannot be had. is_used: whether it is the program's own.
     """
 
     equation: Any
     inputs: Arrays
     moving: tuple[int, ...]
     cotangent: Arrays
+    is_used: bool
 
     def paired(self, values: Arrays) -> Any:
         """<cotangent, what it gives> for other values of the moving inputs."""
@@ -58,16 +63,29 @@ class Call:
         return inner(self.cotangent, floating_leaves(outputs))
 
 
-def calls(objective: Objective, chosen: Sequence[Site], seed: Any) -> list[list[Call]]:
-    """The calls of each site, some of them where they are many.
+@dataclass(frozen=True)
+class Calls:
+    """How often a site is called, rounds of loops counted, and some of the calls."""
+
+    count: int
+    some: list[Call]
+
+
+def calls(
+    objective: Objective, chosen: Sequence[Site], seed: Any, leaf: int | None = None
+) -> list[Calls]:
+    """The calls of each site that the parameters move, or that one leaf does.
 
     None of a site that stands in another one, a linear solve or a shard_map.
     """
     assert objective.program is not None
     closed, point = objective.program.closed, objective.point
     given = point.as_traced()
-    pairs = zip(nearby(point, seed).leaves, given, strict=True)
-    other = [leaf.values.astype(np.asarray(x).dtype) for leaf, x in pairs]
+    pairs = enumerate(zip(nearby(point, seed).leaves, given, strict=True))
+    other = [
+        moved.values.astype(np.asarray(x).dtype) if leaf in (None, i) else x
+        for i, (moved, x) in pairs
+    ]
     every = {id(e): e for site in chosen for e in site.equations}
 
     def seen_at(inputs: Arrays) -> dict[Place, Seen]:
@@ -75,10 +93,7 @@ def calls(objective: Objective, chosen: Sequence[Site], seed: Any) -> list[list[
 
     def with_cotangents(inputs: Arrays) -> Any:
         shapes = jax.eval_shape(seen_at, inputs)
-        zeros = jax.tree.map(
-            lambda s: jnp.zeros(s.shape, s.dtype),
-            {place: seen.outputs for place, seen in shapes.items()},
-        )
+        zeros = {place: list(map(_zeros, one.outputs)) for place, one in shapes.items()}
 
         def loss(floats: Arrays) -> Any:
             added = with_floating(zeros, floats)
@@ -95,17 +110,13 @@ def calls(objective: Objective, chosen: Sequence[Site], seed: Any) -> list[list[
         seen, cotangents = compiled(with_cotangents, given)(given)
     except Exception:  # the caller's rules, or a loop that has no reverse mode
         seen = look(given)
-        cotangents = jax.tree.map(
-            np.zeros_like, {place: one.outputs for place, one in seen.items()}
-        )
+        cotangents = {p: list(map(_zeros, one.outputs)) for p, one in seen.items()}
     found = {
-        place: list(_rounds(every[place[0]], one, moved[place], cotangents[place]))
+        place: _rounds(every[place[0]], one, moved[place], cotangents[place])
         for place, one in seen.items()
     }
-    return [
-        some([c for p, each in found.items() if p[0] in ids for c in each])
-        for ids in ({id(e) for e in site.equations} for site in chosen)
-    ]
+    ids = [{id(e) for e in site.equations} for site in chosen]
+    return [_together([c for p, c in found.items() if p[0] in own]) for own in ids]
 
 
 def verified(call: Call, context: Context) -> list[LeafReport]:
@@ -113,8 +124,9 @@ def verified(call: Call, context: Context) -> list[LeafReport]:
 
     An input that the rule gives 0 for, as differences do here and nearby, is right.
     """
-    point = Point.of([np.asarray(call.inputs[i]) for i in call.moving])
-    objective = Objective(call.paired, point)
+    point = Point.of({f"input {i}": np.asarray(call.inputs[i]) for i in call.moving})
+    names = [f"input {i}" for i in call.moving]
+    objective = Objective(lambda x: call.paired([x[name] for name in names]), point)
     here = Context.of(objective, context.safety, context.seed, None)
     (candidate,) = claims(None, objective, here.autodiff)
     reports = list(candidate.faults)
@@ -128,46 +140,69 @@ def verified(call: Call, context: Context) -> list[LeafReport]:
                 wrong = WrongLeaf.of(here, probes, candidate, {}, report.worst_index)
                 report = replace(report, cause=next(causes(wrong), report.cause))
             reports.append(report)
-    numbers = {f"[{i}]": f"input {number}" for i, number in enumerate(call.moving)}
-    return [replace(x, path=numbers.get(x.path, x.path)) for x in reports]
+    return [
+        replace(
+            report,
+            path=re.sub(NAMED, r"\1", report.path),
+            cause=re.sub(NAMED, r"\1", report.cause),
+        )
+        for report in reports
+    ]
 
 
-def _rounds(
-    equation: Any, seen: Seen, moved: Seen, cotangents: Arrays
-) -> Iterator[Call]:
-    """One call for each round of the scans around it."""
+def _rounds(equation: Any, seen: Seen, moved: Seen, cotangents: Arrays) -> Calls:
+    """The rounds of the scans around it."""
     loops = np.ndim(seen.outputs[0]) - len(equation.outvars[0].aval.shape)
     moving = tuple(
         i
         for i, (x, y) in enumerate(zip(seen.inputs, moved.inputs, strict=True))
-        if is_inexact(x) and fingerprint([x]) != fingerprint([y])
+        if is_inexact(x) and np.size(x) and fingerprint([x]) != fingerprint([y])
     )
-    if not moving:
-        return
-    for round_ in np.ndindex(np.shape(seen.outputs[0])[:loops]):
+    rounds = list(np.ndindex(np.shape(seen.outputs[0])[:loops])) if moving else []
+    found = list[Call]()
+    for round_ in some(rounds):
         pairs = zip(seen.inputs, equation.invars, strict=True)
         inputs = [_at(x, round_, v) for x, v in pairs]
-        outputs = [np.asarray(c)[round_] for c in cotangents]
-        cotangent = floating_leaves(outputs)
-        if not any(c.any() and np.isfinite(c).all() for c in cotangent):
-            cotangent = random_like(cotangent, [0])
-        given = map(jnp.asarray, inputs), map(jnp.asarray, cotangent)
-        yield Call(equation, list(given[0]), moving, list(given[1]))
+        cotangent = [jnp.asarray(c)[round_] for c in cotangents if c is not None]
+        is_used = any(bool(jnp.any(c != 0)) for c in cotangent)
+        if not is_used or not all(bool(jnp.isfinite(c).all()) for c in cotangent):
+            cotangent = list(map(jnp.asarray, random_like(cotangent, [0])))
+        found.append(Call(equation, inputs, moving, cotangent, is_used))
+    return Calls(len(rounds), found)
+
+
+def _together(found: list[Calls]) -> Calls:
+    every = [call for each in found for call in each.some]
+    return Calls(sum(each.count for each in found), some(every))
+
+
+def _zeros(output: Any) -> Any:
+    """What is added to an output: nothing where that is no float."""
+    is_float = jnp.issubdtype(output.dtype, np.inexact)
+    return jnp.zeros(output.shape, output.dtype) if is_float else None
+
+
+def some(found: list[Any]) -> list[Any]:
+    """As many as are verified, the first and the last among them."""
+    chosen = np.linspace(0, len(found) - 1, min(len(found), MOST_CALLS))
+    return [found[i] for i in chosen.astype(int)]
 
 
 def _as_taken(value: Any, variable: Any) -> Any:
-    """A float in the dtype that the equation takes, whatever the mode is."""
+    """A float in the dtype that the equation takes.
+
+    Raises:
+        TypeError: the mode does not have it.
+    """
+    if not is_inexact(value):
+        return value
     dtype = variable.aval.dtype
-    return jnp.asarray(value, dtype) if is_inexact(value) else value
+    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+        raise TypeError(f"{dtype} needs jax_enable_x64")
+    return jnp.asarray(value, dtype)
 
 
 def _at(value: Any, round_: tuple[int, ...], variable: Any) -> Any:
     """What one round is given; what no loop changes has no axis of rounds."""
-    value = np.asarray(value)
-    return value[round_] if value.ndim > len(variable.aval.shape) else value
-
-
-def some(found: list[Call]) -> list[Call]:
-    """As many as are verified, the first and the last among them."""
-    chosen = np.linspace(0, len(found) - 1, min(len(found), MOST_CALLS))
-    return [found[i] for i in chosen.astype(int)]
+    value = jnp.asarray(value) if is_inexact(value) else value
+    return value[round_] if np.ndim(value) > len(variable.aval.shape) else value

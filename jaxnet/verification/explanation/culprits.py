@@ -9,8 +9,9 @@ is wrong by itself, for what the program gives it. No other rule is named.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from itertools import combinations
 from typing import Any
 
 import jax
@@ -19,7 +20,7 @@ import numpy as np
 from jaxnet.jaxpr import Hook, bind
 from jaxnet.verification.context import Context
 from jaxnet.verification.explanation.by_design import straight_through
-from jaxnet.verification.explanation.calls import Call, calls, verified
+from jaxnet.verification.explanation.calls import Calls, calls, verified
 from jaxnet.verification.explanation.causes import WrongLeaf, times
 from jaxnet.verification.explanation.switched import (
     GradientBySwitches,
@@ -32,6 +33,7 @@ from jaxnet.verification.function.sites import (
     computed,
     has_derivative,
     inside,
+    outermost,
     sites,
 )
 from jaxnet.verification.leaf.locate import same_as_autodiff
@@ -42,6 +44,9 @@ NOBODY = "no rule of the program can be convicted of it"
 
 FAULTS = (Verdict.DISAGREE, Verdict.MALFORMED)
 """What a rule is convicted of, where it is called."""
+
+MOST_SUBSETS = 6
+"""Of so many that may be guilty, the fewest are named without which the leaf agrees."""
 
 CHANGES = 1e-9
 """By more than this share of its largest entry a switch changes a gradient."""
@@ -62,7 +67,7 @@ class Culprits:
     def of(cls, context: Context) -> "Culprits":
         """Those of the caller's own program."""
         program = context.objective.program
-        found = sites(program.equations) if program else []
+        found = sites(program.closed, program.equations) if program else []
         can = [all(map(has_derivative, site.equations)) for site in found]
         pairs = list(zip(found, can, strict=True))
         return cls(
@@ -89,57 +94,73 @@ class Culprits:
         def gradient(switches: Switches) -> Reals:
             return self._gradient(tuple(switches.tolist()))[number]
 
+        def mends(group: Sequence[int]) -> bool:
+            without = gradient(on - each[list(group)].sum(axis=0))
+            return wrong.is_mended_by(without)
+
         if not count or not wrong.is_mended_by(gradient(off)):
             return ""
         alone = [i for i in range(count) if not wrong.is_mended_by(gradient(each[i]))]
         guilty = [i for i in alone if _differ(gradient(on), gradient(on - each[i]))]
         guilty = guilty or self._innermost(alone)
-        said = [
-            self._guilt(self.switchable[i], _ratio(gradient(off), gradient(each[i])))
-            for i in guilty
-        ]
-        if guilty and wrong.is_mended_by(gradient(on - each[guilty].sum(axis=0))):
+        sizes = range(1, len(guilty) + 1 if len(guilty) <= MOST_SUBSETS else 2)
+        groups = (group for size in sizes for group in combinations(guilty, size))
+        fewest = next((g for g in (*groups, guilty) if mends(g)), None)
+        said = []
+        for i in guilty if fewest is None else fewest:
+            ratio = _ratio(gradient(off), gradient(each[i]))
+            said.append(self._guilt(self.switchable[i], number, ratio))
+        if guilty and fewest is not None:
             said.append("with the true derivative in its place, this leaf agrees")
         return "; ".join(said)
 
     def _by_calls(self, wrong: WrongLeaf) -> str:
         """Those on the way from the leaf that are wrong for what they are given."""
-        program = self.context.objective.program
-        moved = program.moved_by(wrong.probes.leaf.number) if program else []
-        ids = set(map(id, moved))
-        rules = (s for s in (*self.switchable, *self.fixed) if s.name)
-        on_the_way = [s for s in rules if not ids.isdisjoint(map(id, s.equations))]
-        return "; ".join(self._guilt(s) for s in on_the_way if self._faults(s))
+        number, program = wrong.probes.leaf.number, self.context.objective.program
+        outer = {id(e) for e in outermost(program.equations)} if program else set()
+        rules = [s for s in self._rules if any(id(e) in outer for e in s.equations)]
+        guilty = [site for site in rules if self._faults(site, number)]
+        said = [self._within(site) or [self._guilt(site, number)] for site in guilty]
+        return "; ".join(words for each in said for words in each)
 
-    def _guilt(self, site: Site, otherwise: str = "") -> str:
+    @property
+    def _rules(self) -> list[Site]:
+        return [site for site in (*self.switchable, *self.fixed) if site.name]
+
+    def _within(self, site: Site) -> list[str]:
+        """What is said of wrong rules in one that is wrong, which may use theirs."""
+        ids = {id(e) for equation in site.equations for e in inside(equation)}
+        inner = [s for s in self._rules if ids.issuperset(map(id, s.equations))]
+        if not inner:
+            return []
+        found = calls(self.context.objective, inner, self.context.seed)
+        faults = [_fault(each, self.context, is_used=False) for each in found]
+        pairs = zip(inner, faults, strict=True)
+        return [f"{site.described} is wrong{why}" for site, why in pairs if why]
+
+    def _guilt(self, site: Site, leaf: int, otherwise: str = "") -> str:
         """What is said of a guilty one; `otherwise` if no call of it shows why."""
+        program = self.context.objective.program
+        kind = straight_through(program.closed, site) if program else ""
+        kind = f": {kind}" * bool(kind)
         if not site.name:
-            program = self.context.objective.program
-            kind = straight_through(program.closed, site) if program else ""
-            return f"{site.described} stops a part of it{f': {kind}' * bool(kind)}"
+            return f"{site.described} stops a part of it{kind}"
         try:
-            why = self._faults(site)
+            why = self._faults(site, leaf)
         except Exception:  # the caller's rule, by itself
             why = ""
-        return f"{site.described} is wrong{why or otherwise}"
+        return f"{site.described} is wrong{why or otherwise}{kind}"
 
     @once
-    def _faults(self, site: Site) -> str:
-        """What is wrong with a rule in its first wrong call; empty if none is."""
-        reports = (verified(call, self.context) for call in self._calls[site])
-        for each in reports:
-            wrong = [x for x in each if x.verdict in FAULTS]
-            if wrong:
-                where = (f" in its {x.path if each[1:] else 'input'}" for x in wrong)
-                causes = (f": {x.cause}" * bool(x.cause) for x in wrong)
-                return ",".join(map("".join, zip(where, causes, strict=True)))
-        return ""
+    def _faults(self, site: Site, leaf: int) -> str:
+        """What is wrong with a rule, for what a leaf moves; empty if nothing is."""
+        return _fault(self._calls(leaf)[site], self.context)
 
-    @cached_property
-    def _calls(self) -> dict[Site, list[Call]]:
-        """The calls of each rule."""
-        rules = [s for s in (*self.switchable, *self.fixed) if s.name]
-        found = calls(self.context.objective, rules, self.context.seed)
+    @once
+    def _calls(self, leaf: int) -> dict[Site, Calls]:
+        """The calls of each rule that a leaf moves."""
+        context, rules = self.context, self._rules
+        found = calls(context.objective, rules, context.seed, leaf)
         return dict(zip(rules, found, strict=True))
 
     def _innermost(self, chosen: list[int]) -> list[int]:
@@ -159,6 +180,23 @@ class Culprits:
     def _by_switches(self) -> GradientBySwitches:
         parts = [site.equations for site in self.switchable]
         return gradient_by_switches(self.context.objective, parts, with_switch)
+
+
+def _fault(found: Calls, context: Context, is_used: bool = True) -> str:
+    """What is wrong in the first wrong call, in words; empty if nothing is.
+
+    is_used: leave out those to which nothing comes back.
+    """
+    for call in found.some:
+        if is_used and not call.is_used:
+            continue
+        reports = verified(call, context)
+        wrong = [x for x in reports if x.verdict in FAULTS]
+        if wrong:
+            where = (f" in its {x.path if reports[1:] else 'input'}" for x in wrong)
+            causes = (f": {x.cause}" * bool(x.cause) for x in wrong)
+            return ",".join(map("".join, zip(where, causes, strict=True)))
+    return ""
 
 
 def with_switch(

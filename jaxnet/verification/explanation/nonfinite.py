@@ -32,7 +32,7 @@ from jaxnet.jaxpr import (
 from jaxnet.verification.candidates.candidate import by_path
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.function.once import once
-from jaxnet.verification.function.sites import RULES, inside, sites
+from jaxnet.verification.function.sites import RULES, inside, site_of
 from jaxnet.verification.function.widen import PRINTS, Widened
 from jaxnet.verification.point import Leaf, is_inexact
 
@@ -139,7 +139,7 @@ class Trouble(NamedTuple):
     """An equation of the loss with no finite derivative, or value, at its inputs.
 
     is_of_value: whether its value is not finite. kind: "nan" or "inf". at: the
-    inputs of the first such entry, in words. poisoned: its outputs, NaN at that entry.
+    inputs of the first such entry, in words. poisoned: its outputs, NaN at all such.
     is_discarded: whether the loss is finite with these. made_by: who made its input.
     """
 
@@ -164,22 +164,23 @@ class Trouble(NamedTuple):
         bad = next((np.asarray(x) for x in suspects if not _is_finite(x)), None)
         if bad is None:
             return None
-        place, at = tuple(map(int, np.argwhere(~np.isfinite(bad))[0])), ""
+        places, at = ~np.isfinite(bad), ""
         if all(y.shape == bad.shape for y in outputs):  # entry by entry
-            at = _values(equation, inputs, place)
-            poisoned = [_with_nan(y, place) for y in outputs]
+            first = tuple(map(int, np.argwhere(places)[0]))
+            at = _values(equation, inputs, first)
+            poisoned = [_with_nan(y, places) for y in outputs]
         else:
-            poisoned = [_with_nan(y, ...) for y in outputs]
+            poisoned = [_with_nan(y, True) for y in outputs]
         kind = "nan" if np.isnan(bad).any() else "inf"
         return cls(equation, inputs, line, is_of_value, kind, at, poisoned)
 
-    def said(self, birth: Birth) -> "Said":
+    def said(self, birth: Birth, has_where: bool) -> "Said":
         """What is said of it."""
         name = self.equation.primitive.name
         what, infinite = f"`{name}`", "infinite" if self.kind == "inf" else "nan"
         here, at = at_line(what, self.line), f"is {infinite}{self.at}"
         if name in RULES:
-            (site,) = sites([self.equation])
+            site = site_of(self.equation, self.line)
             line = _line_of_backward(self.equation, self.inputs, birth.primitive)
             by = f" by {at_line(f'`{birth.primitive}`', line)}" * bool(line)
             claim = f"the rule of `{site.name}` ({site.place}) gives {self.kind}{by}"
@@ -193,7 +194,8 @@ class Trouble(NamedTuple):
         written, _, safe = REMEDIES.get(name, Remedy(f"{name}({{}})", "", "safe"))
         guarded = f"jnp.where(ok, {written.format(f'jnp.where(ok, x, {safe})')}, 0)"
         twice = f"guard the argument as well, {guarded} (the double where)"
-        return Said(f"{claim}, and `where` multiplies it by 0", twice)
+        by = "`where`" if has_where else "what leaves its value out"
+        return Said(f"{claim}, and {by} multiplies it by 0", twice)
 
 
 class Said(NamedTuple):
@@ -275,7 +277,9 @@ class NonFinite:
     def _said(self, birth: Birth) -> Said:
         trouble = self._trouble_at(birth.line)
         if trouble is not None:
-            return trouble.said(birth)
+            program = self.objective.program
+            has_where = program is not None and program.runs("select_n")
+            return trouble.said(birth, has_where)
         what = f"`{birth.primitive}`"
         claim = f"{at_line(what, birth.line)} gives the first {birth.kind}"
         return Said(claim, _otherwise(birth.primitive))
@@ -449,5 +453,8 @@ def _mended(value: Any) -> Any:
     return jnp.asarray(np.where(np.isfinite(array), array, array.dtype.type(1)))
 
 
-def _with_nan(value: Any, place: Any) -> Any:
-    return jnp.asarray(value).at[place].set(jnp.nan) if is_inexact(value) else value
+def _with_nan(value: Any, places: Any) -> Any:
+    if not is_inexact(value):
+        return value
+    array = np.asarray(value)
+    return jnp.asarray(np.where(places, array.dtype.type(np.nan), array))

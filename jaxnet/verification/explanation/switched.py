@@ -5,6 +5,7 @@ setting them are one program, compiled once.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from jaxtyping import Float
 from jaxnet.float64 import in_float64
 from jaxnet.jaxpr import Hook, around, bind, evaluate
 from jaxnet.verification.function.objective import Objective
+from jaxnet.verification.function.sites import RULES, has_derivative
 from jaxnet.verification.function.widen import Widened
 from jaxnet.verification.point import Reals
 
@@ -33,12 +35,14 @@ def gradient_by_switches(
 ) -> GradientBySwitches:
     """The gradient in float64, of the caller's program with a switch for each part.
 
-    parts: the equations that a switch belongs to, wherever they stand.
+    parts: the equations that a switch belongs to, wherever they stand; but in a rule
+        whose body has no derivative, which is kept.
     """
     assert objective.widened is not None
     closed, known = objective.widened.own.closed, objective.widened.constants
     numbers = {id(e): number for number, part in enumerate(parts) for e in part}
     entered = around(closed, numbers)
+    is_kept = lru_cache(None)(lambda rule: not has_derivative(rule))
 
     def gradient(values: list[Any]) -> list[Any]:
         *moved, switches = values
@@ -47,7 +51,9 @@ def gradient_by_switches(
             number = numbers.get(id(equation))
             if number is not None:
                 return otherwise(equation, switches[number], inputs, switched)
-            return None if id(equation) in entered else bind(equation, inputs)
+            is_rule = equation.primitive.name in RULES
+            enters = id(equation) in entered and not (is_rule and is_kept(equation))
+            return None if enters else bind(equation, inputs)
 
         slopes: list[Any] = jax.grad(lambda m: evaluate(closed, m, switched)[0])(moved)
         return slopes

@@ -6,13 +6,23 @@ from typing import Any
 import jax
 
 from jaxnet.array_types import PyTree, ScalarFunction
-from jaxnet.input_checks import complaint
+from jaxnet.input_checks import complaint, describe
 from jaxnet.jaxpr import around, bind, evaluate, every_equation
-from jaxnet.verification.function.sites import Site, computed, has_derivative, sites
+from jaxnet.verification.function.sites import (
+    Site,
+    backward,
+    computed,
+    has_derivative,
+    outermost,
+    sites,
+)
 from jaxnet.verification.point import floating_leaves, with_floating
 
-Intended = Collection[str | Callable[..., Any]]
-"""Rules, by their names or themselves; or lines, "file.py:12", of a rule or a call."""
+Meant = str | Callable[..., Any]
+"""A rule, by its name or itself; or a line, "file.py:12", of a rule or a call."""
+
+Intended = Meant | Collection[Meant]
+"""One or several of these."""
 
 
 def without_intended(
@@ -33,49 +43,80 @@ def without_intended(
 
         return jax.make_jaxpr(of_floating)(floating_leaves(params))
 
+    def every(closed: Any) -> list[Site]:
+        return sites(closed, outermost(every_equation(closed)))
+
     def chosen(closed: Any) -> list[Site]:
-        every = sites(every_equation(closed))
-        return [site for site in every if any(_is(site, one) for one in intended)]
+        return [s for s in every(closed) if any(is_site(one, s) for one in meant)]
 
     def otherwise(params: PyTree) -> Any:
         closed = program(params)
-        meant = {id(e) for site in chosen(closed) for e in site.equations}
-        entered = around(closed, meant)
+        switched = {id(e) for site in chosen(closed) for e in site.equations}
+        entered = around(closed, switched)
 
         def hook(equation: Any, inputs: list[Any]) -> list[Any] | None:
-            if id(equation) in meant:
+            if id(equation) in switched:
                 return computed(equation, inputs, hook)
             return None if id(equation) in entered else bind(equation, inputs)
 
         return evaluate(closed, floating_leaves(params), hook)[0]
 
-    closed = program(params)
-    for one in intended:
-        _check(one, sites(every_equation(closed)))
+    meant, closed = several(intended), program(params)
+    for one in meant:
+        check_replaced(check_called(one, every(closed)), one)
     said = (f"not judged, as intended: {site.described}" for site in chosen(closed))
     return otherwise, tuple(said)
 
 
-def _check(one: Any, every: list[Site]) -> None:
-    """One that is meant.
+def several(intended: Intended) -> list[Meant]:
+    """A list of one, if it is one."""
+    if isinstance(intended, str) or callable(intended):
+        return [intended]
+    return list(intended)
+
+
+def check_called(one: Meant, every: list[Site]) -> list[Site]:
+    """The sites of one that is meant.
 
     Raises:
-        ValueError: the program does not call it, or it cannot be replaced.
+        ValueError: there are none.
     """
-    found = [site for site in every if _is(site, one)]
-    name = getattr(one, "__name__", str(one))
+    found = [site for site in every if is_site(one, site)]
     if not found:
         there = ", ".join(dict.fromkeys(s.name or s.line for s in every)) or "no rules"
         fix = "name a rule, or file.py:LINE where it stands or is called"
+        if not isinstance(one, str | jax.custom_vjp | jax.custom_jvp):
+            fix = "it is no custom_vjp or custom_jvp itself: " + fix
         expected = f"rules that the loss calls: {there}"
-        raise ValueError(complaint("intended", expected, name, fix))
+        raise ValueError(complaint("intended", expected, _name(one), fix))
+    return found
+
+
+def check_replaced(found: list[Site], one: Meant) -> None:
+    """Whether what they compute has a derivative to stand in their place.
+
+    Raises:
+        ValueError: it has none.
+    """
     if not all(has_derivative(e) for site in found for e in site.equations):
         fix = "pass the function that it should be the derivative of as reference="
         expected = "rules of functions that JAX can differentiate"
-        raise ValueError(complaint("intended", expected, name, fix))
+        raise ValueError(complaint("intended", expected, _name(one), fix))
 
 
-def _is(site: Site, one: Any) -> bool:
-    name = getattr(one, "__name__", one)
-    lines = (":".join(place.split(":")[:2]) for place in (site.rule, site.line))
-    return site.name == name or any(f"/{line}".endswith(f"/{name}") for line in lines)
+def _name(one: Meant) -> str:
+    return one if isinstance(one, str) else getattr(one, "__name__", describe(one))
+
+
+def is_site(one: Meant, site: Site) -> bool:
+    """Whether it names a site, its rule, or is its rule."""
+    if isinstance(one, str):
+        places = (":".join(place.split(":")[:2]) for place in (site.rule, site.line))
+        return one == site.name or any(f"/{x}".endswith(f"/{one}") for x in places)
+    if isinstance(one, jax.custom_vjp):
+        return any(backward(e) is one.bwd for e in site.equations)
+    if isinstance(one, jax.custom_jvp):
+        code = getattr(one.fun, "__code__", None)
+        at = f"{code.co_filename}:{code.co_firstlineno}" if code else ""
+        return site.function == f"{one.fun.__name__} at {at}"
+    return False

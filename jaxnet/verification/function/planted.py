@@ -35,7 +35,8 @@ class Seen(NamedTuple):
 
 
 Added = Mapping[Place, Sequence[Any]]
-"""What is added to the outputs at some places, shaped as what is seen of them."""
+"""What is added to the outputs at some places, shaped as what is seen of them; None for
+nothing."""
 
 
 def planted(
@@ -61,7 +62,7 @@ def planted(
                 outputs = bind(equation, inputs)
                 if place in added:
                     pairs = zip(outputs, added[place], strict=True)
-                    outputs = [y + more for y, more in pairs]
+                    outputs = [y if more is None else y + more for y, more in pairs]
                 seen[place] = Seen(inputs, outputs)
                 counts[key] += 1
                 return outputs

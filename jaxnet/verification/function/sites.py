@@ -15,6 +15,7 @@ from jaxnet.jaxpr import (
     IN_JAX,
     Hook,
     at_line,
+    enclosing,
     evaluate,
     every_equation,
     opened,
@@ -62,14 +63,27 @@ class Site:
         return f"{name} ({self.place})" if self.place else name
 
 
-def sites(equations: Iterable[Any]) -> list[Site]:
-    """Those among equations, the calls of one line together."""
-    found = dict[tuple[tuple[str, str, str], int], list[Any]]()
+def sites(closed: Any, equations: Iterable[Any]) -> list[Site]:
+    """Those among equations of a program, the calls of one line together."""
+    found, outer = dict[Any, list[Any]](), enclosing(closed)
     for equation in equations:
         if equation.primitive.name in SITES:
-            words = (*_rule(equation), source_line(equation))
-            found.setdefault((words, id(_backward(equation))), []).append(equation)
+            words = (*_rule(equation), _line(equation, outer))
+            found.setdefault((words, id(backward(equation))), []).append(equation)
     return [Site(tuple(each), *words) for (words, _), each in found.items()]
+
+
+def site_of(equation: Any, line: str) -> Site:
+    """The one of a single call, at a line."""
+    return Site((equation,), *_rule(equation), line)
+
+
+def outermost(equations: Iterable[Any]) -> list[Any]:
+    """Without those that stand in a rule: its own derivative is used, not theirs."""
+    every = list(equations)
+    rules = (e for e in every if e.primitive.name in RULES)
+    hidden = {id(one) for rule in rules for one in inside(rule)}
+    return [e for e in every if id(e) not in hidden]
 
 
 def computed(equation: Any, inputs: Sequence[Any], within: Hook) -> list[Any]:
@@ -103,22 +117,37 @@ def inside(equation: Any) -> Iterator[Any]:
     return (e for jaxpr in sub_jaxprs(equation) for e in every_equation(jaxpr))
 
 
+def backward(equation: Any) -> Any:
+    """The function that a custom_vjp has for its backward pass; None if unknown."""
+    wrapped = equation.params.get("bwd")
+    while True:  # vmap wraps it
+        function: Any = getattr(wrapped, "f", None)
+        free = getattr(getattr(function, "__code__", None), "co_freevars", ())
+        if "bwd" not in free or IN_JAX not in function.__code__.co_filename:
+            return function
+        wrapped = function.__closure__[free.index("bwd")].cell_contents
+
+
 def _rule(equation: Any) -> tuple[str, str]:
     """The name of a rule's function, and file and line of the rule; empty for none."""
     if equation.primitive.name not in RULES:
         return "", ""
     name, _, place = _made_by(next(sub_jaxprs(equation))).partition(" at ")
-    backward = _backward(equation)
-    code = getattr(getattr(backward, "func", backward), "__code__", None)
-    if code is not None and IN_JAX not in code.co_filename:  # vmap's wrapper is
+    function = backward(equation)
+    code = getattr(getattr(function, "func", function), "__code__", None)
+    if code is not None and IN_JAX not in code.co_filename:
         return name, f"{code.co_filename}:{code.co_firstlineno}"
     tangent = _made_by(equation.params.get("jvp_jaxpr_fun")).partition(" at ")[2]
     return name, place if IN_JAX in tangent else tangent or place
 
 
-def _backward(equation: Any) -> Any:
-    """The function that a custom_vjp has for its backward pass."""
-    return getattr(equation.params.get("bwd"), "f", None)
+def _line(equation: Any, outer: dict[int, Any]) -> str:
+    """Where it is called, or what it is called in."""
+    line = source_line(equation)
+    while not line and id(equation) in outer:
+        equation = outer[id(equation)]
+        line = source_line(equation)
+    return line
 
 
 def _made_by(program: Any) -> str:

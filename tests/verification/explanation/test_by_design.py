@@ -122,6 +122,41 @@ def test_a_mistake_beside_what_is_intended() -> None:
     assert "reversed" not in text
 
 
+def test_a_rule_around_what_is_intended_is_judged() -> None:
+    """Its own derivative is used, not that of the rule within."""
+
+    @jax.custom_vjp
+    def outer(x: Any) -> Any:
+        return jnp.sin(reversed_gradient(x))
+
+    outer.defvjp(lambda x: (outer(x), x), lambda x, g: (5 * g * jnp.cos(x),))
+    report = check_gradients(
+        lambda x: jnp.sum(outer(x) + reversed_gradient(x)),
+        X,
+        intended=reversed_gradient,
+    )
+    assert "the rule of `outer`" in report.worst.cause
+    assert "×5" in report.worst.cause
+
+
+def test_of_two_rules_of_one_name_the_one_that_is_meant() -> None:
+    """A rule that is given itself is told by its backward pass, under vmap too."""
+
+    def rule(factor: float) -> Any:
+        same = jax.custom_vjp(jnp.sin)
+        same.defvjp(lambda x: (same(x), x), lambda x, g: (factor * g * jnp.cos(x),))
+        return same
+
+    one, other = rule(3.0), rule(2.0)
+
+    def both(x: Any) -> Any:
+        return jnp.sum(jax.vmap(one)(x) + other(x))
+
+    text = check_gradients(both, X, intended=[one]).worst.cause
+    assert text.startswith("×1.5")
+    assert check_gradients(both, X, intended=(one, other)).passed
+
+
 def test_what_cannot_be_intended() -> None:
     """No such rule; a kernel; a candidate beside it: one line each."""
     shape = jax.ShapeDtypeStruct(X.shape, X.dtype)
@@ -136,6 +171,8 @@ def test_what_cannot_be_intended() -> None:
     kernel.defvjp(lambda x: (kernel(x), x), lambda x, g: (g,))
     with pytest.raises(ValueError, match="rules that the loss calls: reversed_grad"):
         check_gradients(loss_of_all, X, intended=["another"])
+    with pytest.raises(ValueError, match="got sin; it is no custom_vjp"):
+        check_gradients(loss_of_all, X, intended=jnp.sin)
     with pytest.raises(ValueError, match="functions that JAX can differentiate"):
         check_gradients(lambda x: jnp.sum(kernel(x)), X, intended=[kernel])
     with pytest.raises(ValueError, match="none, got candidates beside intended="):

@@ -246,6 +246,79 @@ def test_a_kernel_in_a_scan() -> None:
 
 
 @pytest.mark.slow
+def test_a_kernel_that_uses_other_rules_keeps_its_own() -> None:
+    """Its body has no derivative, whatever else can be switched in it."""
+    exp = kernel(jnp.exp, right_exp)
+    right = jax.custom_vjp(lambda x: exp(jax.nn.relu(x)))
+    right.defvjp(
+        lambda x: (right(x), x),
+        lambda x, g: (g * jnp.where(x > 0, jnp.exp(x), 0.0),),
+    )
+    wrong = sine(1.5)
+    text = cause(lambda x: jnp.sum(right(x) + wrong(x)))
+    assert text.count("the rule of `") == 1
+    assert "the rule of `sine`" in text
+
+
+@pytest.mark.slow
+def test_a_wrong_kernel_within_a_right_rule() -> None:
+    """The outer uses the inner one's derivative, which is wrong."""
+    inner = kernel(jnp.sin, halved_cosine)
+    outer = jax.custom_vjp(lambda x: 3 * inner(x))
+    outer.defvjp(
+        lambda x: (outer(x), x), lambda x, g: (3 * jax.vjp(inner, x)[1](g)[0],)
+    )
+    text = cause(lambda x: jnp.sum(outer(x)))
+    assert text.count("the rule of `") == 1
+    assert named_lines(text)[0] in lines(halved_cosine)
+
+
+@pytest.mark.slow
+def test_a_wrong_rule_that_nothing_comes_back_to() -> None:
+    """It is wrong, and not the reason; a key among its arguments is no hindrance."""
+    idle, wrong = kernel(jnp.sin, halved_cosine), kernel(jnp.exp, halved_cosine)
+
+    @jax.custom_vjp
+    def dropped(x: Any, key: Any) -> Any:
+        return jnp.where(jax.random.bernoulli(key, 0.5, x.shape), x, 0)
+
+    def backward(key: Any, g: Any) -> Any:
+        return jnp.where(jax.random.bernoulli(key, 0.5, g.shape), g, 0), None
+
+    dropped.defvjp(lambda x, key: (dropped(x, key), key), backward)
+    key = jax.random.key(0)
+    text = cause(lambda x: jnp.sum(0 * idle(x) + wrong(x) + dropped(x, key)))
+    assert text.count("the rule of `") == 1
+
+
+def test_stop_gradients_that_are_harmless_together() -> None:
+    """The fewest are named without which the leaf agrees."""
+    wrong = sine(1.5)
+
+    def logsumexp(x: Any) -> Any:
+        shifted = x - lax.stop_gradient(jnp.max(x))
+        return jnp.log(jnp.sum(jnp.exp(shifted))) + lax.stop_gradient(jnp.max(x))
+
+    assert check_gradients(logsumexp, X).passed
+    text = cause(lambda x: logsumexp(x) + jnp.sum(wrong(x)))
+    assert "stop_gradient (" not in text
+    assert text.endswith(MENDED)
+
+
+def test_the_line_of_a_call_by_jit() -> None:
+    """What has no line of its own has that of what it is in; vmap keeps the rule's."""
+    wrong = sine(1.5)
+
+    def loss(x: Any) -> Any:
+        return jnp.sum(jax.jit(wrong)(x))
+
+    rule, call = named_lines(cause(loss))
+    assert call == lines(loss)[1]
+    batched, _ = named_lines(cause(lambda x: jnp.sum(jax.vmap(wrong)(x))))
+    assert batched == rule
+
+
+@pytest.mark.slow
 def test_a_right_kernel_is_not_named() -> None:
     """What is wrong is JAX's own derivative of digamma, behind the kernel."""
     right = kernel(jnp.exp, right_exp)

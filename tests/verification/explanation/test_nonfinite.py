@@ -252,6 +252,16 @@ def test_a_row_that_is_masked_whole() -> None:
     assert "`sub`" in text
 
 
+def test_one_entry_is_masked_and_another_is_not() -> None:
+    """A double where would not help: the root itself is to be changed."""
+    mask, x = np.array([False, True, True]), np.array([0.0, 0.0, 2.0], np.float32)
+    report = check_gradients(lambda x: jnp.sum(jnp.where(mask, jnp.sqrt(x), 0)), x)
+    assert "the derivative of `sqrt`" in report.worst.cause
+    assert TWICE not in report.worst.cause
+    report = check_gradients(lambda x: jnp.sum(jnp.sqrt(x)[2:]), x)
+    assert "what leaves its value out multiplies it by 0" in report.worst.cause
+
+
 def test_in_a_scan() -> None:
     """The line of its body."""
     text = cause(lambda x: lax.scan(lambda c, r: (c + sqrt(r), None), 0.0, x)[0])
