@@ -6,6 +6,7 @@ The whole algorithm, from top to bottom; each step is a function of frozen data.
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ from jaxnet.verification.chain import BY_HAND, Chain, sentence
 from jaxnet.verification.context import Context
 from jaxnet.verification.explanation.blind_spots import blind_spots
 from jaxnet.verification.explanation.explain import Explainer
+from jaxnet.verification.explanation.nonfinite import of_value
 from jaxnet.verification.explanation.remarks import notes, odd_one_out
 from jaxnet.verification.function.intended import Intended, without_intended
 from jaxnet.verification.function.objective import Objective
@@ -126,7 +128,7 @@ def check_gradients(
     with progress(len(point.leaves)) as bar:
         bar.set_postfix_str("the value")
         context = Context.of(objective, safety, seed_of(key), every_coordinate)
-        check_finite(context.start.value)
+        check_finite(context.start.value, partial(of_value, objective))
         bar.set_postfix_str("the gradient")
         claimed = claims(candidates, objective, context.autodiff)
         fault = irreproducibility(context)

@@ -1,5 +1,7 @@
 """Whether the loss gives one value for one input: else nothing can be differenced."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from jaxnet.input_checks import complaint
@@ -59,12 +61,12 @@ def _is_beyond_noise(context: Context, apart: float) -> bool:
     return apart > NOISES * measure_noise(context, context.point.leaves[0]).level
 
 
-def check_finite(value: float) -> None:
-    """The loss at the point.
+def check_finite(value: float, why: Callable[[], str]) -> None:
+    """The loss at the point; `why` says who makes it not finite.
 
     Raises:
         ValueError: it is not finite.
     """
     if not np.isfinite(value):
-        fix = "move the point into the loss's domain"
+        fix = why() or "move the point into the loss's domain"
         raise ValueError(complaint("loss(params)", "a finite value", str(value), fix))

@@ -108,6 +108,9 @@ LOOPS = {"scan", "while"}
 RESHAPES = {"broadcast_in_dim", "reshape", "squeeze"}
 """What may stand between a sum and its root."""
 
+LOSS = "the loss"
+"""In the place of a leaf's path."""
+
 Step = Callable[[Any, list[Any], str], list[Any] | None]
 """A hook that is also told the source line, of the caller where there is none."""
 
@@ -130,9 +133,9 @@ class Ran(NamedTuple):
     finite: dict[str, bool]
     births: tuple[Birth, ...]
 
-    def is_finite(self, leaf: Leaf) -> bool:
-        """Whether the gradient of one leaf is."""
-        return self.finite.get(leaf.path, True)
+    def is_finite(self, path: str) -> bool:
+        """Whether the gradient of one leaf is, or the loss."""
+        return self.finite.get(path, True)
 
 
 class Trouble(NamedTuple):
@@ -160,7 +163,7 @@ class Trouble(NamedTuple):
             return None
         outputs = bind(equation, inputs)
         is_of_value = not all(map(_is_finite, outputs))
-        suspects = [*_slopes(equation, inputs), *outputs]
+        suspects = [*outputs, *_slopes(equation, inputs)]
         bad = next((np.asarray(x) for x in suspects if not _is_finite(x)), None)
         if bad is None:
             return None
@@ -218,8 +221,15 @@ class NonFinite:
 
     def of_leaf(self, leaf: Leaf) -> str:
         """Who makes the gradient of one leaf not finite, in words; empty if unknown."""
+        return self._of(leaf.path)
+
+    def of_loss(self) -> str:
+        """The same of the loss itself, whose program this is then."""
+        return self._of(LOSS)
+
+    def _of(self, path: str) -> str:
         try:
-            said = [self._said(birth) for birth in self._guilty(leaf)[:MOST_NAMED]]
+            said = [self._said(birth) for birth in self._guilty(path)[:MOST_NAMED]]
         except TooLong:
             return ""
         claims = dict[str, list[str]]()
@@ -228,21 +238,21 @@ class NonFinite:
         parts = [(" and ".join(found), remedy) for remedy, found in claims.items()]
         return "; ".join(": ".join(filter(None, part)) for part in parts)
 
-    def _guilty(self, leaf: Leaf) -> list[Birth]:
-        """The births without which the leaf's gradient is finite, rather the later.
+    def _guilty(self, path: str) -> list[Birth]:
+        """The births without which a leaf's gradient is finite, rather the later.
 
         What is not born of finite numbers alone is looked at last.
         """
-        if self._run(_of_finite, frozenset()).is_finite(leaf):
+        if self._run(_of_finite, frozenset()).is_finite(path):
             return []
         for is_birth in (_of_finite, _of_no_nan, _of_anything):
             mended = self._run(is_birth, None)
-            if not mended.is_finite(leaf) or len(mended.births) > MOST_BIRTHS:
+            if not mended.is_finite(path) or len(mended.births) > MOST_BIRTHS:
                 continue
             needed = list(mended.births)
             for birth in mended.births:
                 rest = [other for other in needed if other != birth]
-                if self._run(is_birth, frozenset(rest)).is_finite(leaf):
+                if self._run(is_birth, frozenset(rest)).is_finite(path):
                     needed = rest
             return needed
         return []
@@ -270,6 +280,8 @@ class NonFinite:
 
         outputs = self._at_point(self.widened, step)
         tree = jax.tree.unflatten(self.widened.out_tree, outputs)
+        if self.widened is self.objective.widened:
+            return Ran({LOSS: _is_finite(tree)}, tuple(births))
         given = by_path(tree, self.objective.point)
         finite = {path: _is_finite(value) for path, value in given.items()}
         return Ran(finite, tuple(births))
@@ -318,6 +330,16 @@ class NonFinite:
         pairs = zip(point.as_traced(), closed.in_avals, strict=True)
         inputs = [jnp.asarray(value, aval.dtype) for value, aval in pairs]
         return _evaluated(closed, inputs, step, self.steps)
+
+
+def of_value(objective: Objective) -> str:
+    """Who makes a loss not finite, in words; empty if that cannot be found out."""
+    if objective.widened is None:
+        return ""
+    try:
+        return NonFinite(objective, objective.widened).of_loss()
+    except Exception:  # the caller's program, run by itself
+        return ""
 
 
 IsBirth = Callable[[Sequence[Any], Sequence[Any]], bool]

@@ -262,6 +262,20 @@ def test_one_entry_is_masked_and_another_is_not() -> None:
     assert "what leaves its value out multiplies it by 0" in report.worst.cause
 
 
+@pytest.mark.parametrize(
+    ("loss", "words"),
+    [
+        (lambda x: jnp.sum(x * jnp.log(x)), "`log` at .*: keep the argument above 0"),
+        (lambda x: jnp.sum(jnp.exp(100 * x)), "`exp` at .*it overflows"),
+        (lambda x: jnp.sum(jnp.arccos(x)), "`acos` at .* is nan at 2"),
+    ],
+)
+def test_a_loss_that_is_not_finite_itself(loss: Loss, words: str) -> None:
+    """The error names who makes it so, forward, and what to do."""
+    with pytest.raises(ValueError, match=f"expected a finite value, .*{words}"):
+        check_gradients(loss, 10 * X if "exp" in words else X)
+
+
 def test_in_a_scan() -> None:
     """The line of its body."""
     text = cause(lambda x: lax.scan(lambda c, r: (c + sqrt(r), None), 0.0, x)[0])
