@@ -3,6 +3,7 @@
 from functools import cache
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import Primitive
@@ -31,7 +32,8 @@ def tap(name: str, value: Any) -> Any:
     if not jnp.issubdtype(array.dtype, np.floating):
         fix = "tap what the loss can be differentiated by"
         raise TypeError(complaint("value", "real floats", describe(value), fix))
-    return _primitive().bind(array, name=name)
+    tapped = _primitive().bind(array, name=name)
+    return tapped if isinstance(tapped, jax.core.Tracer) else value
 
 
 @cache
@@ -50,6 +52,7 @@ def _primitive() -> Any:
     tap.def_impl(lambda value, *, name: value)
     tap.def_abstract_eval(lambda value, *, name: value)
     ad.primitive_jvps[tap] = with_tangent
+    ad.primitive_transposes[tap] = lambda cotangent, value, *, name: [cotangent]
     batching.primitive_batchers[tap] = of_examples
     mlir.register_lowering(tap, lambda context, value, *, name: [value])
     return tap

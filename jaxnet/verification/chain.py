@@ -8,6 +8,7 @@ is; what the neighbour's derivative becomes between the two says which.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -20,7 +21,7 @@ from jaxnet.precision import eps
 from jaxnet.tap import TAP
 from jaxnet.verification.candidates.candidate import Candidate
 from jaxnet.verification.function.objective import Objective
-from jaxnet.verification.function.planted import Added, Seen, planted
+from jaxnet.verification.function.planted import Seen, planted
 from jaxnet.verification.function.sites import inside
 from jaxnet.verification.point import Leaf, is_inexact, two_norm
 from jaxnet.verification.report.leaf_report import LeafReport
@@ -32,6 +33,45 @@ BY_HAND = "by hand"
 ULPS = 1e3
 """Within so many ulps of its 2-norm a derivative is what a formula says: two orders of
 summation differ by less, two formulas by more."""
+
+
+Local = Callable[[Any], tuple[list[Any], Any]]
+"""Takes a value; gives what each tap is given by way of no other, and the loss."""
+
+
+@dataclass(frozen=True, eq=False)
+class Link:
+    """What a value does to the tapped ones that follow it at once, and to the loss.
+
+    value: at the point. names: of all taps. reached: of those that depend on it.
+    """
+
+    local: Local
+    value: Any
+    names: list[str]
+    reached: list[str]
+    reaches_loss: bool
+
+    @classmethod
+    def of(cls, local: Local, value: Any, values: Mapping[str, np.ndarray]) -> "Link":
+        """See what a random change reaches."""
+        _, (taps, loss) = jax.jvp(local, (value,), (_random_like(value),))
+        names = list(values)
+        pairs = zip(names, taps, strict=True)
+        reached = [name for name, moved in pairs if np.any(np.asarray(moved))]
+        return cls(local, value, names, reached, bool(np.asarray(loss)))
+
+    def forward(self, point: Any, tangent: Any) -> tuple[list[Any], Any]:
+        """How the taps and the loss change along a tangent."""
+        moved: tuple[list[Any], Any] = jax.jvp(self.local, (point,), (tangent,))[1]
+        return moved
+
+    def pulled(self, given: Mapping[str, Any]) -> Any:
+        """The derivative by this value, if those of the taps are as given."""
+        (taps, loss), pull = jax.vjp(self.local, jnp.asarray(self.value))
+        pairs = zip(self.names, taps, strict=True)
+        own = [jnp.asarray(given[name], x.dtype).reshape(x.shape) for name, x in pairs]
+        return pull((own, jnp.ones_like(loss)))[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +101,7 @@ class Chain:
         closed, point = objective.program.closed, objective.point
         order = [e.params["name"] for e in _taps(closed)]
         _check_names(intermediates, order)
-        seen = _seen(closed, point.as_traced())
+        seen = _run(closed, point.as_traced(), {})[1]
         loops = [e for e in every_equation(closed) if e.primitive.name == "while"]
         hidden = {e.params["name"] for loop in loops for e in _among(inside(loop))}
         values = {}
@@ -85,14 +125,13 @@ class Chain:
     def links(self, leaves: tuple[LeafReport, ...]) -> tuple[LeafReport, ...]:
         """The records of the tapped values, from the loss on, with what is wrong."""
         found = {leaf.path: leaf for leaf in leaves}
-        order = [name for name in reversed(self.values) if f"['{name}']" in found]
+        wrong = [n for n in self.values if not found[f"['{n}']"].passed]
         links = list[LeafReport]()
-        for number, name in enumerate(order):
-            leaf = found[f"['{name}']"]
-            words = list[str]()
+        for name in reversed(self.values):
+            leaf, words = found[f"['{name}']"], list[str]()
             if leaf.verdict is Verdict.DISAGREE:
                 try:
-                    words += self._words(name, order[:number], links)
+                    words += self._words(name, wrong)
                 except Exception as error:  # the caller's program, or another's shape
                     words.append(f"the explanation failed: {first_line(error)}")
             cause = "; ".join(filter(None, [leaf.cause, *words]))
@@ -113,64 +152,65 @@ class Chain:
         return replace(report, cause=cause)
 
     def _words_of_leaf(self, leaf: Leaf, gradient: np.ndarray) -> str:
-        """Which link it is made of, and which it should be."""
+        """Which links it is made of, and which it should be."""
         closed, given = self._own
-        value, names = given[leaf.number], list(self.values)
 
-        def taps(moved: Any) -> list[Any]:
+        def local(moved: Any) -> tuple[list[Any], Any]:
             leaves = [*given[: leaf.number], moved, *given[leaf.number + 1 :]]
-            seen = _run(closed, leaves, {})[1]
-            return [seen[name][0].outputs[0] for name in names]
+            return self._inputs_of_links(*_run(closed, leaves, {}, True, self.values))
 
-        _, pull = jax.vjp(taps, jnp.asarray(value))
-        zeros = [jnp.zeros_like(x) for x in self.values.values()]
-
-        def pulled(number: int, derivative: Any) -> Any:
-            given = _like(derivative, self.values[names[number]])
-            return pull([*zeros[:number], given, *zeros[number + 1 :]])[0]
-
-        reached = (i for i, z in enumerate(zeros) if np.any(pulled(i, z + 1)))
-        first = next(reached, None)
-        if first is None:
+        link = Link.of(local, given[leaf.number], self.values)
+        if not link.reached:
             return ""
-        own, shape = names[first], zeros[first].shape
-        if _same(pulled(first, self.given[own]), gradient):
-            return f"it follows from d_{own}"
-        others = [n for n, d in self.given.items() if n != own and np.shape(d) == shape]
-        made_of = (n for n in others if _same(pulled(first, self.given[n]), gradient))
-        other = next(made_of, "")
-        return f"it is made of d_{other} where d_{own} should be" if other else ""
+        if _same(link.pulled(self.given), gradient):
+            return "it follows from " + ", ".join(f"d_{n}" for n in link.reached)
+        for own in link.reached:
+            shape = self.values[own].shape
+            for other, derivative in self.given.items():
+                if other == own or np.shape(derivative) != shape:
+                    continue
+                if _same(link.pulled({**self.given, own: derivative}), gradient):
+                    return f"it is made of d_{other} where d_{own} should be"
+        return ""
 
-    def _words(
-        self, name: str, later: list[str], links: list[LeafReport]
-    ) -> Iterator[str]:
+    def _words(self, name: str, wrong: list[str]) -> Iterator[str]:
         """Where the mistake of a wrong link lies, and which it is."""
-        neighbours = zip(reversed(later), reversed(links), strict=True)
-        following, its = next(
-            ((n, x) for n, x in neighbours if self._reaches(name, n)), ("", None)
-        )
-        if its is None:
-            yield f"the mistake lies between {name} and the loss"
-            return
-        right = self._pulled(name, following)
-        if not its.passed and self._is(name, right):
-            yield f"it follows from {its.path}"
-            return
-        too = "" if its.passed else ", too"
-        yield f"the mistake lies between {name} and {following}{too}"
-        formulas = self._formulas(name, following)
-        yield from (words for words, f in formulas if self._is(name, f, right))
 
-    def _formulas(self, name: str, following: str) -> Iterator[tuple[str, Any]]:
+        def local(value: Any) -> tuple[list[Any], Any]:
+            return self._inputs_of_links(*self._moved({name: value}, is_cut=True))
+
+        link = Link.of(local, self.values[name], self.values)
+        right = link.pulled(self.given)
+        behind = [n for n in link.reached if n in wrong and n != name]
+        if behind and _same(right, self.given[name]):
+            yield "it follows from " + ", ".join(f"d_{n}" for n in behind)
+            return
+        others = [n for n in link.reached if n != name]
+        between = [*others, *["the loss"] * link.reaches_loss] or ["the loss"]
+        too = ", too" if behind else ""
+        yield f"the mistake lies between {name} and {' and '.join(between)}{too}"
+        for following in others:
+            for words, formula in self._formulas(name, following, link):
+                if _same(formula, self.given[name]) and not _same(formula, right):
+                    yield words
+
+    def _inputs_of_links(
+        self, loss: Any, seen: dict[str, list[Seen]]
+    ) -> tuple[list[Any], Any]:
+        """What each tap is given, and the loss."""
+        return [seen[name][0].inputs[0] for name in self.values], loss
+
+    def _formulas(
+        self, name: str, following: str, link: "Link"
+    ) -> Iterator[tuple[str, Any]]:
         """In words, what a wrong one may be of the derivative that follows."""
         value, next_value = self.values[name], self.values[following]
         if value.shape != next_value.shape:
             return
-        given = _like(self.given[following], value)
-        local, d_next = self._between(name, following), f"d_{following}"
+        given, d_next = _like(self.given[following], value), f"d_{following}"
 
         def forward(point: Any, tangent: Any) -> Any:
-            return jax.jvp(local, (point,), (tangent,))[1]
+            return link.forward(point, tangent)[0][list(self.values).index(following)]
 
         ones, random = np.ones_like(value), _random_like(value)
         slope = forward(value, ones)
@@ -184,27 +224,9 @@ class Chain:
             words = f"{d_next} is multiplied by what should be transposed"
             yield words, forward(value, given)
 
-    def _is(self, name: str, formula: Any, right: Any = None) -> bool:
-        """Whether the given derivative is what a formula says, and no right one is."""
-        is_right = right is not None and _same(formula, right)
-        return not is_right and _same(formula, self.given[name])
-
-    def _pulled(self, name: str, following: str) -> Any:
-        """What the given derivative of the value that follows becomes at another."""
-        local = self._between(name, following)
-        _, pull = jax.vjp(local, jnp.asarray(self.values[name]))
-        return pull(_like(self.given[following], self.values[following]))[0]
-
-    def _reaches(self, name: str, following: str) -> bool:
-        """Whether a value that follows depends on another."""
-        local, value = self._between(name, following), self.values[name]
-        _, moved = jax.jvp(local, (value,), (_random_like(value),))
-        return bool(np.any(np.asarray(moved)))
-
-    def _between(self, name: str, following: str) -> Callable[[Any], Any]:
-        return lambda value: self._moved({name: value})[1][following][0].outputs[0]
-
-    def _moved(self, values: Mapping[str, Any]) -> tuple[Any, dict[str, list[Seen]]]:
+    def _moved(
+        self, values: Mapping[str, Any], is_cut: bool = False
+    ) -> tuple[Any, dict[str, list[Seen]]]:
         """The loss and what is seen, in the caller's mode or in float64.
 
         Raises:
@@ -216,13 +238,7 @@ class Chain:
         if is_wide and not self.in_x64:
             leaves = self.objective.point.wide()
             closed = jax.make_jaxpr(self.objective.of_leaves)(leaves)
-        added = dict[tuple[int, int], list[Any]]()
-        for equation in _taps(closed):
-            name, dtype = equation.params["name"], equation.outvars[0].aval.dtype
-            if name in values:
-                change = values[name] - self.values[name].astype(values[name].dtype)
-                added[id(equation), 0] = [jnp.asarray(change, dtype)]
-        return _run(closed, leaves, added)
+        return _run(closed, leaves, values, is_cut, self.values)
 
     @cached_property
     def _own(self) -> tuple[Any, list[Any]]:
@@ -266,16 +282,26 @@ def _taps(closed: Any) -> list[Any]:
     return list({id(e): e for e in _among(every_equation(closed))}.values())
 
 
-def _seen(closed: Any, leaves: list[Any]) -> dict[str, list[Seen]]:
-    return _run(closed, leaves, {})[1]
-
-
 def _run(
-    closed: Any, leaves: list[Any], added: Added
+    closed: Any,
+    leaves: list[Any],
+    values: Mapping[str, Any],
+    is_cut: bool = False,
+    at: Mapping[str, np.ndarray] = MappingProxyType({}),
 ) -> tuple[Any, dict[str, list[Seen]]]:
-    """The loss, and what is seen of each name."""
-    names = {id(e): e.params["name"] for e in _taps(closed)}
-    outputs, seen = planted(closed, leaves, names.keys(), added)
+    """The loss, and what is seen of each name, where tapped values are others.
+
+    at: what they are at the point. is_cut: nothing flows back through a named one.
+    """
+    named = [e for e in _taps(closed) if not is_cut or e.params["name"] in at]
+    names = {id(e): e.params["name"] for e in named}
+    added = dict[tuple[int, int], list[Any]]()
+    for equation in named:
+        name, dtype = equation.params["name"], equation.outvars[0].aval.dtype
+        if name in values:
+            change = values[name] - at[name].astype(values[name].dtype)
+            added[id(equation), 0] = [jnp.asarray(change, dtype)]
+    outputs, seen = planted(closed, leaves, names.keys(), added, is_cut)
     found = dict[str, list[Seen]]()
     for (key, _), one in seen.items():
         found.setdefault(names[key], []).append(one)
@@ -286,8 +312,8 @@ def _like(value: Any, other: np.ndarray) -> Any:
     return np.asarray(value, other.dtype)
 
 
-def _random_like(value: np.ndarray) -> Any:
-    random = np.random.default_rng(0).standard_normal(value.shape)
+def _random_like(value: Any) -> Any:
+    random = np.random.default_rng(0).standard_normal(np.shape(value))
     return np.asarray(random, value.dtype)
 
 

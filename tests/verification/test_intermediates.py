@@ -183,6 +183,55 @@ def test_in_a_scan() -> None:
     assert links(truncated)["d_h"].worst_index is not None
 
 
+def test_a_right_line_in_a_scan_is_not_blamed() -> None:
+    """The derivative of h is the whole one: a link is one step, not all rounds."""
+
+    def loss(w: Any) -> Any:
+        def one(h: Any, x: Any) -> Any:
+            h = tap("h", jnp.tanh(tap("a", h @ w + x)))
+            return h, h**2
+
+        last, squares = lax.scan(one, jnp.zeros(4, w.dtype), X[:3, :4])
+        return jnp.sum(last) + jnp.sum(squares)
+
+    h, seen = np.zeros(4, np.float32), []
+    for x in X[:3, :4]:
+        h = np.tanh(h @ W2 + x)
+        seen.append(h)
+    slope = 1 - np.stack(seen) ** 2
+    half = 0.5 * through_time(3)
+    report = check_gradients(loss, W2, intermediates={"h": half, "a": half * slope})
+    found = links(report)
+    assert found["d_a"].cause.endswith("it follows from d_h")
+    assert "the mistake lies between h and a and the loss, too" in found["d_h"].cause
+    right = through_time(3)
+    missing = check_gradients(loss, W2, intermediates={"h": right, "a": right})
+    assert links(missing)["d_h"].passed
+    text = links(missing)["d_a"].cause
+    assert "the mistake lies between a and h; it is d_h" in text
+
+
+def test_two_ways_to_the_loss() -> None:
+    """A residual branch: both that follow are named, and each is taken into account."""
+
+    def loss(params: Any) -> Any:
+        a = tap("a", X @ params["W1"])
+        b = tap("b", jnp.sin(a))
+        c = tap("c", a + b @ params["W2"])
+        return jnp.sum(c**2)
+
+    a = X @ W1
+    d_c = 2 * (a + np.sin(a) @ W2)
+    d_b = d_c @ W2.T
+    right = {"c": d_c, "b": d_b, "a": d_c + d_b * np.cos(a)}
+    assert check_gradients(loss, PARAMS, intermediates=right).passed
+    cut = check_gradients(loss, PARAMS, intermediates={**right, "a": d_b * np.cos(a)})
+    assert "between a and b and c" in links(cut)["d_a"].cause
+    later = {"c": d_c, "b": 2 * d_b, "a": d_c + 2 * d_b * np.cos(a)}
+    text = links(check_gradients(loss, PARAMS, intermediates=later))["d_a"].cause
+    assert text.endswith("it follows from d_b")
+
+
 def test_under_vmap_and_in_a_branch() -> None:
     """Examples are on the first axis; of a branch, what is taken counts."""
 
@@ -239,7 +288,9 @@ def test_names_and_places_are_checked(
 def test_a_tap_is_the_identity() -> None:
     """Alone, in jit, grad, vmap, jvp and under x64; of Python's own floats too."""
     assert tap("a", 1.5) == 1.5
-    assert isinstance(tap("a", jnp.asarray(X)), jax.Array)
+    assert tap("a", X) is X
+    (turned,) = jax.linear_transpose(lambda x: 2 * tap("a", x), X)(X)
+    np.testing.assert_array_equal(turned, 2 * X)
     np.testing.assert_array_equal(jax.jit(lambda x: tap("a", x))(X), X)
     np.testing.assert_array_equal(jax.vmap(lambda x: tap("a", x), 1, 1)(X), X)
     tapped = jax.grad(lambda x: jnp.sum(tap("a", x) ** 2))
@@ -248,7 +299,7 @@ def test_a_tap_is_the_identity() -> None:
     _, moved = jax.jvp(lambda x: tap("a", x), (X,), (2 * X,))
     np.testing.assert_array_equal(moved, 2 * X)
     with jax.enable_x64(True):
-        assert tap("a", np.float64(0.1)).dtype == np.float64
+        assert jax.jit(lambda x: tap("a", x))(np.float64(0.1)).dtype == np.float64
 
 
 def test_what_cannot_be_tapped() -> None:

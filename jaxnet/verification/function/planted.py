@@ -40,9 +40,16 @@ nothing."""
 
 
 def planted(
-    closed: Any, inputs: Sequence[Any], chosen: Collection[int], added: Added
+    closed: Any,
+    inputs: Sequence[Any],
+    chosen: Collection[int],
+    added: Added,
+    is_cut: bool = False,
 ) -> tuple[list[Any], dict[Place, Seen]]:
     """The outputs of a program, and what its chosen equations, by id, gave.
+
+    is_cut: no derivative flows back through what a chosen one gave, but to what is
+        added to it.
 
     Of a while loop the first round is seen, and nothing is added to it. An equation
     that stands in another chosen one, a linear solve or a shard_map is not seen.
@@ -60,6 +67,8 @@ def planted(
             if key in chosen:
                 place = key, counts[key]
                 outputs = bind(equation, inputs)
+                if is_cut:
+                    outputs = list(map(jax.lax.stop_gradient, outputs))
                 if place in added:
                     pairs = zip(outputs, added[place], strict=True)
                     outputs = [y if more is None else y + more for y, more in pairs]

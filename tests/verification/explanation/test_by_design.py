@@ -66,7 +66,13 @@ def test_a_straight_through_estimator(rounded: Callable[[Any], Any]) -> None:
 @pytest.mark.parametrize(
     ("function", "which"),
     [
-        (lambda a: lax.linalg.cholesky(a, symmetrize_input=False), "lower"),
+        pytest.param(
+            lambda a: lax.linalg.cholesky(a, symmetrize_input=False),
+            "lower",
+            marks=pytest.mark.skipif(
+                jax.__version_info__ >= (0, 12), reason="right from JAX 0.12 on"
+            ),
+        ),
         (lambda a: jnp.linalg.eigh(a, symmetrize_input=False)[0], "lower"),
         (lambda a: jax.scipy.linalg.solve(a, W, assume_a="pos"), "upper"),
     ],
