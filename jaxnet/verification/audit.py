@@ -94,7 +94,7 @@ def audit(
             _report(context, group, [next(each) for _ in group], share, meant)
             for group, share in zip(groups.values(), lost, strict=True)
         ),
-        tuple(_stops(objective, [site for site in every if not site.name])),
+        tuple(_stops(objective, [s for s in every if not s.name and s not in meant])),
         rule.seed,
     )
 

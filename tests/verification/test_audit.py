@@ -227,6 +227,10 @@ def test_what_is_intended_is_listed_and_not_judged() -> None:
     assert report.passed
     assert rows(report)["sine"].cause == "not judged, as intended"
     assert not audit(lambda x: meant(x) + wrong(x), X, intended=[meant]).passed
+    stopped = lambda x: product(x, lax.stop_gradient(x))  # noqa: E731
+    line = f"test_audit.py:{stopped.__code__.co_firstlineno}"
+    assert audit(stopped, X).stops
+    assert not audit(stopped, X, intended=[line]).stops
     with pytest.raises(ValueError, match="rules that the loss calls: product"):
         audit(lambda x: product(x, x), X, intended="sine")
 
