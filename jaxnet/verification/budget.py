@@ -2,7 +2,7 @@
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from jaxnet.input_checks import check_positive, complaint, describe
@@ -21,14 +21,16 @@ class Budget:
     allowed: str = ""
 
     @classmethod
-    def of(cls, given: int | timedelta | None) -> "Budget":
-        """From now on; None for no end.
+    def of(cls, given: "int | timedelta | Budget | None") -> "Budget":
+        """From now on; None for no end, and what is left of another one as it is.
 
         Raises:
             TypeError, ValueError: it is none of these, or not positive.
         """
         if given is None:
             return UNLIMITED
+        if isinstance(given, Budget):
+            return given
         if isinstance(given, timedelta):
             seconds = given.total_seconds()
             check_positive("budget", seconds)
@@ -41,6 +43,10 @@ class Budget:
             raise TypeError(complaint("budget", expected, describe(given), fix))
         check_positive("budget", given)
         return cls(evaluations=float(given), allowed=f"{given} evaluations")
+
+    def after(self, evaluations: int) -> "Budget":
+        """What is left after so many."""
+        return replace(self, evaluations=self.evaluations - evaluations)
 
     def check(self, evaluations: int) -> None:
         """Nothing, if there may be so many evaluations in all, now.

@@ -125,10 +125,10 @@ class Chain:
     def links(self, leaves: tuple[LeafReport, ...]) -> tuple[LeafReport, ...]:
         """The records of the tapped values, from the loss on, with what is wrong."""
         found = {leaf.path: leaf for leaf in leaves}
-        wrong = [n for n in self.values if not found[f"['{n}']"].passed]
+        wrong = [n for n in self.values if not found[_path(n)].passed]
         links = list[LeafReport]()
         for name in reversed(self.values):
-            leaf, words = found[f"['{name}']"], list[str]()
+            leaf, words = found[_path(name)], list[str]()
             if leaf.verdict is Verdict.DISAGREE:
                 try:
                     words += self._words(name, wrong)
@@ -260,8 +260,16 @@ def sentence(links: tuple[LeafReport, ...]) -> str:
     """The chain in words, from the loss to the first wrong link."""
     wrong = next((i for i, link in enumerate(links) if not link.passed), len(links))
     said = [f"{link.path} agrees" for link in links[:wrong]]
-    said += [f"{link.path} is the first that is wrong" for link in links[wrong:][:1]]
+    for link in links[wrong:][:1]:
+        is_wrong = link.verdict in (Verdict.DISAGREE, Verdict.MALFORMED)
+        what = "the first that is wrong" if is_wrong else link.verdict.value
+        said.append(f"{link.path} is {what}")
     return f"{BY_HAND}: {', '.join(said)}"
+
+
+def _path(name: str) -> str:
+    """What a report calls the value of a name."""
+    return jax.tree_util.keystr((jax.tree_util.DictKey(name),))
 
 
 def _check_names(intermediates: Mapping[str, Any], order: list[str]) -> None:

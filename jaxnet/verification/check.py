@@ -55,7 +55,7 @@ def check_gradients(
     safety: float = 4.0,
     every_coordinate: bool | None = None,
     mesh: Mesh | None = None,
-    budget: int | timedelta | None = None,
+    budget: int | timedelta | Budget | None = None,
 ) -> GradientReport:
     """Whether gradients of `loss` at `params` are right, and if not, where and why.
 
@@ -187,7 +187,7 @@ def check_gradients(
         key=key,
         safety=safety,
         every_coordinate=every_coordinate,
-        budget=budget,
+        budget=allowed.after(whole.evaluations),
     )
     links, by_name = chain.links(tapped.leaves), {c.name: c for c in claimed}
     followed = tuple(chain.of_leaf(x, by_name[x.candidate]) for x in whole.leaves)

@@ -257,6 +257,28 @@ def test_another_shape_is_malformed() -> None:
     assert "shape (4,), expected (6, 4)" in link.cause
 
 
+@pytest.mark.parametrize("name", ["z'", "W['x']", "a\\b", "z'\"", "é"])
+def test_any_text_is_a_name(name: str) -> None:
+    """Quotes and brackets, as paths have them."""
+    report = check_gradients(
+        lambda x: jnp.sum(tap(name, jnp.sin(x)) ** 2),
+        X[0],
+        intermediates={name: 2 * np.sin(X[0])},
+    )
+    assert report.passed
+    assert list(links(report)) == [f"d_{name}"]
+
+
+def test_a_budget_is_for_all() -> None:
+    """What was not looked at for it is not called wrong."""
+    report = check_gradients(loss, PARAMS, intermediates=by_hand(), budget=700)
+    assert not report.passed
+    assert report.evaluations <= 700 + 200  # what is needed to begin
+    undecided = [link for link in links(report).values() if not link.passed]
+    assert {link.verdict for link in undecided} == {Verdict.UNRESOLVED}
+    assert report.notes[0].endswith("is UNRESOLVED")
+
+
 def twice(params: Any) -> Any:
     """One name at two places."""
     return tap("a", jnp.sum(params["W1"])) * tap("a", jnp.sum(params["W2"]))
