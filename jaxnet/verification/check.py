@@ -186,7 +186,7 @@ def check_gradients(
         {BY_HAND: chain.given},
         key=key,
         safety=safety,
-        every_coordinate=every_coordinate,
+        every_coordinate=bool(every_coordinate),
         budget=allowed.after(whole.evaluations),
     )
     links, by_name = chain.links(tapped.leaves), {c.name: c for c in claimed}
