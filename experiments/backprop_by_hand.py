@@ -16,7 +16,7 @@ figure of the chain to `--out`. Exits 1 if a link is wrong. Takes some 10 second
 import json
 import sys
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -175,7 +175,10 @@ def run(flags: Flags) -> int:
             problem = draw(flags, mistake)
             report = problem.checked(problem.backward(mistake))
             by_path = {leaf.path: leaf for leaf in report.leaves}
-            links = {name: by_path[path] for name, (path, _) in LINKS.items()}
+            links = {
+                name: in_the_books_names(by_path[path])
+                for name, (path, _) in LINKS.items()
+            }
             found[mistake or "none"] = links
             print(as_text(problem.output, mistake, links) + "\n", flush=True)
     flags.out.mkdir(parents=True, exist_ok=True)
@@ -208,6 +211,15 @@ def draw(flags: Flags, mistake: str | None) -> Problem:
     x = np.asarray(data.train_images[:size], np.float64)
     t = np.eye(10)[data.train_labels[:size]]
     return Problem(x, t, params, output, BOOK_EPSILON * (mistake == "log-epsilon"))
+
+
+def in_the_books_names(link: LeafReport) -> LeafReport:
+    """The record, with dy for d_a2 and so on."""
+    cause = link.cause
+    for name, (path, _) in LINKS.items():
+        if path.startswith("d_"):
+            cause = cause.replace(path, name)
+    return replace(link, cause=cause)
 
 
 def first_wrong(links: dict[str, LeafReport]) -> str | None:

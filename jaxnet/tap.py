@@ -28,10 +28,12 @@ def tap(name: str, value: Any) -> Any:
     if not isinstance(name, str) or not name:
         fix = 'write jaxnet.tap("z1", z1)'
         raise TypeError(complaint("name", "a text", describe(name), fix))
-    array = jnp.asarray(value)
-    if not jnp.issubdtype(array.dtype, np.floating):
+    is_number = isinstance(value, float | int) and not isinstance(value, bool)
+    dtype = np.float64 if is_number else getattr(value, "dtype", np.object_)
+    if not jnp.issubdtype(dtype, np.floating):
         fix = "tap what the loss can be differentiated by"
         raise TypeError(complaint("value", "real floats", describe(value), fix))
+    array = jnp.asarray(value, None if not is_number else float)
     tapped = _primitive().bind(array, name=name)
     return tapped if isinstance(tapped, jax.core.Tracer) else value
 

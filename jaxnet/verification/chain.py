@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnet.input_checks import complaint, first_line
+from jaxnet.input_checks import complaint, describe, first_line
 from jaxnet.jaxpr import every_equation
 from jaxnet.precision import eps
 from jaxnet.tap import TAP
@@ -30,9 +30,12 @@ from jaxnet.verification.report.verdict import Verdict
 BY_HAND = "by hand"
 """What the given derivatives are called in a report."""
 
-ULPS = 1e3
+ULPS = 64.0
 """Within so many ulps of its 2-norm a derivative is what a formula says: two orders of
-summation differ by less, two formulas by more."""
+summation differ by less, two formulas by more…"""
+
+ROUGHEST = 0.02
+"""…and within this share of it in bfloat16, of which 64 ulps are half."""
 
 
 Local = Callable[[Any], tuple[list[Any], Any]]
@@ -69,8 +72,10 @@ class Link:
     def pulled(self, given: Mapping[str, Any]) -> Any:
         """The derivative by this value, if those of the taps are as given."""
         (taps, loss), pull = jax.vjp(self.local, jnp.asarray(self.value))
-        pairs = zip(self.names, taps, strict=True)
-        own = [jnp.asarray(given[name], x.dtype).reshape(x.shape) for name, x in pairs]
+        own = [
+            jnp.asarray(given[name], x.dtype) if name in self.reached else 0 * x
+            for name, x in zip(self.names, taps, strict=True)
+        ]
         return pull((own, jnp.ones_like(loss)))[0]
 
 
@@ -88,12 +93,13 @@ class Chain:
     in_x64: bool
 
     @classmethod
-    def of(cls, objective: Objective, intermediates: Mapping[str, Any]) -> "Chain":
+    def of(cls, objective: Objective, intermediates: Any) -> "Chain":
         """Find the taps.
 
         Raises:
-            ValueError: JAX cannot trace the loss, a name is not tapped or at two
-                places, or a tap is where nothing can be moved.
+            TypeError, ValueError: these are no mapping, JAX cannot trace the loss, a
+                name is not tapped or at two places, or a tap is where nothing can be
+                moved.
         """
         if objective.program is None:
             fix = "write the loss in jax.numpy"
@@ -113,7 +119,11 @@ class Chain:
                 fix = "tap each value once, under a name of its own"
                 raise ValueError(complaint(f'tap("{name}")', "one place", got, fix))
             values[name] = np.asarray(seen[name][0].outputs[0])
-        given = {name: intermediates[name] for name in values}
+        given = {
+            name: np.asarray(d) if isinstance(d, list | tuple) else d
+            for name in values
+            for d in [intermediates[name]]
+        }
         chain = cls(objective, given, values, _in_x64())
         _ = chain._own  # in this mode
         return chain
@@ -125,33 +135,38 @@ class Chain:
     def links(self, leaves: tuple[LeafReport, ...]) -> tuple[LeafReport, ...]:
         """The records of the tapped values, from the loss on, with what is wrong."""
         found = {leaf.path: leaf for leaf in leaves}
-        wrong = [n for n in self.values if not found[_path(n)].passed]
         links = list[LeafReport]()
         for name in reversed(self.values):
             leaf, words = found[_path(name)], list[str]()
             if leaf.verdict is Verdict.DISAGREE:
                 try:
-                    words += self._words(name, wrong)
+                    words += self._words(name, found)
                 except Exception as error:  # the caller's program, or another's shape
                     words.append(f"the explanation failed: {first_line(error)}")
             cause = "; ".join(filter(None, [leaf.cause, *words]))
+            for other in self.values:  # as a person knows it
+                cause = cause.replace(_path(other), f"d_{other}")
             links.append(replace(leaf, path=f"d_{name}", cause=cause))
         return tuple(links)
 
-    def of_leaf(self, report: LeafReport, candidate: Candidate) -> LeafReport:
-        """A leaf's record, with which link it follows from if it is wrong."""
-        if report.verdict is not Verdict.DISAGREE:
+    def of_leaf(
+        self, report: LeafReport, candidate: Candidate, links: tuple[LeafReport, ...]
+    ) -> LeafReport:
+        """A leaf's record, with which link it follows from if it is wrong by hand."""
+        if report.verdict is not Verdict.DISAGREE or candidate.widened is not None:
             return report
         leaves = self.objective.point.leaves
         leaf = next(leaf for leaf in leaves if leaf.path == report.path)
         try:
-            words = self._words_of_leaf(leaf, candidate.array(leaf))
+            words = self._words_of_leaf(leaf, candidate.array(leaf), links)
         except Exception as error:  # the caller's program
             words = f"the explanation failed: {first_line(error)}"
         cause = "; ".join(filter(None, [report.cause, words]))
         return replace(report, cause=cause)
 
-    def _words_of_leaf(self, leaf: Leaf, gradient: np.ndarray) -> str:
+    def _words_of_leaf(
+        self, leaf: Leaf, gradient: np.ndarray, links: tuple[LeafReport, ...]
+    ) -> str:
         """Which links it is made of, and which it should be."""
         closed, given = self._own
 
@@ -160,10 +175,12 @@ class Chain:
             return self._inputs_of_links(*_run(closed, leaves, {}, True, self.values))
 
         link = Link.of(local, given[leaf.number], self.values)
-        if not link.reached:
+        verdicts = {x.path.removeprefix("d_"): x.verdict for x in links}
+        wrong = [n for n in link.reached if verdicts[n] is Verdict.DISAGREE]
+        if not link.reached or Verdict.MALFORMED in map(verdicts.get, link.reached):
             return ""
-        if _same(link.pulled(self.given), gradient):
-            return "it follows from " + ", ".join(f"d_{n}" for n in link.reached)
+        if wrong and _same(link.pulled(self.given), gradient):
+            return "it follows from " + ", ".join(f"d_{n}" for n in wrong)
         for own in link.reached:
             shape = self.values[own].shape
             for other, derivative in self.given.items():
@@ -173,19 +190,23 @@ class Chain:
                     return f"it is made of d_{other} where d_{own} should be"
         return ""
 
-    def _words(self, name: str, wrong: list[str]) -> Iterator[str]:
+    def _words(self, name: str, found: Mapping[str, LeafReport]) -> Iterator[str]:
         """Where the mistake of a wrong link lies, and which it is."""
+        verdicts = {n: found[_path(n)].verdict for n in self.values}
 
         def local(value: Any) -> tuple[list[Any], Any]:
             return self._inputs_of_links(*self._moved({name: value}, is_cut=True))
 
         link = Link.of(local, self.values[name], self.values)
+        others = [n for n in link.reached if n != name]
+        if bad := [n for n in others if verdicts[n] is Verdict.MALFORMED]:
+            yield f"d_{bad[0]} is malformed: nothing more can be said"
+            return
         right = link.pulled(self.given)
-        behind = [n for n in link.reached if n in wrong and n != name]
+        behind = [n for n in others if verdicts[n] is Verdict.DISAGREE]
         if behind and _same(right, self.given[name]):
             yield "it follows from " + ", ".join(f"d_{n}" for n in behind)
             return
-        others = [n for n in link.reached if n != name]
         between = [*others, *["the loss"] * link.reaches_loss] or ["the loss"]
         too = ", too" if behind else ""
         yield f"the mistake lies between {name} and {' and '.join(between)}{too}"
@@ -193,6 +214,7 @@ class Chain:
             for words, formula in self._formulas(name, following, link):
                 if _same(formula, self.given[name]) and not _same(formula, right):
                     yield words
+                    return
 
     def _inputs_of_links(
         self, loss: Any, seen: dict[str, list[Seen]]
@@ -272,7 +294,11 @@ def _path(name: str) -> str:
     return jax.tree_util.keystr((jax.tree_util.DictKey(name),))
 
 
-def _check_names(intermediates: Mapping[str, Any], order: list[str]) -> None:
+def _check_names(intermediates: Any, order: list[str]) -> None:
+    if not isinstance(intermediates, Mapping):
+        fix = 'write intermediates={"z1": d_z1}'
+        got = describe(intermediates)
+        raise TypeError(complaint("intermediates", "name -> derivative", got, fix))
     for name in intermediates:
         if name not in order:
             there = ", ".join(dict.fromkeys(order)) or "none"
@@ -330,6 +356,6 @@ def _same(one: Any, other: Any) -> bool:
     one, other = np.asarray(one), np.asarray(other)
     if one.shape != other.shape:
         return False
-    allowed = ULPS * max(eps(one.dtype), eps(other.dtype))
+    allowed = min(ULPS * max(eps(one.dtype), eps(other.dtype)), ROUGHEST)
     apart = np.asarray(one, np.float64) - np.asarray(other, np.float64)
     return two_norm(apart) <= allowed * two_norm(other)

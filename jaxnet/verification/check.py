@@ -3,7 +3,6 @@
 The whole algorithm, from top to bottom; each step is a function of frozen data.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -50,7 +49,7 @@ def check_gradients(
     *,
     reference: ScalarFunction | None = None,
     intended: Intended = (),
-    intermediates: Mapping[str, Any] | None = None,
+    intermediates: Any = None,
     key: Any = None,
     safety: float = 4.0,
     every_coordinate: bool | None = None,
@@ -124,7 +123,7 @@ def check_gradients(
                 budget=budget,
             )
         return replace(there, notes=(ON_DEVICE, *meant, *there.notes))
-    chain = Chain.of(objective, intermediates) if intermediates else None
+    chain = None if intermediates is None else Chain.of(objective, intermediates)
     with progress(len(point.leaves)) as bar:
         bar.set_postfix_str("the value")
         context = Context.of(objective, safety, seed_of(key), every_coordinate)
@@ -190,7 +189,9 @@ def check_gradients(
         budget=allowed.after(whole.evaluations),
     )
     links, by_name = chain.links(tapped.leaves), {c.name: c for c in claimed}
-    followed = tuple(chain.of_leaf(x, by_name[x.candidate]) for x in whole.leaves)
+    followed = tuple(
+        chain.of_leaf(x, by_name[x.candidate], links) for x in whole.leaves
+    )
     return replace(
         whole,
         leaves=(*links, *followed),

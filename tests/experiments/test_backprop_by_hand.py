@@ -18,14 +18,14 @@ FOUND = {
     "transposed": ("dW2", "transposed?"),
     "weights-not-transposed": (
         "da1",
-        "d_a2 is multiplied by what should be transposed",
+        "dy is multiplied by what should be transposed",
     ),
-    "slope-missing": ("dz1", "it is d_z1: the derivative between them is missing"),
+    "slope-missing": ("dz1", "it is da1: the derivative between them is missing"),
     "slope-of-z1": ("dz1", "the derivative between them is taken at z1, not at a1"),
     "bias-not-summed": ("db1", "sum over axis 0, along which it was broadcast"),
     "bias-mean": ("db2", "×1/12; 12 is axis 0 of"),
     "bias-other-axis": ("db2", "expected (10,): a sum over another axis?"),
-    "dw1-of-da1": ("dW1", "it is made of d_z1 where d_a1 should be"),
+    "dw1-of-da1": ("dW1", "it is made of da1 where dz1 should be"),
 }
 """The link where each mistake enters, and what is said of it."""
 

@@ -133,9 +133,39 @@ def test_leaves_beside_the_links() -> None:
     assert text.endswith("it is made of d_z1 where d_a1 should be")
     text = cause(1.5 * gradient["W1"], right)
     assert text == "×1.5 on every entry"
+    for near in (1 + 1e-4, 1 - 1e-4):  # the link is right, so it follows from nothing
+        assert "follows" not in cause(near * X.T @ right["a1"], right)
     gradient["W1"] = X.T @ right["a1"]
     report = check_gradients(loss, PARAMS, {"mine": gradient}, intermediates=right)
     assert report.verdict is Verdict.AGREE
+
+
+def test_what_is_malformed_says_nothing_of_others() -> None:
+    """No sentence is made of a NaN, or of another shape."""
+    for bad in (np.full((6, 4), np.nan, np.float32), np.ones(4, np.float32)):
+        wrong = {"a2": bad, "z1": 2 * by_hand()["z1"]}
+        found = links(checked(wrong))
+        assert found["d_a2"].verdict is Verdict.MALFORMED
+        assert found["d_z1"].cause.endswith(
+            "d_a2 is malformed: nothing more can be said"
+        )
+
+
+def test_half_precision_makes_no_sentence_of_noise() -> None:
+    """In bfloat16 a formula holds within two per cent, not within anything."""
+    w = jnp.asarray(W2, jnp.bfloat16)
+
+    def coarse(w: Any) -> Any:
+        return jnp.sum(tap("z", jnp.tanh(tap("a", 2 * w))) ** 2)
+
+    d_z = 2 * jnp.tanh(2 * w)
+    junk = jnp.asarray(RANDOM.standard_normal((4, 4)), jnp.bfloat16)
+    given = {"z": 2 * d_z, "a": junk}
+    found = links(check_gradients(coarse, w, intermediates=given))
+    assert "follows" not in found["d_a"].cause
+    missing = {"z": d_z, "a": d_z}
+    found = links(check_gradients(coarse, w, intermediates=missing))
+    assert "it is d_z: the derivative between them is missing" in found["d_a"].cause
 
 
 def test_some_of_them() -> None:
@@ -328,8 +358,11 @@ def test_what_cannot_be_tapped() -> None:
     """A name that is empty, a value that is no float."""
     with pytest.raises(TypeError, match=r'write jaxnet.tap\("z1", z1\)'):
         tap("", X)
-    with pytest.raises(TypeError, match="expected real floats, got int32"):
-        tap("a", np.arange(3, dtype=np.int32))
+    for value in (np.arange(3, dtype=np.int32), None, "s", {"x": X}, True):
+        with pytest.raises(TypeError, match="expected real floats, got "):
+            tap("a", value)
+    with pytest.raises(TypeError, match="expected name -> derivative, got list"):
+        checked([X])
 
 
 def test_an_exact_constant_does_not_accuse() -> None:

@@ -7,7 +7,7 @@ float64, whatever the casts. What is made from random bits stays as the caller d
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -27,6 +27,7 @@ from jaxnet.jaxpr import (
     evaluate,
     every_equation,
     is_call,
+    is_literal,
     opened,
     sub_jaxprs,
 )
@@ -133,7 +134,10 @@ class Widened:
 
         inputs = [_shape_in_float64(v) for v in opened(closed).invars]
         with in_float64():
-            whole = jax.make_jaxpr(widened)(inputs, [c.value for c in inexact])
+            given = inputs, [c.value for c in inexact]
+            whole = jax.make_jaxpr(widened)(*given)
+            if drawn := _drawn(whole):
+                whole = jax.make_jaxpr(partial(_with_drawn, whole, drawn))(*given)
         kept = [True] * len(inputs) + [False] * len(inexact)
         outputs = [True] * len(opened(whole).outvars)
         program, used = dce_jaxpr(opened(whole), outputs, kept)
@@ -308,6 +312,40 @@ def _own(value: Any, dtype: Any = None) -> Any:
     if value.own is not None:
         return value.own
     return _cast(value.value, dtype) if is_float(dtype) else value.value
+
+
+def _with_drawn(whole: Any, drawn: dict[int, list[Any]], *inputs: Any) -> list[Any]:
+    """What a program gives with the outputs of some equations known."""
+
+    def known(equation: Any, inputs: list[Any]) -> list[Any]:
+        return drawn.get(id(equation)) or bind(equation, inputs)
+
+    return evaluate(whole, jax.tree.leaves(inputs), known)
+
+
+def _drawn(whole: Any) -> dict[int, list[Any]]:
+    """What depends on no input, by the id of its equation, if any of it is drawn.
+
+    The loss and its gradient are two programs to XLA, in which a normal number may be
+    an ulp apart. So it is drawn once, by one equation after the other.
+    """
+    jaxpr = opened(whole)
+    values = dict(zip(jaxpr.constvars, whole.consts, strict=True))
+    fixed = set(values)
+    still = list[Any]()
+    for equation in jaxpr.eqns:
+        inputs = (v for v in equation.invars if not is_literal(v))
+        if fixed.issuperset(inputs) and not equation.effects:
+            still.append(equation)
+            fixed.update(equation.outvars)
+    if not any(_is_draw(e) for e in still if next(sub_jaxprs(e), None) is not None):
+        return {}
+    found = dict[int, list[Any]]()
+    for equation in still:
+        given = [v.val if is_literal(v) else values[v] for v in equation.invars]
+        found[id(equation)] = bind(equation, given)
+        values.update(zip(equation.outvars, found[id(equation)], strict=True))
+    return found
 
 
 def _is_draw(equation: Any) -> bool:

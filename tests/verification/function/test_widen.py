@@ -12,6 +12,7 @@ import pytest
 from jax.experimental import pallas as pl
 from jax.sharding import Mesh, PartitionSpec
 
+from jaxnet import check_gradients
 from jaxnet.precision import DOUBLE
 from jaxnet.verification.function.widen import Widened
 
@@ -810,3 +811,20 @@ def test_nothing_of_x64_is_held() -> None:
     gc.collect()
     assert "f64" not in str(program.own.closed)
     assert "i64" not in str(program.own.closed)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_normal_number_is_drawn_once(seed: int) -> None:
+    """The loss and its gradient have the same one, to the last bit; dropout as well."""
+
+    def loss(x: Any) -> Any:
+        noise = jax.random.normal(jax.random.key(seed), (5, 4))
+        kept = jax.random.bernoulli(jax.random.key(seed), 0.5, (5, 4))
+        return jnp.sum(jnp.where(kept, (x * noise) ** 2, jnp.sin(x + noise)))
+
+    x = np.random.default_rng(seed).standard_normal((5, 4)).astype(np.float32)
+    report = check_gradients(loss, x)
+    assert report.passed
+    assert report.leaves[0].resolution < 1e-8
+    wrong = check_gradients(loss, x, lambda x: jax.grad(loss)(x) * (1 + 1e-7))
+    assert not wrong.passed
