@@ -123,7 +123,8 @@ def check_gradients(
                 budget=budget,
             )
         return replace(there, notes=(ON_DEVICE, *meant, *there.notes))
-    chain = None if intermediates is None else Chain.of(objective, intermediates)
+    asked = intermediates is not None and intermediates != {}
+    chain = Chain.of(objective, intermediates) if asked else None
     with progress(len(point.leaves)) as bar:
         bar.set_postfix_str("the value")
         context = Context.of(objective, safety, seed_of(key), every_coordinate)

@@ -244,10 +244,11 @@ def test_check_cost():
 
 
 def test_cost_of_models():
-    """All leaves of a right model pass; the one wrong entry of the others is named."""
-    right, wrong, large = checks.cost_of_models(quick=True).rows
+    """All leaves of a right model pass; a wrong entry or rule of others is named."""
+    right, wrong, large, *of_rules = checks.cost_of_models(quick=True).rows
     assert right["leaves"] == wrong["leaves"] == 49
     assert right["called wrong"] is None
     assert right["worst resolution"] < 1e-4
     assert wrong["called wrong"] == "['blocks'][2]['q'][1, 2]"
     assert large["called wrong"] == "params[3333]"
+    assert [row["called wrong"] for row in of_rules] == [None, "gelu", "gelu"]

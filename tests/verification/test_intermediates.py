@@ -168,6 +168,11 @@ def test_half_precision_makes_no_sentence_of_noise() -> None:
     assert "it is d_z: the derivative between them is missing" in found["d_a"].cause
 
 
+def test_none_of_them() -> None:
+    """Nothing is tapped for it, and nothing said."""
+    assert not links(checked({}))
+
+
 def test_some_of_them() -> None:
     """What is not given is not looked at, and the neighbour is the next one given."""
     wrong = by_hand("no slope")
