@@ -1,12 +1,13 @@
 """Derivatives that are not those of the values, and mostly meant: what they are."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnet.jaxpr import described, opened, sub_jaxprs
-from jaxnet.verification.function.sites import Site, inside, outermost
+from jaxnet.jaxpr import described, enclosing, is_call, opened, sub_jaxprs
+from jaxnet.verification.function.sites import RULES, Site
 
 ROUNDING = {
     "round",
@@ -23,20 +24,23 @@ ROUNDING = {
 }
 """Primitives whose values are steps: their derivative is 0, where it is not meant."""
 
+CHOOSING = {"select_n", "cond"}
+"""Primitives whose first input says which of the others is taken."""
+
 
 def straight_through(closed: Any, site: Site) -> str:
     """What rounds the value that a site stops, or what a rule rounds; in words."""
     if site.name:
-        own = outermost(inside(site.equations[0]))
-        rounded = (e for e in own if has_no_slope(e))
-        found = next(rounded, None)
-        words = "a straight-through estimator of"
-        return f"{words} {described(found)}" if found is not None else ""
-    for equation in _before(closed, site.equations[0]):
-        for one in (equation, *inside(equation)):
-            if one.primitive.name in ROUNDING:
-                return f"a straight-through estimator of {described(one, equation)}"
-    return ""
+        body = opened(next(sub_jaxprs(site.equations[0])))
+        found, _ = _valued(body.eqns, body.outvars)
+        rounded = (e for e in found if has_no_slope(e))
+    else:
+        stopped = site.equations[0]
+        found, _ = _valued(_before(closed, stopped), stopped.invars)
+        rounded = (e for e in found if e.primitive.name in ROUNDING)
+    outer = enclosing(closed)
+    words = (described(e, outer.get(id(e))) for e in rounded)
+    return next((f"a straight-through estimator of {x}" for x in words), "")
 
 
 def has_no_slope(equation: Any) -> bool:
@@ -48,16 +52,38 @@ def has_no_slope(equation: Any) -> bool:
     return bool(is_float and not jnp.issubdtype(output, np.inexact))
 
 
-def _before(jaxpr: Any, chosen: Any) -> list[Any]:
-    """The equations that one depends on, in the jaxpr that it stands in; last first."""
-    equations = opened(jaxpr).eqns
+def _valued(
+    equations: Sequence[Any], outputs: Sequence[Any]
+) -> tuple[list[Any], set[int]]:
+    """The equations whose values reach some outputs, and the variables, by id.
+
+    The last first; those inside a rule are left out. What only chooses between values,
+    such as the sign that makes a NaN of a logarithm, does not reach them.
+    """
+    needed, found = set(map(id, outputs)), list[Any]()
+    for equation in reversed(equations):
+        if needed.isdisjoint(map(id, equation.outvars)):
+            continue
+        name, used = equation.primitive.name, equation.invars
+        found.append(equation)
+        if name in CHOOSING:
+            used = used[1:]
+        if name not in RULES:
+            for inner in map(opened, sub_jaxprs(equation)):
+                within, reached = _valued(inner.eqns, inner.outvars)
+                found += within
+                if is_call(equation):
+                    pairs = zip(used, inner.invars, strict=True)
+                    used = [outer for outer, own in pairs if id(own) in reached]
+        needed.update(map(id, used))
+    return found, needed
+
+
+def _before(jaxpr: Any, chosen: Any) -> Sequence[Any]:
+    """The equations before one, in the jaxpr that it stands in."""
+    equations: list[Any] = opened(jaxpr).eqns
     number = next((i for i, e in enumerate(equations) if e is chosen), None)
-    if number is None:
-        inner = [j for e in equations for j in sub_jaxprs(e)]
-        return next(filter(None, (_before(j, chosen) for j in inner)), [])
-    needed, found = set(map(id, chosen.invars)), []
-    for equation in reversed(equations[:number]):
-        if not needed.isdisjoint(map(id, equation.outvars)):
-            found.append(equation)
-            needed.update(map(id, equation.invars))
-    return found
+    if number is not None:
+        return equations[:number]
+    inner = [j for e in equations for j in sub_jaxprs(e)]
+    return next(filter(None, (_before(j, chosen) for j in inner)), [])

@@ -63,6 +63,20 @@ def test_a_straight_through_estimator(rounded: Callable[[Any], Any]) -> None:
     assert "a straight-through" not in other.worst.cause
 
 
+def test_a_sign_that_only_chooses_is_no_straight_through_estimator() -> None:
+    """logsumexp takes the sign of its sum to give NaN where that is negative."""
+    cut = jax.custom_vjp(lambda x: jax.nn.logsumexp(x) ** 2)
+    cut.defvjp(lambda x: (cut(x), x), lambda x, g: (g * jax.nn.softmax(x),))
+
+    def stopped(x: Any) -> Any:
+        return jax.nn.logsumexp(x) * lax.stop_gradient(jax.nn.logsumexp(x))
+
+    for loss in (cut, stopped):
+        report = check_gradients(loss, X)
+        assert report.verdict is Verdict.DISAGREE
+        assert "straight-through" not in str(report)
+
+
 @pytest.mark.parametrize(
     ("function", "which"),
     [
