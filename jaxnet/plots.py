@@ -4,12 +4,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
+from jaxnet import DISTRIBUTION
 from jaxnet.training.state import History
 from jaxnet.verification import GradientReport
+
+try:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+except ImportError as error:
+    fix = f"pip install '{DISTRIBUTION}[experiments]'"
+    raise ImportError(f"jaxnet.plots needs matplotlib: {fix}") from error
 
 
 def training_curves(history: History, path: str | Path) -> Path:

@@ -5,6 +5,9 @@ import gc
 import jax
 import pytest
 
+collect_ignore = ["sample_package"]
+"""A suite of its own, which the tests of the plugin run."""
+
 gc.set_threshold(100_000, 50, 100)  # collections took a fourteenth of all the time
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -1,9 +1,12 @@
 """The wheel and the source distribution hold what they should, and the wheel works."""
 
+import ast
+import re
 import subprocess
 import sys
 import tarfile
 import zipfile
+from importlib.metadata import Distribution
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,21 @@ from jaxnet.mnist import NAMES
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
+NODES = [
+    node
+    for path in (ROOT / "jaxnet").rglob("*.py")
+    for node in ast.walk(ast.parse(path.read_text("utf-8")))
+]
+FROM = {x.module.split(".")[0] for x in NODES if isinstance(x, ast.ImportFrom)}
+WHOLE = {a.name for x in NODES if isinstance(x, ast.Import) for a in x.names}
+OPTIONAL = {"matplotlib", "pytest", "tqdm"}
+"""Imported where they are there, by plots, the plugin and the progress bar."""
+
+IMPORTED = {
+    name.split(".")[0]
+    for name in FROM | WHOLE
+    if name.split(".")[0] not in {*sys.stdlib_module_names, *OPTIONAL, "jaxnet"}
+} | {"jaxlib"}
 DATA = {f"jaxnet/data/{name}.gz" for name in NAMES}
 SMOKE = """
 import jax, jaxnet, pathlib, sys
@@ -41,19 +59,35 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_code_data_and_licences(built: Path) -> None:
     """The modules, the marker of types, MNIST with its notice; no tests."""
-    (wheel,) = built.glob("jaxnet-0.1.0-py3-none-any.whl")
+    (wheel,) = built.glob("jaxnet_gradients-0.1.0-py3-none-any.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = {str(p.relative_to(ROOT)) for p in (ROOT / "jaxnet").rglob("*.py")}
     assert modules <= names
-    assert {*DATA, "jaxnet/data/NOTICE", "jaxnet/py.typed"} <= names
+    made = {"jaxnet/data/NOTICE", "jaxnet/py.typed", "jaxnet/__init__.pyi"}
+    assert {*DATA, *made} <= names
     licences = {name.split("/", 1)[1] for name in names if "/licenses/" in name}
     assert licences == {"licenses/LICENSE", "licenses/jaxnet/data/NOTICE"}
     assert not any(name.startswith(("tests/", "experiments/")) for name in names)
 
 
+def test_the_wheel_needs_what_the_package_imports(built: Path) -> None:
+    """Six packages, and nothing but with an extra; the plugin is known to pytest."""
+    (wheel,) = built.glob("*.whl")
+    (metadata,) = Distribution.discover(path=[str(wheel)])
+    needed = {
+        re.split(r"\W", need)[0]
+        for need in metadata.requires or ()
+        if "extra ==" not in need
+    }
+    assert needed == {"jax", "jaxlib", "jaxtyping", "numpy", "optax", "safetensors"}
+    assert needed == IMPORTED
+    (plugin,) = metadata.entry_points.select(group="pytest11")
+    assert plugin.value == "jaxnet.pytest_plugin"
+
+
 def test_the_source_distribution_can_be_tested(built: Path) -> None:
     """It holds the tests, the experiments and what they read, and nothing made."""
-    (archive,) = built.glob("jaxnet-0.1.0.tar.gz")
+    (archive,) = built.glob("jaxnet_gradients-0.1.0.tar.gz")
     with tarfile.open(archive) as file:
         names = {name.split("/", 1)[1] for name in file.getnames() if "/" in name}
     wanted = {"tests/conftest.py", "experiments/train_mnist.py", "Makefile", "LICENSE"}

@@ -18,7 +18,7 @@ import numpy as np
 from jaxnet.input_checks import complaint, describe, first_line
 from jaxnet.jaxpr import every_equation
 from jaxnet.precision import eps
-from jaxnet.tap import TAP
+from jaxnet.taps import TAP
 from jaxnet.verification.candidates.candidate import Candidate
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.function.planted import Seen, planted

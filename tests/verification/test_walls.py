@@ -30,7 +30,7 @@ TOWER = (
 """From the top to the ground."""
 
 BELOW = ("differences", "array_types", "devices", "float64", "input_checks")
-BELOW += ("jaxpr", "precision", "tap", "xla_options")
+BELOW += ("jaxpr", "precision", "taps", "xla_options")
 """What of the package the verifier stands on."""
 
 
