@@ -3,6 +3,7 @@
 The whole algorithm, from top to bottom; each step is a function of frozen data.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -13,7 +14,7 @@ from jax.sharding import Mesh
 
 from jaxnet.array_types import PyTree, ScalarFunction
 from jaxnet.devices import automatic, transfers_allowed
-from jaxnet.input_checks import check_positive, complaint
+from jaxnet.input_checks import check_positive, complaint, describe
 from jaxnet.verification.budget import Budget, BudgetSpent
 from jaxnet.verification.candidates.autodiff import Autodiff
 from jaxnet.verification.candidates.candidate import claims
@@ -55,6 +56,7 @@ def check_gradients(
     every_coordinate: bool | None = None,
     mesh: Mesh | None = None,
     budget: int | timedelta | Budget | None = None,
+    has_aux: bool = False,
 ) -> GradientReport:
     """Whether gradients of `loss` at `params` are right, and if not, where and why.
 
@@ -88,6 +90,7 @@ def check_gradients(
         budget: evaluations of the loss that the check may take in all, or how long. A
             leaf that was not looked at for it is UNRESOLVED, and says so; what is
             needed to begin, some hundred evaluations and a gradient, is always done.
+        has_aux: the loss returns a pair, of which the first alone is differentiated.
 
     Returns:
         The report: `print` it, ask it for `passed`, or call `raise_if_failed()`.
@@ -98,6 +101,8 @@ def check_gradients(
     """
     check_positive("safety", safety)
     allowed, point, meant = Budget.of(budget), Point.of(params), tuple[str, ...]()
+    if has_aux:
+        loss = partial(first_of_pair, loss)
     if intended:
         if candidates is not None:
             got = "candidates beside intended="
@@ -199,6 +204,16 @@ def check_gradients(
         notes=(sentence(links), *whole.notes),
         evaluations=whole.evaluations + tapped.evaluations,
     )
+
+
+def first_of_pair(function: Callable[..., PyTree], *args: Any) -> PyTree:
+    """What a function gives beside auxiliary output."""
+    pair = function(*args)
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        fix = "leave has_aux out where there is no auxiliary output"
+        text = complaint("function(*args)", "a pair", describe(pair), fix)
+        raise TypeError(text)
+    return pair[0]
 
 
 def _failed_if_constant(leaves: list[LeafReport]) -> list[LeafReport]:

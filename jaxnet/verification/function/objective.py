@@ -288,7 +288,7 @@ def _check_scalar(result: Any) -> None:
     leaves = jax.tree.leaves(result)
     if isinstance(result, (tuple, list, dict)) or len(leaves) != 1:
         got = f"{type(result).__name__} of {len(leaves)}"
-        fix = "return the loss alone, auxiliary output has no gradient"
+        fix = "return the loss alone, or say has_aux=True"
         raise TypeError(complaint("loss(params)", "a real scalar", got, fix))
     dtype = getattr(leaves[0], "dtype", np.dtype(type(leaves[0])))
     shape = getattr(leaves[0], "shape", ())

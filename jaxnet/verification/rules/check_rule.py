@@ -1,7 +1,8 @@
 """check_vjp and check_jvp: hand-written derivative rules of functions of any output."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -12,16 +13,19 @@ import numpy as np
 from jaxnet.array_types import PyTree
 from jaxnet.devices import transfers_allowed
 from jaxnet.input_checks import check_choice
-from jaxnet.verification.check import check_gradients
+from jaxnet.verification.budget import Budget
+from jaxnet.verification.check import check_gradients, first_of_pair
 from jaxnet.verification.point import is_inexact, not_finite
 from jaxnet.verification.report.gradient_report import GradientReport
 from jaxnet.verification.report.leaf_report import LeafReport
 from jaxnet.verification.report.verdict import Verdict
 from jaxnet.verification.rules.demands import DEMANDS, demanded
-from jaxnet.verification.rules.rule import Rule
+from jaxnet.verification.rules.rule import Mode, Rule
+
+ORDERS = (1, 2, 3, 4)
+"""Of derivatives that are checked."""
 
 
-@transfers_allowed
 def check_vjp(
     function: Callable[..., PyTree],
     *args: Any,
@@ -30,6 +34,7 @@ def check_vjp(
     order: int = 1,
     nondiff_argnums: Sequence[int] = (),
     kwargs: Mapping[str, Any] = MappingProxyType({}),
+    has_aux: bool = False,
     demands: Collection[str] | None = None,
     **options: Any,
 ) -> GradientReport:
@@ -49,11 +54,12 @@ def check_vjp(
         reference: differences are taken of this function instead, if given; by default
             of the function itself, whose values no rule changes.
         key: as of `check_gradients`.
-        order: 2 also checks the derivative of the rule itself, with respect to `args`
-            and to the cotangent.
+        order: up to 4. From 2 on the derivative of the rule itself is checked too, with
+            respect to `args` and to the cotangent, and so on.
         nondiff_argnums: positions of arguments not to differentiate with respect to;
             those of the rule itself are known.
         kwargs: keyword arguments of `function`, held fixed.
+        has_aux: `function` returns a pair, of which the first alone is differentiated.
         demands: names of those that are put to the rule, of `jaxnet.verification.rules
             .demands.DEMANDS`; all by default. With `()` the derivative alone is
             checked, which takes a fraction of the time.
@@ -66,28 +72,30 @@ def check_vjp(
         TypeError, ValueError: the function cannot be called on `args`, or has no
             floating argument or output.
     """
-    check_choice("order", order, (1, 2))
-    if faults := _not_finite(args, "vjp"):
-        return GradientReport(faults)
-    own, other = _with_keywords(function, kwargs), _with_keywords(reference, kwargs)
-    rule = Rule.of(own, other, args, nondiff_argnums, key)
-    report = _report(rule, demands, key, options)
-    if order == 2 and report.verdict is not Verdict.MALFORMED:
-        second = _held_against_differences(
-            rule.derivative(), "vjp order 2", key, options
-        )
-        report = replace(report, leaves=report.leaves + second.leaves)
-    return report
+    return check_modes(
+        function,
+        *args,
+        modes=("vjp",),
+        reference=reference,
+        key=key,
+        order=order,
+        nondiff_argnums=nondiff_argnums,
+        kwargs=kwargs,
+        has_aux=has_aux,
+        demands=demands,
+        **options,
+    )
 
 
-@transfers_allowed
 def check_jvp(
     function: Callable[..., PyTree],
     *args: Any,
     reference: Callable[..., PyTree] | None = None,
     key: Any = None,
+    order: int = 1,
     nondiff_argnums: Sequence[int] = (),
     kwargs: Mapping[str, Any] = MappingProxyType({}),
+    has_aux: bool = False,
     demands: Collection[str] | None = None,
     **options: Any,
 ) -> GradientReport:
@@ -97,11 +105,107 @@ def check_jvp(
     is held against differences of the function as in `check_vjp`, with the same
     arguments and the same further demands.
     """
-    if faults := _not_finite(args, "jvp"):
-        return GradientReport(faults)
-    own, other = _with_keywords(function, kwargs), _with_keywords(reference, kwargs)
-    rule = Rule.of(own, other, args, nondiff_argnums, key, mode="jvp")
-    return _report(rule, demands, key, options)
+    return check_modes(
+        function,
+        *args,
+        modes=("jvp",),
+        reference=reference,
+        key=key,
+        order=order,
+        nondiff_argnums=nondiff_argnums,
+        kwargs=kwargs,
+        has_aux=has_aux,
+        demands=demands,
+        **options,
+    )
+
+
+@transfers_allowed
+def check_modes(
+    function: Callable[..., PyTree],
+    *args: Any,
+    modes: Sequence[Mode] = ("jvp", "vjp"),
+    reference: Callable[..., PyTree] | None = None,
+    key: Any = None,
+    order: int = 1,
+    nondiff_argnums: Sequence[int] = (),
+    kwargs: Mapping[str, Any] = MappingProxyType({}),
+    has_aux: bool = False,
+    demands: Collection[str] | None = None,
+    budget: int | timedelta | Budget | None = None,
+    **options: Any,
+) -> GradientReport:
+    """Whether the derivatives of `function` are right by several modes.
+
+    From order 2 on, each mode's derivative is differentiated by each of the modes.
+    Arguments otherwise as of `check_vjp`.
+    """
+    check_choice("order", order, ORDERS)
+    for name in demands or ():
+        check_choice("demands", name, DEMANDS)
+    if faults := [x for mode in modes for x in _not_finite(args, mode)]:
+        return GradientReport(tuple(faults))
+    own, other = (_plain(f, kwargs, has_aux) for f in (function, reference))
+    asked = _Asked(modes, key, Budget.of(budget), options)
+    found = list[GradientReport]()
+    for mode in modes:
+        rule = Rule.of(own, other, args, nondiff_argnums, key, mode)
+        put = DEMANDS if demands is None else demands
+        found.append(_with_demands(rule, put, asked.held(rule, mode, found)))
+        asked.add_higher_orders(rule, mode, order, found)
+    return _together(found)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """How rules are held against differences: what `check_gradients` is told."""
+
+    modes: Sequence[Mode]
+    key: Any
+    budget: Budget
+    options: dict[str, Any]
+
+    def held(
+        self, rule: Rule, name: str, before: list[GradientReport]
+    ) -> GradientReport:
+        """<cotangent, reference(args)>'s differences beside the rule's gradient."""
+        return check_gradients(
+            rule.objective,
+            rule.args,
+            {name: rule.as_gradient},
+            key=self.key,
+            budget=self.budget.after(sum(report.evaluations for report in before)),
+            **self.options,
+        )
+
+    def add_higher_orders(
+        self, rule: Rule, name: str, order: int, found: list[GradientReport]
+    ) -> None:
+        """The derivatives of a rule by each of the modes, and theirs, to the order.
+
+        What is malformed has none.
+        """
+        if order == 1 or found[-1].verdict is Verdict.MALFORMED:
+            return
+        for mode in self.modes:
+            derivative, whole = rule.derivative(mode), f"{mode} of {name}"
+            found.append(self.held(derivative, whole, found))
+            self.add_higher_orders(derivative, whole, order - 1, found)
+
+
+def _together(found: list[GradientReport]) -> GradientReport:
+    """One report of several of one function; what they say alike, once."""
+    return replace(
+        found[0],
+        leaves=tuple(x for report in found for x in report.leaves),
+        demands=tuple(x for report in found for x in report.demands),
+        held=tuple(dict.fromkeys(x for report in found for x in report.held)),
+        notes=tuple(dict.fromkeys(x for report in found for x in report.notes)),
+        blind_spots=tuple(
+            dict.fromkeys(x for report in found for x in report.blind_spots)
+        ),
+        evaluations=sum(report.evaluations for report in found),
+    )
 
 
 def _with_cause(leaf: LeafReport, broken: str) -> LeafReport:
@@ -129,20 +233,20 @@ def _not_finite(args: tuple[Any, ...], name: str) -> tuple[LeafReport, ...]:
     )
 
 
-def _with_keywords(function: Any, kwargs: Mapping[str, Any]) -> Any:
-    """The function with keyword arguments; None stays None."""
-    return partial(function, **kwargs) if function and kwargs else function
+def _plain(function: Any, kwargs: Mapping[str, Any], has_aux: bool) -> Any:
+    """The function of positions alone, to what is differentiated; None stays None."""
+    if function is None or not (kwargs or has_aux):
+        return function
+    whole = partial(function, **kwargs)
+    return partial(first_of_pair, whole) if has_aux else whole
 
 
-def _report(
-    rule: Rule, chosen: Collection[str] | None, key: Any, options: dict[str, Any]
+def _with_demands(
+    rule: Rule, chosen: Collection[str], report: GradientReport
 ) -> GradientReport:
-    """The derivative and the demands, and what was not looked at."""
-    for name in chosen or ():
-        check_choice("demands", name, DEMANDS)
-    report = _held_against_differences(rule, rule.mode, key, options)
+    """The report, with the demands on the rule and with what was not looked at."""
     notes = [f"output {x} is left out: no argument reaches it" for x in rule.left_out]
-    found = tuple(demanded(rule, DEMANDS if chosen is None else chosen))
+    found = tuple(demanded(rule, chosen))
     broken = next((x.cause for x in found if not x.passed), "")
     return replace(
         report,
@@ -151,11 +255,3 @@ def _report(
         held=(*rule.held, *report.held),
         notes=(*report.notes, *notes),
     )
-
-
-def _held_against_differences(
-    rule: Rule, name: str, key: Any, options: dict[str, Any]
-) -> GradientReport:
-    """Differences of <cotangent, reference(args)> beside the rule's gradient of it."""
-    candidates = {name: rule.as_gradient}
-    return check_gradients(rule.objective, rule.args, candidates, key=key, **options)

@@ -22,7 +22,7 @@ from jaxnet.verification.rules.closeness import (
     factor_between,
     wrong,
 )
-from jaxnet.verification.rules.rule import Rule
+from jaxnet.verification.rules.rule import NAMES, Rule
 
 EXAMPLES = 3
 """How many examples vmap is tried on: the point itself and two beside it."""
@@ -41,9 +41,6 @@ examples makes them so small, and a loss scale so large."""
 
 SHAPE_FACTOR = 1e-3
 """How near a factor must be to a quotient of axis sizes to be called that."""
-
-NAMES = {"vjp": "cotangent", "jvp": "tangent"}
-"""What the linear map of each mode is applied to."""
 
 
 def demanded(rule: Rule, chosen: Container[str]) -> list[DemandReport]:

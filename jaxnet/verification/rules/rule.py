@@ -39,6 +39,9 @@ ROUGHLY = 100.0
 Map: TypeAlias = Callable[[Arrays], Arrays]
 Mode: TypeAlias = Literal["vjp", "jvp"]
 
+NAMES: dict[Mode, str] = {"vjp": "cotangent", "jvp": "tangent"}
+"""What the linear map of each mode is applied to."""
+
 
 @dataclass(frozen=True)
 class Rule:
@@ -96,24 +99,30 @@ class Rule:
         rest = seed, names, left_out, mode
         return cls(own, other, moved, moving, cotangent, *rest)
 
-    def derivative(self) -> "Rule":
-        """The function (args, cotangent) -> vjp, whose rule is the second order."""
+    def derivative(self, mode: Mode) -> "Rule":
+        """The function (args, direction) -> what the linear map gives.
+
+        Its rule, by a mode of its own, is that of one order more.
+        """
         count = len(self.moving)
 
-        def gradient(moving: Arrays) -> Arrays:
-            return self.vjp(moving[:count], moving[count:])
+        def applied(moving: Arrays) -> Arrays:
+            return self.linear_map(moving[:count], moving[count:])
 
-        outputs = jax.eval_shape(self.function, self.moving)
-        pairs = zip(self.cotangent, outputs, strict=True)
-        own = [jnp.asarray(c, out.dtype) for c, out in pairs]
+        like = self.moving
+        if self.mode == "vjp":
+            like = jax.eval_shape(self.function, self.moving)
+        pairs = zip(self.direction, like, strict=True)
+        own = [jnp.asarray(d, x.dtype) for d, x in pairs]
         moving = [*self.moving, *own]
         return replace(
             self,
-            function=gradient,
-            reference=gradient,
-            args=(*self.args, {"cotangent": own}),
+            function=applied,
+            reference=applied,
+            args=(*self.args, {NAMES[self.mode]: own}),
             moving=moving,
-            cotangent=random_like(gradient(moving), [*self.seed, 3]),
+            cotangent=random_like(applied(moving), [*self.seed, 3]),
+            mode=mode,
         )
 
     @cached_property
