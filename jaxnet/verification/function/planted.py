@@ -5,8 +5,9 @@ equations, and their inputs and outputs are handed out. By the first, derivative
 respect to what stands inside a program can be had, by differences or by autodiff.
 """
 
+import operator
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -45,11 +46,13 @@ def planted(
     chosen: Collection[int],
     added: Added,
     is_cut: bool = False,
+    put: Callable[[Any, Any], Any] = operator.add,
 ) -> tuple[list[Any], dict[Place, Seen]]:
     """The outputs of a program, and what its chosen equations, by id, gave.
 
     is_cut: no derivative flows back through what a chosen one gave, but to what is
         added to it.
+    put: how an output and what is planted there make another one.
 
     Of a while loop the first round is seen, and nothing is added to it. An equation
     that stands in another chosen one, a linear solve or a shard_map is not seen.
@@ -71,7 +74,7 @@ def planted(
                     outputs = list(map(jax.lax.stop_gradient, outputs))
                 if place in added:
                     pairs = zip(outputs, added[place], strict=True)
-                    outputs = [y if more is None else y + more for y, more in pairs]
+                    outputs = [y if more is None else put(y, more) for y, more in pairs]
                 seen[place] = Seen(inputs, outputs)
                 counts[key] += 1
                 return outputs

@@ -5,6 +5,7 @@ A site is one line that calls a custom_vjp, a custom_jvp or a stop_gradient.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from inspect import unwrap
 from typing import Any
 
 import jax
@@ -134,7 +135,7 @@ def _rule(equation: Any) -> tuple[str, str]:
         return "", ""
     name, _, place = _made_by(next(sub_jaxprs(equation))).partition(" at ")
     function = backward(equation)
-    code = getattr(getattr(function, "func", function), "__code__", None)
+    code = getattr(unwrap(getattr(function, "func", function)), "__code__", None)
     if code is not None and IN_JAX not in code.co_filename:
         return name, f"{code.co_filename}:{code.co_firstlineno}"
     tangent = _made_by(equation.params.get("jvp_jaxpr_fun")).partition(" at ")[2]

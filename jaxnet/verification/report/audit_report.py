@@ -46,6 +46,11 @@ class RuleReport:
         return severity(self.verdict, self.passed, self.error, self.bound)
 
     @property
+    def is_wrong(self) -> bool:
+        """Whether it failed, and not for want of an answer."""
+        return not self.passed and self.verdict is not Verdict.UNRESOLVED
+
+    @property
     def cells(self) -> tuple[str, ...]:
         """The row of the table."""
         forms = self.forms[0] if self.forms else "-"
@@ -118,10 +123,10 @@ class AuditReport:
     def _sentence(self) -> str:
         count = len(self.rules)
         if not count:
-            return "FAILED: nothing is proved, the function calls no custom rule."
+            return "FAILED: nothing is proved, no custom rule is called."
         if self.passed:
             every = "the one rule" if count == 1 else f"all {count} rules"
-            return f"PASSED: {every} that the function calls: right where called."
+            return f"PASSED: {every} that is called: right where it is called."
         worst, failed = self.records[0], sum(not rule.passed for rule in self.rules)
         cause = f": {worst.cause}" if worst.cause else ""
         more = f"; {failed - 1} more below" if failed > 1 else ""

@@ -17,6 +17,8 @@ COLUMNS = ("leaf", "candidate", "shape", "verdict", "error", "bound", "resolutio
 class GradientMismatch(AssertionError):
     """A gradient did not pass; the message is the report's table."""
 
+    __module__ = "jaxnet"
+
 
 @dataclass(frozen=True)
 class GradientReport:

@@ -33,14 +33,20 @@ class Table:
         return "\n".join(line.rstrip() for line in [*lines, self.last_line])
 
     def as_html(self) -> str:
-        """The sentence and the table, for a notebook."""
+        """The same as HTML: the line below a row spans the table."""
         head = "".join(f"<th>{html.escape(name)}</th>" for name in self.columns)
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in cells) + "</tr>"
-            for cells, _ in self.rows
+        body = "".join(self._row(cells, detail) for cells, detail in self.rows)
+        rest = [*self.remarks, self.last_line]
+        remarks = "".join(f"<li>{html.escape(remark)}</li>" for remark in rest)
+        return (
+            f"<p>{html.escape(self.sentence)}</p>"
+            f"<table><tr>{head}</tr>{body}</table><ul>{remarks}</ul>"
         )
-        sentence = html.escape(self.sentence)
-        return f"<p>{sentence}</p><table><tr>{head}</tr>{body}</table>"
+
+    def _row(self, cells: tuple[str, ...], detail: str) -> str:
+        row = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
+        below = f"<tr><td colspan={len(cells)}>{html.escape(detail)}</td></tr>"
+        return f"<tr>{row}</tr>{below * bool(detail)}"
 
 
 def _line(cells: tuple[str, ...]) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import html
 import json
 import math
 import re
@@ -175,10 +176,15 @@ def test_values_that_differ_are_written_so_that_they_do(relative: float) -> None
 @pytest.mark.slow
 @EACH
 def test_html_for_a_notebook(name: str) -> None:
-    """The same rows, with markup in names made harmless."""
-    report = made(name)
+    """The same rows and what is said below, with markup in names made harmless."""
+    report = dataclasses.replace(made(name), notes=("a < b",), held=("['key']",))
     page = report._repr_html_()
-    assert page.count("<tr>") == 1 + len(report.leaves)
+    details = [leaf.detail for leaf in report.leaves if leaf.detail]
+    assert page.count("<tr>") == 1 + len(report.leaves) + len(details)
+    said = ["note: a < b", "held fixed: ['key']", *details]
+    assert all(words in html.unescape(page) for words in said)
+    assert f"{report.evaluations} evaluations" in page
+    assert "a < b" not in page
     named = dataclasses.replace(report.leaves[0], candidate="<b>")
     assert "<b>" not in GradientReport(leaves=(named,))._repr_html_()
 

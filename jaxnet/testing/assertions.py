@@ -1,18 +1,12 @@
-"""Assertions for test suites: a failed one shows the whole table.
-
-from jaxnet.testing import assert_vjp
-
-def test_my_kernel():
-    assert_vjp(my_kernel, x, y)
-"""
+"""The checks of the verifier as assertions."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from jaxnet.array_types import PyTree, ScalarFunction
+from jaxnet.testing.asserted import passed
 from jaxnet.verification import (
     AuditReport,
-    GradientMismatch,
     GradientReport,
     audit,
     check_gradients,
@@ -20,15 +14,7 @@ from jaxnet.verification import (
     check_vjp,
 )
 
-__all__ = [
-    "GradientMismatch",
-    "assert_gradients",
-    "assert_jvp",
-    "assert_rules",
-    "assert_vjp",
-]
-
-Report = TypeVar("Report", GradientReport, AuditReport)
+__tracebackhide__ = True
 
 
 def assert_gradients(
@@ -39,7 +25,7 @@ def assert_gradients(
     Raises:
         GradientMismatch: otherwise; an AssertionError whose message is the table.
     """
-    return _passed(check_gradients(loss, params, candidates, **options))
+    return passed(check_gradients(loss, params, candidates, **options))
 
 
 def assert_vjp(
@@ -50,7 +36,7 @@ def assert_vjp(
     Raises:
         GradientMismatch: otherwise; an AssertionError whose message is the table.
     """
-    return _passed(check_vjp(function, *args, **options))
+    return passed(check_vjp(function, *args, **options))
 
 
 def assert_jvp(
@@ -61,7 +47,7 @@ def assert_jvp(
     Raises:
         GradientMismatch: otherwise; an AssertionError whose message is the table.
     """
-    return _passed(check_jvp(function, *args, **options))
+    return passed(check_jvp(function, *args, **options))
 
 
 def assert_rules(
@@ -73,10 +59,4 @@ def assert_rules(
         GradientMismatch: otherwise, or if the function calls no custom rule; an
             AssertionError whose message is the table.
     """
-    return _passed(audit(function, *args, **options))
-
-
-def _passed(report: Report) -> Report:
-    __tracebackhide__ = True
-    report.raise_if_failed()
-    return report
+    return passed(audit(function, *args, **options))

@@ -1,0 +1,241 @@
+"""The pytest plugin: a suite's gradient checks by the verifier, and its custom rules.
+
+    pytest --gradients=jaxnet             # check_grads and its like, by the verifier
+    pytest --audit-rules                  # each custom rule that the suite calls
+    pytest --gradient-report=out.html     # every check that was made, on one page
+
+JAX is not imported before one of these is asked for.
+"""
+
+import html
+import pickle
+import shlex
+import sys
+import zlib
+from collections.abc import Generator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+
+OURS = str(Path(__file__).parent)
+"""Where frames stand that are not the suite's."""
+
+TITLE = "gradients, verified by jaxnet"
+
+REPLACED = {
+    "jax.test_util": ("check_grads", "check_vjp", "check_jvp"),
+    "chex": ("assert_numerical_grads",),
+}
+"""What has a drop-in of its name in `jaxnet.testing`."""
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; }
+table { border-collapse: collapse; } td, th { padding: .1rem .8rem .1rem 0; }
+th { border-bottom: 1px solid; text-align: left; } ul { color: #555; }
+section { border-left: 4px solid #2a7; margin: 1rem 0; padding-left: 1rem; }
+section.failed { border-color: #c33; } h2 { font-size: 1rem; }
+"""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The flags."""
+    group = parser.getgroup("jaxnet", TITLE)
+    group.addoption(
+        "--gradients",
+        choices=("jaxnet",),
+        help="check_grads, check_vjp and check_jvp of jax.test_util, and chex's "
+        "assert_numerical_grads, by jaxnet's verifier",
+    )
+    group.addoption(
+        "--audit-rules",
+        action="store_true",
+        help="verify each jax.custom_vjp and jax.custom_jvp that the tests call, at "
+        "the values they call it with; a wrong one fails the run",
+    )
+    group.addoption(
+        "--gradient-report",
+        metavar="PATH",
+        help="write every check of a gradient to one HTML page",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Before anything of the suite is imported: put the verifier in its place."""
+    asked = early_config.known_args_namespace
+    if asked.gradients or asked.audit_rules or asked.gradient_report:
+        early_config.pluginmanager.register(Verified(early_config, asked), "verified")
+
+
+@pytest.fixture
+def gradient_seed(request: pytest.FixtureRequest) -> int:
+    """A seed made of the test's id: alone, a test draws what it draws in the suite."""
+    return zlib.crc32(request.node.nodeid.encode())
+
+
+@pytest.fixture
+def gradient_key(gradient_seed: int) -> Any:
+    """A random key of JAX with that seed."""
+    import jax
+
+    return jax.random.key(gradient_seed)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure shows the suite's own frames, and the command that reruns it."""
+    frames = call.excinfo.traceback if call.excinfo else []
+    is_ours = bool(frames) and str(frames[-1].path).startswith(OURS)
+    if call.excinfo and is_ours and not item.config.getoption("fulltrace"):
+        call.excinfo.traceback = call.excinfo.traceback.filter(
+            lambda entry: not str(entry.path).startswith(OURS)
+        )
+    report = yield
+    is_seeded = "gradient_seed" in getattr(item, "fixturenames", ())
+    if report.failed and (is_ours or is_seeded):
+        flag = " --gradients=jaxnet" * bool(item.config.getoption("gradients"))
+        rerun = f"rerun: pytest {shlex.quote(item.nodeid)}{flag}"
+        report.sections.append(("jaxnet", rerun))
+    return report
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check that a test asserted; `page` is its report as HTML."""
+
+    test: str
+    passed: bool
+    page: str
+    has_tolerances: bool
+
+
+class Verified:
+    """What is done and seen in one run of pytest in which something is asked for."""
+
+    def __init__(self, config: pytest.Config, asked: Any) -> None:
+        from jaxnet.testing.asserted import listeners
+        from jaxnet.testing.rules_called import RulesCalled
+
+        self.path: str | None = asked.gradient_report
+        self.made = list[Any]()
+        self.checks = list[Check]()
+        self.rows = list[Any]()
+        self.rules = RulesCalled() if asked.audit_rules else None
+        stack = ExitStack()
+        config.add_cleanup(stack.close)
+        listeners.append(self.made.append)
+        stack.callback(listeners.clear)
+        if asked.gradients:
+            stack.enter_context(replaced())
+        if self.rules:
+            stack.enter_context(self.rules.recorded())
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Send what a test asserted with its report, out of a process of xdist too."""
+        report = yield
+        if call.when == "call":
+            made = [asdict(_check(item.nodeid, x)) for x in self.made]
+            vars(report)["jaxnet_checks"] = made
+            self.made.clear()
+        return report
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Collect it."""
+        made = getattr(report, "jaxnet_checks", ())
+        self.checks += [Check(**one) for one in made]
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_testnodedown(self, node: Any, error: object) -> None:
+        """Collect the rules that a process of xdist has verified."""
+        sent = getattr(node, "workeroutput", {}).get("jaxnet_rules")
+        self.rows += pickle.loads(sent) if sent else []
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Verify the rules that were called; write the page."""
+        if self.rules:
+            self.rows += self.rules.rows()
+        output = getattr(session.config, "workeroutput", None)
+        if output is not None:
+            output["jaxnet_rules"] = pickle.dumps(self.rows)
+            return
+        if self.rules and any(row.is_wrong for row in self.audit().rules):
+            session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+        if self.path:
+            path = Path(self.path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(self.page(), encoding="utf-8")
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """How many checks were made, and the table of the rules."""
+        terminalreporter.section(TITLE)
+        wrong = sum(not check.passed for check in self.checks)
+        terminalreporter.line(f"{len(self.checks)} checks, {wrong} failed")
+        if given := sum(check.has_tolerances for check in self.checks):
+            words = f"tolerances or steps were given in {given}: they are not needed"
+            terminalreporter.line(words)
+        if self.rules:
+            terminalreporter.line(str(self.audit()))
+        if self.path:
+            terminalreporter.line(f"report: {self.path}")
+
+    def audit(self) -> Any:
+        """The rules of all processes, a row each."""
+        from jaxnet.testing.rules_called import audit_of
+
+        return audit_of(self.rows)
+
+    def page(self) -> str:
+        """The checks and the rules as HTML, those that failed first."""
+        ordered = sorted(self.checks, key=lambda check: check.passed)
+        parts = [_section(x.test, x.passed, x.page) for x in ordered]
+        if self.rules:
+            audit = self.audit()
+            parts.append(_section("custom rules", audit.passed, audit._repr_html_()))
+        head = f"<meta charset=utf-8><title>{TITLE}</title><style>{STYLE}</style>"
+        wrong = sum(not check.passed for check in self.checks)
+        title = f"<h1>{len(self.checks)} checks, {wrong} failed</h1>"
+        return f"<!doctype html><html lang=en>{head}{title}{''.join(parts)}</html>\n"
+
+
+def replaced() -> ExitStack:
+    """The drop-ins in the place of what they are named after, wherever it stands.
+
+    Once that is closed, all is as before.
+    """
+    import jaxnet.testing
+
+    drop_ins = dict[int, Any]()
+    for module, names in REPLACED.items():
+        if find_spec(module.partition(".")[0]):
+            own = import_module(module)
+            drop_ins |= {id(getattr(own, x)): getattr(jaxnet.testing, x) for x in names}
+    stack = ExitStack()
+    for place in list(sys.modules.values()):
+        for name, value in list(vars(place).items()):
+            if ours := drop_ins.get(id(value)):
+                stack.enter_context(mock.patch.object(place, name, ours))
+    return stack
+
+
+def _check(test: str, report: Any) -> Check:
+    from jaxnet.testing.drop_in import NOT_NEEDED
+
+    notes = getattr(report, "notes", ())
+    has_tolerances = any(note.startswith(NOT_NEEDED) for note in notes)
+    return Check(test, report.passed, report._repr_html_(), has_tolerances)
+
+
+def _section(title: str, passed: bool, page: str) -> str:
+    kind = "passed" if passed else "failed"
+    return f"<section class={kind}><h2>{html.escape(title)}</h2>{page}</section>"

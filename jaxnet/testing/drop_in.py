@@ -1,0 +1,188 @@
+"""The gradient checks of `jax.test_util` and of chex, with their signatures.
+
+A suite that calls these is verified by changing the line that imports them, or none:
+see `jaxnet.pytest_plugin`. Their tolerances and steps are accepted and not needed.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial, wraps
+from typing import Any
+
+import jax
+
+from jaxnet.array_types import PyTree
+from jaxnet.input_checks import check_choice
+from jaxnet.testing.asserted import passed
+from jaxnet.verification import GradientReport
+from jaxnet.verification.function.stopped import with_stopped_held
+from jaxnet.verification.rules.check_rule import check_modes
+from jaxnet.verification.rules.rule import Mode
+
+__tracebackhide__ = True
+
+MODES: dict[str, Mode] = {"fwd": "jvp", "rev": "vjp", "lin": "jvp"}
+"""JAX's names of the modes, and ours; "lin" is forward mode by `jax.linearize`."""
+
+NOT_NEEDED = "not needed, the bound is derived: "
+"""What a report says, once, of tolerances and steps that were given."""
+
+
+def check_grads(
+    f: Callable[..., PyTree],
+    args: Sequence[Any],
+    order: int,
+    modes: Sequence[str] = ("fwd", "rev"),
+    atol: Any = None,
+    rtol: Any = None,
+    eps: float | None = None,
+    **options: Any,
+) -> GradientReport:
+    """As `jax.test_util.check_grads`, by the verifier.
+
+    Args:
+        f: of arrays or pytrees, to an array or pytree.
+        args: its arguments. Those that are no floating arrays are held fixed.
+        order: up to 4; each mode's derivative is differentiated by each of the modes.
+        modes: of "fwd", "rev" and "lin".
+        atol, rtol, eps: accepted, and not needed.
+        options: of `jaxnet.check_vjp`, such as `kwargs`, `has_aux`, `nondiff_argnums`.
+
+    Returns:
+        The report, where all of it passed.
+
+    Raises:
+        GradientMismatch: otherwise, an AssertionError whose message is the table.
+        ValueError: there is no such mode or order.
+    """
+    modes = [modes] if isinstance(modes, str) else list(modes)
+    for mode in modes or [""]:
+        check_choice("modes", mode, MODES)
+    given = _given(atol=atol, rtol=rtol, eps=eps)
+    if "lin" in modes:
+        f_lin = with_jvp(f, partial(_jvp_by_linearize, f))
+        own = check_modes(f_lin, *args, modes=("jvp",), order=order, **options)
+        passed(own, given)
+        modes = [mode for mode in modes if mode != "lin"]
+        if not modes:
+            return own
+    ours = [MODES[mode] for mode in modes]
+    return passed(check_modes(f, *args, modes=ours, order=order, **options), given)
+
+
+def check_vjp(
+    f: Callable[..., PyTree],
+    f_vjp: Callable[..., Any],
+    args: Sequence[Any],
+    atol: Any = None,
+    rtol: Any = None,
+    eps: float | None = None,
+    err_msg: str = "",
+    **options: Any,
+) -> GradientReport:
+    """As `jax.test_util.check_vjp`, by the verifier.
+
+    Args:
+        f: of arrays or pytrees, to an array or pytree.
+        f_vjp: of the same arguments, to what `f` gives and a function from a cotangent
+            to the gradients, as `partial(jax.vjp, f)`.
+        args, atol, rtol, eps, options: as of `check_grads`.
+        err_msg: is put before the message of a failure.
+
+    Raises:
+        GradientMismatch: the rule is wrong, or `f_vjp` gives another value than `f`.
+    """
+    if not _is_jaxs(f_vjp, jax.vjp, f):
+        f = with_vjp(f, f_vjp)
+    report = check_modes(f, *args, modes=("vjp",), **options)
+    return passed(report, _given(atol=atol, rtol=rtol, eps=eps), err_msg)
+
+
+def check_jvp(
+    f: Callable[..., PyTree],
+    f_jvp: Callable[..., Any],
+    args: Sequence[Any],
+    atol: Any = None,
+    rtol: Any = None,
+    eps: float | None = None,
+    err_msg: str = "",
+    **options: Any,
+) -> GradientReport:
+    """As `jax.test_util.check_jvp`, by the verifier.
+
+    Args:
+        f: of arrays or pytrees, to an array or pytree.
+        f_jvp: of a tuple of arguments and one of their tangents, to what `f` gives and
+            its tangent, as `partial(jax.jvp, f)`.
+        args, atol, rtol, eps, err_msg, options: as of `check_vjp`.
+
+    Raises:
+        GradientMismatch: the rule is wrong, or `f_jvp` gives another value than `f`.
+    """
+    if not _is_jaxs(f_jvp, jax.jvp, f):
+        f = with_jvp(f, f_jvp)
+    report = check_modes(f, *args, modes=("jvp",), **options)
+    return passed(report, _given(atol=atol, rtol=rtol, eps=eps), err_msg)
+
+
+def assert_numerical_grads(
+    f: Callable[..., PyTree],
+    f_args: Sequence[Any],
+    order: int,
+    atol: float | None = None,
+    **check_kwargs: Any,
+) -> GradientReport:
+    """As `chex.assert_numerical_grads`, by the verifier: `check_grads` with its names.
+
+    What a `stop_gradient` in `f` gives is a constant here, as it is there: a gradient
+    without it is right.
+    """
+    kwargs = check_kwargs.pop("kwargs", {})
+    held = with_stopped_held(partial(f, **kwargs) if kwargs else f, tuple(f_args))
+    return check_grads(held, f_args, order, atol=atol, **check_kwargs)
+
+
+def with_vjp(
+    f: Callable[..., PyTree], f_vjp: Callable[..., Any]
+) -> Callable[..., PyTree]:
+    """The function with the rule of `f_vjp(*args) -> value, pullback`."""
+    ruled = jax.custom_vjp(f)
+
+    def forward(*args: Any) -> Any:
+        return f_vjp(*args)[0], args
+
+    @wraps(f_vjp)
+    def backward(args: Any, cotangent: Any) -> Any:
+        return tuple(f_vjp(*args)[1](cotangent))
+
+    ruled.defvjp(forward, backward)
+    return ruled
+
+
+def with_jvp(
+    f: Callable[..., PyTree], f_jvp: Callable[..., Any]
+) -> Callable[..., PyTree]:
+    """The function with the rule of `f_jvp(args, tangents) -> value, tangent`."""
+    ruled = jax.custom_jvp(f)
+
+    @wraps(f_jvp)
+    def forward(args: Any, tangents: Any) -> Any:
+        return tuple(f_jvp(args, tangents))
+
+    ruled.defjvp(forward)
+    return ruled
+
+
+def _jvp_by_linearize(f: Callable[..., PyTree], args: Any, tangents: Any) -> Any:
+    value, linear = jax.linearize(f, *args)
+    return value, linear(*tangents)
+
+
+def _is_jaxs(rule: Any, of_jax: Any, f: Any) -> bool:
+    """Whether it is JAX's own derivative of `f`: the rule stands in `f` itself."""
+    return isinstance(rule, partial) and (rule.func, rule.args) == (of_jax, (f,))
+
+
+def _given(**settings: Any) -> str:
+    """Which tolerances and steps were given, in words."""
+    names = ", ".join(name for name, value in settings.items() if value is not None)
+    return NOT_NEEDED + names if names else ""

@@ -1,0 +1,121 @@
+"""The plugin, on the suite of a library that knows nothing of it."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+SAMPLE = Path(__file__).parent.parent / "sample_package"
+PLANTED = ("swish_scaled", "layer_norm_without_mean", "cross_entropy_cut")
+
+
+def run(folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    """pytest in a folder, as its authors call it."""
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *flags]
+    environment = {k: v for k, v in os.environ.items() if "PYTEST" not in k}
+    options = {"capture_output": True, "text": True, "env": environment}
+    return subprocess.run(words, cwd=folder, **options)
+
+
+@pytest.fixture
+def sample(tmp_path: Path) -> Path:
+    """The library with its suite, in a folder of its own."""
+    return Path(shutil.copytree(SAMPLE, tmp_path / "library"))
+
+
+def test_the_suite_passes_as_it_is(sample: Path) -> None:
+    """JAX's checks with the tolerances of the suite see none of the mistakes."""
+    done = run(sample)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "11 passed" in done.stdout
+
+
+def test_the_planted_mistakes_are_caught_in_the_unedited_suite(sample: Path) -> None:
+    """They fail and no other, on two processes; no frame of ours is shown."""
+    page = sample / "made" / "report.html"
+    flags = ("--gradients=jaxnet", "--audit-rules", f"--gradient-report={page}")
+    done = run(sample, *flags, "-n", "2")
+    assert done.returncode == 1, done.stdout + done.stderr
+    failed = re.findall(r"^FAILED test_ops.py::(\S+)", done.stdout, re.MULTILINE)
+    assert sorted(failed) == sorted(f"test_gradients[{name}]" for name in PLANTED)
+    assert "8 passed" in done.stdout
+    assert "10 checks, 3 failed" in done.stdout
+    assert "tolerances or steps were given in 9: they are not needed" in done.stdout
+    assert not re.findall(r"^\S*jaxnet/\S+\.py:\d+", done.stdout, re.MULTILINE)
+    for name in PLANTED:
+        rerun = f"rerun: pytest 'test_ops.py::test_gradients[{name}]'"
+        assert f"{rerun} --gradients=jaxnet" in done.stdout
+    _, table = done.stdout.split("rule                     calls")
+    rows = re.findall(r"^(\w+) +\d+ +float32 .* ([A-Z]+) ", table, re.MULTILINE)
+    wrong = {name for name, verdict in rows if verdict == "DISAGREE"}
+    assert wrong == {"swish", "layer_norm", "cross_entropy"}
+    assert ("softplus", "AGREE") in rows
+    assert "test_ops.py:18" in table
+    text = page.read_text()
+    assert text.count("<section class=failed>") == 4
+    first = text.index("<section class=passed>")
+    assert all(text.index(name) < first for name in PLANTED)
+    assert "with the true derivative in its place" in text
+
+
+def test_a_wrong_rule_alone_fails_the_run(sample: Path) -> None:
+    """Called under jit, in a test that passes; at values that only the program has."""
+    (sample / "test_ops.py").unlink()
+    body = """
+import jax
+import jax.numpy as jnp
+from sample.ops import X, PLANTED, RIGHT
+
+
+def test_of_values():
+    swish = {}[0]
+    assert jax.jit(lambda x: swish(x * x))(X).shape == X.shape
+"""
+    test = sample / "test_values.py"
+    for wrong in (True, False):
+        name = 'PLANTED["swish_scaled"]' if wrong else 'RIGHT["swish"]'
+        test.write_text(body.replace("{}", name))
+        done = run(sample, "--audit-rules")
+        assert "1 passed" in done.stdout, done.stdout + done.stderr
+        assert done.returncode == int(wrong)
+        assert ("×1.01" in done.stdout) == wrong
+
+
+def test_a_seed_of_its_own_and_the_line_that_reruns(tmp_path: Path) -> None:
+    """The same draw alone and among others, another one for another test."""
+    (tmp_path / "test_seeds.py").write_text("""
+import jax
+import pytest
+
+@pytest.mark.parametrize("case", ["a b", "c"])
+def test_draw(gradient_key, gradient_seed, case):
+    print("drawn", case, float(jax.random.normal(gradient_key)), gradient_seed)
+    assert not case.startswith("a")
+""")
+    together = run(tmp_path, "-s").stdout
+    alone = run(tmp_path, "-s", "test_seeds.py::test_draw[a b]").stdout
+    drawn = re.findall(r"drawn .*", together)
+    assert drawn[0] == re.findall(r"drawn .*", alone)[0]
+    assert drawn[0].split()[-2:] != drawn[1].split()[-2:]
+    assert "rerun: pytest 'test_seeds.py::test_draw[a b]'\n" in together
+    assert together.count("rerun:") == 1
+
+
+def test_nothing_is_loaded_before_it_is_asked_for(tmp_path: Path) -> None:
+    """A suite without JAX pays nothing; an unknown checker is a usage error."""
+    script = "import sys, pytest; before = {*sys.modules}; import jaxnet.pytest_plugin"
+    script += "; print(sorted(x.split('.')[0] for x in {*sys.modules} - before))"
+    words = [sys.executable, "-c", script]
+    done = subprocess.run(words, capture_output=True, text=True)
+    loaded = set(ast.literal_eval(done.stdout)) - sys.stdlib_module_names
+    assert loaded == {"jaxnet"}
+    unknown = run(tmp_path, "--gradients=other")
+    assert unknown.returncode == 4
+    assert "invalid choice: 'other'" in unknown.stderr

@@ -1,0 +1,149 @@
+"""The rules that a suite calls, recorded wherever they are called and verified."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental import pallas as pl
+from jax.sharding import PartitionSpec
+
+from jaxnet.testing.rules_called import NEVER_RUN, RulesCalled, audit_of
+from jaxnet.verification import RuleReport, Verdict
+
+X = jnp.asarray([0.25, -1.5, 0.75])
+
+
+def sine_of(factor: float) -> Any:
+    """The sine, whose rule is off by a factor."""
+
+    @jax.custom_vjp
+    def sine(x: Any) -> Any:
+        return jnp.sin(x)
+
+    sine.defvjp(lambda x: (sine(x), x), lambda x, c: (factor * c * jnp.cos(x),))
+    return sine
+
+
+def rows_of(suite: Callable[[], Any]) -> list[RuleReport]:
+    """The rows of the sines that a suite calls."""
+    rules = RulesCalled()
+    with rules.recorded():
+        suite()
+    return [row for row in rules.rows() if row.name == "sine"]
+
+
+def in_shard_map(sine: Any) -> Any:
+    """On a mesh of one device."""
+    mesh = jax.make_mesh((1,), ("i",), (jax.sharding.AxisType.Auto,))
+    spec = PartitionSpec("i")
+    mapped = jax.shard_map(sine, mesh=mesh, in_specs=spec, out_specs=spec)
+    return jax.jit(mapped)(X)
+
+
+WHERE: dict[str, Callable[[Any], Any]] = {
+    "as it is": lambda sine: sine(X),
+    "by keyword": lambda sine: sine(x=X),
+    "grad": lambda sine: jax.grad(lambda x: sine(x).sum())(X),
+    "jit": lambda sine: jax.jit(lambda x: sine(2 * x))(X / 2),
+    "vmap": lambda sine: jax.vmap(sine)(jnp.stack([X, X])),
+    "scan": lambda sine: jax.lax.scan(lambda c, _: (sine(c), None), X, None, length=3),
+    "cond": lambda sine: jax.lax.cond(X[0] > 0, sine, lambda x: x, X),
+    "checkpoint": lambda sine: jax.grad(lambda x: jax.checkpoint(sine)(x).sum())(X),
+    "shard_map": in_shard_map,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", WHERE)
+def test_a_rule_is_verified_at_its_own_values(where: str) -> None:
+    """Wherever it is called; and the wrong one fails there, by its factor."""
+    (right,) = rows_of(lambda: WHERE[where](sine_of(1.0)))
+    assert right.verdict is Verdict.AGREE
+    assert right.forms == ("float32 3",)
+    assert right.lines
+    (wrong,) = rows_of(lambda: WHERE[where](sine_of(1.5)))
+    assert wrong.is_wrong
+    assert "×1.5" in wrong.cause
+
+
+def test_the_values_are_those_of_the_first_call() -> None:
+    """Of one form once: the same shapes and setting; another of either is another."""
+    rules, sine = RulesCalled(), sine_of(1.0)
+    with rules.recorded():
+        for factor in (1.0, 2.0):
+            jax.jit(lambda x: sine(x))(factor * X)
+            sine(factor * X)
+        sine(X[:2])
+        sine_of(1.5)(X)
+    jax.effects_barrier()
+    found = [x for x in rules.forms.values() if x.name == "sine"]
+    assert [x.shapes for x in found] == ["float32 3", "float32 2", "float32 3"]
+    assert [x.calls for x in found] == [4, 1, 1]
+    assert found[0].args is not None
+    np.testing.assert_array_equal(found[0].args[0], X)
+
+
+def test_what_was_traced_alone_is_said_not_to_be_verified() -> None:
+    """Its values were never there; nothing is called wrong for that."""
+    (row,) = rows_of(lambda: jax.eval_shape(sine_of(1.5), X))
+    assert row.verdict is Verdict.UNRESOLVED
+    assert row.cause == NEVER_RUN
+    assert not row.is_wrong
+
+
+def test_a_rule_in_a_kernel_is_left_alone() -> None:
+    """A kernel cannot hand out values: it runs as before, and the row says so."""
+    sine = sine_of(1.5)
+
+    def kernel(x: Any, out: Any) -> None:
+        out[...] = sine(x[...])
+
+    def suite() -> None:
+        shape = jax.ShapeDtypeStruct(X.shape, X.dtype)
+        call = pl.pallas_call(kernel, out_shape=shape, interpret=True)
+        np.testing.assert_allclose(call(X), jnp.sin(X), rtol=1e-6)
+
+    (row,) = rows_of(suite)
+    assert row.cause == NEVER_RUN
+
+
+def test_a_rule_that_cannot_be_called_alone_says_why() -> None:
+    """A collective needs its mesh: not verified, and not wrong."""
+
+    @jax.custom_vjp
+    def sine(x: Any) -> Any:
+        return jax.lax.psum(jnp.sin(x), "i")
+
+    sine.defvjp(lambda x: (sine(x), x), lambda x, c: (c * jnp.cos(x),))
+    mesh = jax.make_mesh((1,), ("i",), (jax.sharding.AxisType.Auto,))
+    specs = {"in_specs": PartitionSpec("i"), "out_specs": PartitionSpec()}
+    mapped = jax.shard_map(sine, mesh=mesh, **specs)
+    (row,) = rows_of(lambda: jax.jit(mapped)(X))
+    assert row.verdict is Verdict.UNRESOLVED
+    assert "unbound axis name" in row.cause
+
+
+def test_afterwards_all_is_as_before() -> None:
+    """JAX's own classes are whole again, and a wrong call gets JAX's own message."""
+    before = jax.custom_vjp.__call__, jax.custom_jvp.__call__
+    rules = RulesCalled()
+    with rules.recorded():
+        assert jax.custom_vjp.__call__ is not before[0]
+        with pytest.raises(TypeError, match="could not be resolved"):
+            sine_of(1.0)(z=X)
+    assert (jax.custom_vjp.__call__, jax.custom_jvp.__call__) == before
+
+
+def test_the_rows_of_one_rule_are_one() -> None:
+    """The worst of its forms; calls, lines and forms of all."""
+    sines = sine_of(1.0), sine_of(1.5)
+    rows = rows_of(lambda: [sine(x) for sine in sines for x in (X, X[:2])])
+    report = audit_of([*rows, *rows])
+    assert not report.passed
+    (row,) = report.rules
+    assert row.is_wrong
+    assert (row.calls, row.verified) == (8, 8)
+    assert row.forms == ("float32 3", "float32 2")
