@@ -33,6 +33,7 @@ package: $(VENV)/installed-test
 	$(PYTHON) -m venv dist/bare
 	dist/bare/bin/python -m pip install --quiet dist/*.whl
 	cd / && $(CURDIR)/dist/bare/bin/python -m jaxnet
+	cd / && $(CURDIR)/dist/bare/bin/python $(CURDIR)/tests/bare_install.py
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -13,6 +13,7 @@ import jax
 from jaxnet.array_types import PyTree
 from jaxnet.input_checks import check_choice
 from jaxnet.testing.asserted import passed
+from jaxnet.testing.by_position import named
 from jaxnet.verification import GradientReport
 from jaxnet.verification.function.stopped import with_stopped_held
 from jaxnet.verification.rules.check_rule import check_modes
@@ -145,7 +146,7 @@ def with_vjp(
     f: Callable[..., PyTree], f_vjp: Callable[..., Any]
 ) -> Callable[..., PyTree]:
     """The function with the rule of `f_vjp(*args) -> value, pullback`."""
-    ruled = jax.custom_vjp(f)
+    ruled = jax.custom_vjp(named(f)(f))
 
     def forward(*args: Any) -> Any:
         return f_vjp(*args)[0], args
@@ -162,7 +163,7 @@ def with_jvp(
     f: Callable[..., PyTree], f_jvp: Callable[..., Any]
 ) -> Callable[..., PyTree]:
     """The function with the rule of `f_jvp(args, tangents) -> value, tangent`."""
-    ruled = jax.custom_jvp(f)
+    ruled = jax.custom_jvp(named(f)(f))
 
     @wraps(f_jvp)
     def forward(args: Any, tangents: Any) -> Any:

@@ -4,14 +4,15 @@ Source of the idea: mutation testing (DeMillo, Lipton and Sayward 1978).
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import wraps
-from typing import Any, TypeAlias
+from functools import partial, wraps
+from typing import Any, TypeAlias, TypeGuard
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxnet.array_types import PyTree
+from jaxnet.testing.by_position import named
 from jaxnet.verification.function.cotangents import random_like
 from jaxnet.verification.function.same_bits import fingerprint
 from jaxnet.verification.point import floating_leaves, is_inexact, with_floating
@@ -50,13 +51,27 @@ def mutants(rule: Callable[..., PyTree], *args: Any) -> dict[str, Callable[..., 
 
 
 def mutated(rule: Callable[..., PyTree], mistake: Mistake) -> Callable[..., PyTree]:
-    """The function with one mistake in its rule."""
+    """The function with one mistake in its rule, or in one that it gets."""
+    if _is_rule(rule):
+        return _with_mistake(rule, mistake, wraps(rule))
+
+    @wraps(rule)
+    def ruled(*args: Any, **kwargs: Any) -> PyTree:
+        return _with_mistake(partial(rule, **kwargs), mistake, named(rule))(*args)
+
+    return ruled
+
+
+def _with_mistake(
+    rule: Callable[..., PyTree],
+    mistake: Mistake,
+    named: Callable[[Callable[..., PyTree]], Callable[..., PyTree]],
+) -> Callable[..., PyTree]:
     held = _held(rule)
 
     def of_moving(still: Sequence[Any]) -> Callable[..., PyTree]:
         return lambda *moving: rule(*_merged(held, still, moving))
 
-    @wraps(rule)
     def function(*args: Any) -> PyTree:
         return rule(*args)
 
@@ -67,7 +82,7 @@ def mutated(rule: Callable[..., PyTree], mistake: Mistake) -> Callable[..., PyTr
             own = of_moving(still)
             return own(*primals), mistake(_jvp_of(own), primals, tangents)
 
-        with_jvp = jax.custom_jvp(function, nondiff_argnums=held)
+        with_jvp = jax.custom_jvp(named(function), nondiff_argnums=held)
         with_jvp.defjvp(forward_mode)
         return with_jvp
 
@@ -78,7 +93,7 @@ def mutated(rule: Callable[..., PyTree], mistake: Mistake) -> Callable[..., PyTr
         *still, moving, cotangent = given
         return mistake(_vjp_of(of_moving(still)), moving, cotangent)
 
-    with_vjp = jax.custom_vjp(function, nondiff_argnums=held)
+    with_vjp = jax.custom_vjp(named(function), nondiff_argnums=held)
     with_vjp.defvjp(forward, backward)
     return with_vjp
 
@@ -232,9 +247,11 @@ def _without_last(x: Any) -> Any:
 
 def _held(rule: Callable[..., PyTree]) -> tuple[int, ...]:
     """The positions that a rule is not differentiated with respect to."""
-    if isinstance(rule, (jax.custom_vjp, jax.custom_jvp)):
-        return tuple(rule.nondiff_argnums)
-    return ()
+    return tuple(rule.nondiff_argnums) if _is_rule(rule) else ()
+
+
+def _is_rule(function: Any) -> TypeGuard[Any]:
+    return isinstance(function, (jax.custom_vjp, jax.custom_jvp))
 
 
 def _merged(

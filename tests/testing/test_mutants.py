@@ -86,6 +86,15 @@ def test_what_is_no_mistake_there_is_left_out() -> None:
     assert "sign" in linear
 
 
+def test_a_function_with_defaults_gets_a_rule() -> None:
+    """They are no arguments of the rule, and can be given by keyword."""
+    twice = mutants(jax.nn.logsumexp, X)["times N"]
+    for options in ({}, {"axis": 1}, {"axis": 0, "keepdims": True}):
+        right = jax.grad(lambda x: jax.nn.logsumexp(x, **options).sum())  # noqa: B023
+        wrong = jax.grad(lambda x: twice(x, **options).sum())  # noqa: B023
+        np.testing.assert_allclose(wrong(X), 2 * right(X), rtol=1e-6)
+
+
 def test_a_mistake_shows_only_where_it_is_made() -> None:
     """Under vmap, and in float32: elsewhere these two are right."""
     found = mutants(powered)
