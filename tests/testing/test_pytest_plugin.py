@@ -108,6 +108,24 @@ def test_draw(gradient_key, gradient_seed, case):
     assert together.count("rerun:") == 1
 
 
+def test_the_examples_of_the_page_run(tmp_path: Path) -> None:
+    """As they stand in docs/in_your_suite.md, for a function and a rule."""
+    page = SAMPLE.parent.parent / "docs" / "in_your_suite.md"
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
+    assert len(blocks) == 2
+    prelude = """
+import jax.numpy as jnp
+import pytest
+x, y = jnp.arange(3.0), jnp.ones(3)
+f = lambda x, y: jnp.sin(x) * y
+my_rule = jnp.tanh
+"""
+    (tmp_path / "test_page.py").write_text("\n".join([prelude, *blocks]))
+    done = run(tmp_path, "-n", "2")
+    assert done.returncode == 0, done.stdout
+    assert "8 passed" in done.stdout
+
+
 def test_nothing_is_loaded_before_it_is_asked_for(tmp_path: Path) -> None:
     """A suite without JAX pays nothing; an unknown checker is a usage error."""
     script = "import sys, pytest; before = {*sys.modules}; import jaxnet.pytest_plugin"
