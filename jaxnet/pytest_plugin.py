@@ -87,24 +87,19 @@ def gradient_key(gradient_seed: int) -> Any:
     return jax.random.key(gradient_seed)
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo[None]
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
     """A failure shows the suite's own frames, and the command that reruns it."""
-    frames = call.excinfo.traceback if call.excinfo else []
-    is_ours = bool(frames) and str(frames[-1].path).startswith(OURS)
-    if call.excinfo and is_ours and not item.config.getoption("fulltrace"):
+    if call.excinfo is None:
+        return
+    is_ours = str(call.excinfo.traceback[-1].path).startswith(OURS)
+    if is_ours and not item.config.getoption("fulltrace"):
         call.excinfo.traceback = call.excinfo.traceback.filter(
             lambda entry: not str(entry.path).startswith(OURS)
         )
-    report = yield
-    is_seeded = "gradient_seed" in getattr(item, "fixturenames", ())
-    if report.failed and (is_ours or is_seeded):
+    if is_ours or "gradient_seed" in getattr(item, "fixturenames", ()):
         flag = " --gradients=jaxnet" * bool(item.config.getoption("gradients"))
         rerun = f"rerun: pytest {shlex.quote(item.nodeid)}{flag}"
-        report.sections.append(("jaxnet", rerun))
-    return report
+        item.add_report_section(call.when, "jaxnet", rerun)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """The suite of the library, as its authors wrote it: every test of it passes."""
 
+import unittest
+
 import jax
 import pytest
 from jax.test_util import check_grads, check_vjp
@@ -43,3 +45,11 @@ def test_seeded(gradient_key):
     """Draws from a key of its own."""
     x = jax.random.normal(gradient_key, (3,))
     check_grads(RIGHT["softplus"][0], (x,), order=1)
+
+
+class TestSwish(unittest.TestCase):
+    """As JAX's own suites are written."""
+
+    def test_bound(self):
+        """A method of a test case."""
+        check_grads(PLANTED["swish_scaled"][0], (OPS["swish"][1][0],), 1, rtol=1)

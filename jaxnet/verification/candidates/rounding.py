@@ -139,10 +139,12 @@ class Rounding:
         if not (candidate.widened and solvers(candidate.widened.own)):
             return []
         after = candidate.after_another_round(self.objective)
-        pairs = zip(after, candidate.gradient, strict=True)
+        leaves = self.objective.point.leaves
         return [
-            np.zeros(()) if a is None or b is None else ROUNDS * np.asarray(a - b)
-            for a, b in pairs
+            np.zeros(leaf.values.shape)
+            if a is None or b is None
+            else ROUNDS * np.asarray(a - b)
+            for leaf, a, b in zip(leaves, after, candidate.gradient, strict=True)
         ]
 
     def _own_along(self, gradient: Reals, eps: float, direction: AnyDirection) -> float:
