@@ -108,7 +108,7 @@ def traced(
                 exact, foreign, cut = _traced_in_float64(function, args)
         if _alive(foreign):
             jax.clear_caches()
-        held = [c for c in _alive(cut) if _same_data(c, known) is None]
+        held = [c for c in _alive(cut, YOUNG) if _same_data(c, known) is None]
         try:
             closed, shapes = trace(function, args)
         except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):
@@ -198,8 +198,9 @@ def _are_held(references: Weak) -> bool:
     return any(r() is not None for r in references)
 
 
-def _alive(references: Weak) -> list[np.ndarray]:
-    for generation in (YOUNG, OLD):
+def _alive(references: Weak, oldest: int = OLD) -> list[np.ndarray]:
+    """Those that are held by more than garbage of a generation up to the oldest."""
+    for generation in range(YOUNG, oldest + 1):
         if _are_held(references):
             gc.collect(generation)
     return [array for r in references if (array := r()) is not None]
