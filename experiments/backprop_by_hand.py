@@ -29,6 +29,7 @@ from matplotlib.figure import Figure
 from jaxnet import (
     GradientReport,
     LeafReport,
+    Mnist,
     check_gradients,
     init_params,
     load_mnist,
@@ -169,10 +170,10 @@ def main() -> None:
 def run(flags: Flags) -> int:
     """Check, print, write; the exit code."""
     asked = MISTAKES if flags.mistake == "all" else (flags.mistake,)
-    found = dict[str, dict[str, LeafReport]]()
+    found, data = dict[str, dict[str, LeafReport]](), load_mnist()
     with jax.enable_x64(True):
         for mistake in asked:
-            problem = draw(flags, mistake)
+            problem = draw(flags, mistake, data)
             report = problem.checked(problem.backward(mistake))
             by_path = {leaf.path: leaf for leaf in report.leaves}
             links = {
@@ -197,9 +198,9 @@ def run(flags: Flags) -> int:
     return int(any(first_wrong(links) for links in found.values()))
 
 
-def draw(flags: Flags, mistake: str | None) -> Problem:
+def draw(flags: Flags, mistake: str | None, data: Mnist) -> Problem:
     """A batch of digits, an untrained net with weights that matter, its loss."""
-    data, size = load_mnist(), 12 if flags.quick else 100
+    size = 12 if flags.quick else 100
     hidden = 10 if mistake == "weights-not-transposed" else 50
     output: Output = "sigmoid" if mistake == "y-minus-t" else flags.output
     layers = init_params(jax.random.key(0), (784, hidden, 10), 0.1)

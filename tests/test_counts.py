@@ -296,6 +296,7 @@ def test_check_gradients_counts_rightly() -> None:
     assert calls[0] == report.evaluations + 3
 
 
+@pytest.mark.slow
 def test_the_same_check_again_compiles_nothing(compiled: Compiled) -> None:
     """Nor does a new function of the same body, over other data; another body does."""
 

@@ -119,6 +119,7 @@ def test_wherever_it_is_called() -> None:
     assert not rows(audit(lambda x: 1e4 * loss(x), X))["clipped"].passed
 
 
+@pytest.mark.slow
 def test_the_share_of_the_gradient() -> None:
     """What is lost without it: all of it, none, or a part known by hand."""
     right = sine(1.0)
@@ -133,6 +134,7 @@ def test_the_share_of_the_gradient() -> None:
     np.testing.assert_allclose(share, 2 / np.sqrt(3**2 + 2**2), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_what_stops_a_gradient() -> None:
     """No path, a stop_gradient that changes something, integers, rounding; no more."""
 
@@ -181,6 +183,7 @@ def test_a_rule_within_a_rule_is_the_others_affair() -> None:
     assert report.passed
 
 
+@pytest.mark.slow
 def test_rules_of_one_function_are_told_apart() -> None:
     """By their backward passes: the wrong one of many has a row of its own."""
     rules = [sine(9.0 if i == 5 else 1.0) for i in range(8)]
@@ -220,6 +223,7 @@ def test_where_no_gradient_flows() -> None:
     assert audit(until, X).passed
 
 
+@pytest.mark.slow
 def test_what_is_intended_is_listed_and_not_judged() -> None:
     """All else is; a name that is not called is an error."""
     meant, wrong = sine(2.0), sine(3.0)
@@ -235,6 +239,7 @@ def test_what_is_intended_is_listed_and_not_judged() -> None:
         audit(lambda x: product(x, x), X, intended="sine")
 
 
+@pytest.mark.slow
 def test_unused_steps_and_steps_within_a_rule_stop_nothing() -> None:
     """As the sign in logsumexp; what a rule rounds has the rule's derivative."""
 

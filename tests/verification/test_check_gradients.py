@@ -298,6 +298,7 @@ def test_a_candidate_may_be_as_coarse_as_its_dtype(dtype: Any) -> None:
     assert check_gradients(sines, params, wrong).verdict is Verdict.DISAGREE
 
 
+@pytest.mark.slow
 def test_complex_parameters() -> None:
     """By JAX's convention the gradient of |z|² is 2 z̄; 2 z is its conjugate."""
     params = {"z": np.array([1 + 2j, -0.5j, 0.3 - 0.1j])}

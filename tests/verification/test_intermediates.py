@@ -53,6 +53,7 @@ def links(report: GradientReport) -> dict[str, Any]:
     return {x.path: x for x in report.leaves if x.candidate == "by hand"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", [loss, jax.jit(loss), jax.checkpoint(loss)])
 def test_right_ones_agree(function: Callable[[Any], Any]) -> None:
     """From the loss on, and so finely that a mistake in the sixth digit is seen."""
@@ -116,6 +117,7 @@ def test_a_second_mistake_is_its_own() -> None:
     assert "the derivative between them is missing" in text
 
 
+@pytest.mark.slow
 def test_leaves_beside_the_links() -> None:
     """A wrong leaf follows from a wrong link, is made of another one, or neither."""
     right, wrong = by_hand(), by_hand("no slope")
@@ -151,6 +153,7 @@ def test_what_is_malformed_says_nothing_of_others() -> None:
         )
 
 
+@pytest.mark.slow
 def test_half_precision_makes_no_sentence_of_noise() -> None:
     """In bfloat16 a formula holds within two per cent, not within anything."""
     w = jnp.asarray(W2, jnp.bfloat16)
@@ -208,6 +211,7 @@ def through_time(reach: int) -> np.ndarray:
     return np.stack(total[:3]).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_in_a_scan() -> None:
     """An index a round: the whole derivative, by way of later rounds too."""
     report = check_gradients(rounds, W2, intermediates={"h": through_time(3)})
@@ -218,6 +222,7 @@ def test_in_a_scan() -> None:
     assert links(truncated)["d_h"].worst_index is not None
 
 
+@pytest.mark.slow
 def test_a_right_line_in_a_scan_is_not_blamed() -> None:
     """The derivative of h is the whole one: a link is one step, not all rounds."""
 
@@ -246,6 +251,7 @@ def test_a_right_line_in_a_scan_is_not_blamed() -> None:
     assert "the mistake lies between a and h; it is d_h" in text
 
 
+@pytest.mark.slow
 def test_two_ways_to_the_loss() -> None:
     """A residual branch: both that follow are named, and each is taken into account."""
 
@@ -267,6 +273,7 @@ def test_two_ways_to_the_loss() -> None:
     assert text.endswith("it follows from d_b")
 
 
+@pytest.mark.slow
 def test_under_vmap_and_in_a_branch() -> None:
     """Examples are on the first axis; of a branch, what is taken counts."""
 

@@ -17,7 +17,9 @@ import sys
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import jax
@@ -67,6 +69,27 @@ def wide_dtype(dtype: Any) -> Any:
 # ------------------------------------------------------------------------- the traces
 
 
+YOUNG, OLD = 1, 2
+"""Generations of the garbage collector: a trace leaves its garbage in the first two."""
+
+
+@contextmanager
+def _all_new_is_young() -> Iterator[None]:
+    """Let no object grow older than `YOUNG`: the collector of garbage waits.
+
+    So what a trace leaves is found among few objects. To look through all of them, the
+    caller's model and his libraries, takes longer than a check.
+    """
+    is_collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if is_collecting:
+            gc.enable()
+
+
+@_all_new_is_young()
 def traced(
     function: Function, args: Sequence[Any], known: Sequence[Constant] = ()
 ) -> tuple[Any, PyTree, Arrays]:
@@ -79,12 +102,13 @@ def traced(
     in_x64 = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
     for is_last in (False, True):
         exact, foreign, cut = _traced_in_float64(function, args)
-        if cut:  # perhaps by a program that is garbage by now
-            gc.collect()
-            exact, foreign, cut = _traced_in_float64(function, args)
+        for generation in (YOUNG, OLD):
+            if _are_held(cut):  # perhaps by a program that is garbage by now
+                gc.collect(generation)
+                exact, foreign, cut = _traced_in_float64(function, args)
         if _alive(foreign):
             jax.clear_caches()
-        held = [c for c in _alive(cut) if _same_data(c, known) is None]
+        held = [c for c in _alive(cut, YOUNG) if _same_data(c, known) is None]
         try:
             closed, shapes = trace(function, args)
         except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):
@@ -109,7 +133,7 @@ def trace(function: Function, args: Sequence[Any]) -> tuple[Any, PyTree]:
 
     A warning, of a number too large for float32 say, comes where its owner calls it.
     """
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _all_new_is_young():
         warnings.simplefilter("ignore")
         make = jax.make_jaxpr(lambda values: function(values), return_shape=True)
         try:
@@ -126,7 +150,8 @@ def _let_go_of_traces() -> None:
     has seen, and keeps them, in the dtype that they had in its mode. No other trace is
     under way: none is within a check.
     """
-    for found in gc.get_objects():
+    young = (gc.get_objects(generation) for generation in range(YOUNG + 1))
+    for found in chain.from_iterable(young):
         if type(found).__name__ == "DynamicJaxprTrace":
             found.invalidate()
 
@@ -151,7 +176,7 @@ def _traced_in_float64(
         except Exception:  # the caller's function, in a mode that he may never use
             closed = None
         if closed is None:
-            gc.collect()  # now that the exception is gone
+            gc.collect(YOUNG)  # now that the exception is gone
             continue
         found = list({id(c): c for c in every_constant(closed)}.values())
         exact = [np.array(c, wide_dtype(c.dtype)) for c in found if is_float(c.dtype)]
@@ -169,9 +194,15 @@ def _argument_in_float64(value: Any) -> Any:
     return np.asarray(value, wide_dtype(dtype)) if is_float(dtype) else value
 
 
-def _alive(references: Weak) -> list[np.ndarray]:
-    if any(r() is not None for r in references):
-        gc.collect()
+def _are_held(references: Weak) -> bool:
+    return any(r() is not None for r in references)
+
+
+def _alive(references: Weak, oldest: int = OLD) -> list[np.ndarray]:
+    """Those that are held by more than garbage of a generation up to the oldest."""
+    for generation in range(YOUNG, oldest + 1):
+        if _are_held(references):
+            gc.collect(generation)
     return [array for r in references if (array := r()) is not None]
 
 

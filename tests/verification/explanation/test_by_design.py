@@ -63,6 +63,7 @@ def test_a_straight_through_estimator(rounded: Callable[[Any], Any]) -> None:
     assert "a straight-through" not in other.worst.cause
 
 
+@pytest.mark.slow
 def test_a_sign_that_only_chooses_is_no_straight_through_estimator() -> None:
     """logsumexp takes the sign of its sum to give NaN where that is negative."""
     cut = jax.custom_vjp(lambda x: jax.nn.logsumexp(x) ** 2)
@@ -77,6 +78,7 @@ def test_a_sign_that_only_chooses_is_no_straight_through_estimator() -> None:
         assert "straight-through" not in str(report)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("function", "which"),
     [
@@ -116,6 +118,7 @@ def loss_of_all(x: Any) -> Any:
 BOTH = (reversed_gradient, line(loss_of_all, "stop_gradient(y)"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("both", [BOTH, ("reversed_gradient", BOTH[1])])
 def test_what_is_intended_is_named_and_not_judged(both: Any) -> None:
     """All else agrees; one of the two alone is not enough."""
@@ -130,6 +133,7 @@ def test_what_is_intended_is_named_and_not_judged(both: Any) -> None:
         assert alone.verdict is Verdict.DISAGREE
 
 
+@pytest.mark.slow
 def test_a_mistake_beside_what_is_intended() -> None:
     """It is found, in a scan too, and it alone is named."""
 

@@ -92,6 +92,7 @@ def test_one_among_five(place: int) -> None:
     assert call == lines(loss)[1 + place]
 
 
+@pytest.mark.slow
 def test_a_rule_for_tangents_beside_right_rules() -> None:
     """JAX's own relu and silu, a right rule of ours: only the wrong one is named."""
     text = cause(lambda x: jnp.sum(cube(good(x)) + jax.nn.relu(x) * jax.nn.silu(x)))

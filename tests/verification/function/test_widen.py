@@ -1,5 +1,6 @@
 """A widened program is its caller's own, in float64, and leaves him as he was."""
 
+import contextlib
 import gc
 from collections.abc import Callable
 from typing import Any
@@ -389,6 +390,57 @@ def test_caches_are_cleared_only_where_needed(monkeypatch: Any) -> None:
     for kind in ("jit", "inner jit", "checkpoint"):
         assert times(wide, kind, False) >= 1
         assert times(wide, kind, True) >= 1
+
+
+def test_the_whole_heap_is_searched_only_where_data_are_held(
+    monkeypatch: Any,
+) -> None:
+    """The garbage of a trace is young; a model and its libraries are not gone through.
+
+    The collector is afterwards as it was.
+    """
+    searched: list[int | None] = []
+    search = gc.get_objects
+
+    def searching(generation: int | None = None) -> list[Any]:
+        searched.append(generation)
+        return search(generation)
+
+    def collecting(phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            searched.append(info["generation"])
+
+    def in_old(f: Callable[[Any], Any], error: Any = ()) -> int:
+        searched.clear()
+        with contextlib.suppress(error):
+            Widened.of(lambda v: f(v[0]), [np.ones(3, np.float32)])
+        return sum(generation in (None, 2) for generation in searched)
+
+    def in_one_mode(p: Any) -> Any:
+        if p.dtype != np.float32:
+            raise TypeError("float32 only")
+        return jnp.sum(p)
+
+    def in_bfloat16(p: Any) -> Any:
+        return jnp.sum(jnp.asarray(X[0, :3], BF16) * p.astype(BF16))
+
+    monkeypatch.setattr(gc, "get_objects", searching)
+    gc.callbacks.append(collecting)
+    try:
+        for data in (X32[:3, :3].copy(), X[:3, :3].copy()):
+            functions = closing_over(data)
+            assert in_old(functions["plain"]) == in_old(functions["asarray"]) == 0
+        assert in_old(functions["jit"]) >= 1
+        assert in_old(in_bfloat16) == 0
+        assert in_old(in_one_mode) == 0
+        for is_collecting in (True, False):
+            (gc.enable if is_collecting else gc.disable)()
+            assert in_old(lambda p: float(p[0]), jax.errors.JAXTypeError) == 0
+            assert 1 in searched
+            assert gc.isenabled() == is_collecting
+    finally:
+        gc.enable()
+        gc.callbacks.remove(collecting)
 
 
 def test_numbers_that_stay_inexact() -> None:

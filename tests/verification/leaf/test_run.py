@@ -32,6 +32,7 @@ def total(function):
     return lambda x: jnp.sum(function(x))
 
 
+@pytest.mark.slow
 def test_a_right_formula_that_overflows_is_malformed() -> None:
     """exp(100) is inf in float32: the user's gradient is NaN at [1]."""
     report = check_gradients(total(softplus), SOFTPLUS)
@@ -83,6 +84,7 @@ def test_float64_that_jax_cuts_is_said_and_passes(function, x, what) -> None:
     assert f"without jax_enable_x64: as it is run, in float32, {what}" in cause
 
 
+@pytest.mark.slow
 def test_a_wrong_gradient_stays_wrong() -> None:
     """The run is not blamed for a mistake of the algebra."""
     wrong = with_rule(jax.nn.softplus, lambda x: 2 * jnp.exp(x) / (1 + jnp.exp(x)))
@@ -99,6 +101,7 @@ def test_what_no_program_in_that_dtype_could_give_is_not_blamed() -> None:
     assert report.leaves[0].as_run > 0.5
 
 
+@pytest.mark.slow
 def test_zero_but_for_rounding_is_not_lost() -> None:
     """The shift before a normalisation has gradient 0, and dust in float32."""
     z = np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)

@@ -53,6 +53,7 @@ def test_an_entry_smaller_than_every_step_has_the_bound_of_both_sides() -> None:
     assert report.leaves[0].resolution > 1e-7
 
 
+@pytest.mark.slow
 def test_units_of_many_scales_in_one_leaf() -> None:
     """Volts and farads: arctan(1e9 p₀ p₁) at (1e3, 1e-12), sin(p/s) for s over 1e60."""
 
@@ -162,6 +163,7 @@ def by_host(p: Any) -> Any:
     return jax.pure_callback(kernel, shape, p, vmap_method="sequential")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("loss", "dtype"),
     [(printed, np.float64), (in_half, np.float64), (by_host, np.float32)],

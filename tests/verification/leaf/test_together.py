@@ -57,6 +57,7 @@ def failed(report: GradientReport) -> list[str]:
     return [leaf.place for leaf in report.leaves if not leaf.passed]
 
 
+@pytest.mark.slow
 def test_right_leaves_share_their_ladders() -> None:
     """Sixty agree by a handful of ladders, each resolved to a millionth."""
     report = check_gradients(*model())

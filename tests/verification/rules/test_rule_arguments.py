@@ -82,6 +82,7 @@ def test_a_gradient_is_a_function_too() -> None:
     assert report.leaves[0].resolution < 1e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "function",
     [
@@ -207,6 +208,7 @@ def test_guards_of_the_caller_are_kept_from_the_check() -> None:
         assert check_vjp(jnp.sin, x).passed
 
 
+@pytest.mark.slow
 def test_a_sampler_by_rejection_is_not_called_wrong() -> None:
     """JAX's gradient of a gamma draw is that of its distribution, by design."""
 

@@ -163,6 +163,7 @@ def test_a_callback_without_vmap_is_not_accused() -> None:
     assert "vmap = loop" not in [demand.name for demand in report.demands]
 
 
+@pytest.mark.slow
 def test_a_rule_that_divides_by_the_batch_is_named() -> None:
     """It is right for each example alone, and a fourth of that for all four."""
     right = check_vjp(reverse(lambda x, g: g * jnp.cos(x)), ROWS)

@@ -170,6 +170,7 @@ def test_reference_is_what_differences_are_taken_of() -> None:
     assert failed(other).path == "[0]"
 
 
+@pytest.mark.slow
 def test_the_plain_body_of_a_rule_is_the_reference() -> None:
     """The forward pass is wrong as the rule is: only the body tells.
 
