@@ -11,6 +11,7 @@ goes on with `--resume`.
 
 import sys
 import zlib
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -26,6 +27,7 @@ from experiments.main_job.flags import (
     layer_sizes,
     num_steps,
 )
+from experiments.main_job.folder import check_free, locked
 from experiments.main_job.watcher import Watcher
 from jaxnet import gradients
 from jaxnet.mnist import Mnist, load_mnist
@@ -101,8 +103,17 @@ def run(flags: Flags, mesh: Mesh | None) -> None:
     recipe = Recipe(
         gradient=route(flags.gradient, mesh), batch_size=flags.batch_size, mesh=mesh
     )
+    with locked(flags.folder) if jax.process_index() == 0 else nullcontext():
+        train_in_folder(flags, recipe)
+
+
+def train_in_folder(flags: Flags, recipe: Recipe) -> None:
+    """Train, print, and write, once the folder is this run's."""
     data, fresh = load_data(flags), fresh_state(flags)
-    watcher = Watcher(flags, configuration(flags, data))
+    config = configuration(flags, data)
+    if not flags.resume:
+        check_free(flags, fresh, config)
+    watcher = Watcher(flags, config)
     state, history = watcher.resumed(fresh) if flags.resume else (fresh, None)
     try:
         train(

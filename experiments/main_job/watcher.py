@@ -3,12 +3,14 @@
 import json
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from experiments.main_job.flags import Flags, num_steps
+from experiments.main_job.folder import FIGURE, METRICS, write_whole
 from jaxnet.training import History, State
 from jaxnet.training.checkpoint import load_checkpoint, save_checkpoint
 
@@ -43,7 +45,7 @@ class Watcher:
 
     def resumed(self, like: State) -> tuple[State, History]:
         """Where the newest checkpoint left off."""
-        state, history, _, path = load_checkpoint(self.flags.out, like, self.config)
+        state, history, _, path = load_checkpoint(self.flags.folder, like, self.config)
         self.say(f"resumed from {path}")
         return state, history
 
@@ -59,9 +61,9 @@ class Watcher:
     def save(self) -> None:
         """Write the checkpoint and the metrics."""
         if self.latest is not None and self.is_first:
-            out, keep = self.flags.out, self.flags.keep
+            out, keep = self.flags.folder, self.flags.keep
             checkpoint = save_checkpoint(out, *self.latest, self.config, keep)
-            metrics = write_metrics(out / "metrics.jsonl", self.latest[1])
+            metrics = write_metrics(out / METRICS, self.latest[1])
             self.paths = [checkpoint, metrics]
 
     def stopped(self) -> str:
@@ -82,8 +84,8 @@ class Watcher:
         if self.flags.figure and self.is_first:
             from jaxnet.plots import training_curves
 
-            figure = training_curves(history, self.flags.out / "accuracy.png")
-            self.paths.append(figure)
+            path = self.flags.folder / FIGURE
+            self.paths.append(write_whole(path, partial(training_curves, history)))
         self.say("written: " + ", ".join(map(str, self.paths)))
         if self.bar is not None:
             self.bar.close()
@@ -128,5 +130,4 @@ def write_metrics(path: Path, history: History) -> Path:
             "test_accuracy": float(history.test_accuracy[row]),
         }
         lines.append(json.dumps(metrics) + "\n")
-    path.write_text("".join(lines))
-    return path
+    return write_whole(path, lambda path: path.write_text("".join(lines)))
