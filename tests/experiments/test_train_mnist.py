@@ -92,24 +92,24 @@ def test_blog_numbers_stand_beside_ours() -> None:
 
 @pytest.mark.slow
 def test_stopped_and_resumed_is_uninterrupted(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Ctrl-C saves and says how to go on, which ends as a run that never stopped."""
     flags = ["--quick", "--no-figure", "--seed", "3"]
     run(train_mnist, *flags, "--out", tmp_path / "whole")
-    once = train_mnist.Watcher.__call__
 
-    def interrupted(watcher: Any, state: Any, history: Any) -> None:
-        once(watcher, state, history)
-        if state.step == 100:
-            raise KeyboardInterrupt
+    def is_asked_to_stop(watcher: Any) -> bool:
+        return int(watcher.latest[0].step) == 100
 
     out = tmp_path / "parts"
     with monkeypatch.context() as patch:
-        patch.setattr(train_mnist.Watcher, "__call__", interrupted)
-        with pytest.raises(SystemExit) as stop:
-            run(train_mnist, *flags, "--out", out)
-    message = str(stop.value)
+        patch.setattr(train_mnist.Watcher, "is_asked_to_stop", is_asked_to_stop)
+        monkeypatch.setattr(sys, "argv", ["script.py", *flags, "--out", str(out)])
+        train_mnist.main()
+    message = capsys.readouterr().err
     assert "step-00000100.safetensors" in message
     assert f"python script.py {' '.join(flags)} --out {out} --resume" in message
     lines = run(train_mnist, *flags, "--out", out, "--resume")
