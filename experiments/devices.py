@@ -27,6 +27,7 @@ import numpy as np
 import tyro
 from jax.sharding import Mesh
 
+from experiments.main_job.folder import write_whole
 from experiments.train_mnist import route as traceable
 from jaxnet import gradients
 from jaxnet.mnist import Mnist, load_mnist
@@ -86,7 +87,8 @@ def main() -> None:
     print("\n\n".join(map("\n".join, texts(result))))
     if flags.out is not None:
         flags.out.mkdir(parents=True, exist_ok=True)
-        (flags.out / "devices.json").write_text(json.dumps(result, indent=1))
+        text = json.dumps(result, indent=1)
+        write_whole(flags.out / "devices.json", lambda path: path.write_text(text))
 
 
 def measured(quick: bool, folder: Path) -> dict[str, Arrays]:

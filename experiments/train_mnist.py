@@ -9,8 +9,14 @@ checkpoints, metrics.jsonl and accuracy.png. Takes seconds on two cores; with
 goes on with `--resume`.
 """
 
+from experiments.main_job import signals
+
+if __name__ == "__main__":
+    signals.listen()
+
 import sys
 import zlib
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -26,16 +32,25 @@ from experiments.main_job.flags import (
     layer_sizes,
     num_steps,
 )
+from experiments.main_job.folder import check_free, locked
 from experiments.main_job.watcher import Watcher
 from jaxnet import gradients
+from jaxnet.devices import check_same, code
 from jaxnet.mnist import Mnist, load_mnist
 from jaxnet.training import (
+    History,
     Recipe,
     State,
     init_state,
     train,
     with_learning_rate,
 )
+
+EXPECTED = (OSError, TypeError, ValueError, FloatingPointError)
+"""Errors that are one line."""
+
+STEPS_PER_CALL = 100
+"""How soon a run that is asked to stop does: a tenth of a second, here."""
 
 HEARTBEAT_SECONDS = 20
 """How long a process may be silent before the others end."""
@@ -51,7 +66,7 @@ def main() -> None:
         check_flags(flags)
         mesh = make_mesh(flags)
         run(flags, mesh)
-    except (OSError, TypeError, ValueError, FloatingPointError) as error:
+    except EXPECTED as error:
         sys.exit(f"error: {error}")
     except jax.errors.JaxRuntimeError as error:
         sys.exit(f"error: {lost(error)}")
@@ -79,6 +94,7 @@ def make_mesh(flags: Flags) -> Mesh | None:
         here = flags.devices // (flags.num_processes or 1)
         jax.config.update("jax_num_cpu_devices", max(1, here))
     if many:
+        jax.config.update("jax_enable_preemption_service", False)  # ours is `signals`
         jax.distributed.initialize(
             flags.coordinator,
             flags.num_processes,
@@ -92,31 +108,83 @@ def make_mesh(flags: Flags) -> Mesh | None:
     count = flags.devices or len(devices)
     if count > len(devices):
         raise ValueError(f"--devices {count}: expected at most {len(devices)}")
+    if len({device.process_index for device in devices[:count]}) < jax.process_count():
+        expected = f"expected one of each of the {jax.process_count()} processes"
+        raise ValueError(f"--devices {count}: {expected}")
     kinds = (AxisType.Auto,)
     return jax.make_mesh((count,), ("batch",), kinds, devices=devices[:count])
 
 
 def run(flags: Flags, mesh: Mesh | None) -> None:
-    """Train, print, and write, from the start or from the newest checkpoint."""
-    recipe = Recipe(
-        gradient=route(flags.gradient, mesh), batch_size=flags.batch_size, mesh=mesh
-    )
-    data, fresh = load_data(flags), fresh_state(flags)
-    watcher = Watcher(flags, configuration(flags, data))
-    state, history = watcher.resumed(fresh) if flags.resume else (fresh, None)
-    try:
-        train(
-            data,
-            state,
-            history,
-            **recipe._asdict(),
-            num_steps=num_steps(flags),
-            steps_per_call=10 if flags.gradient == "numerical" else None,
-            callback=watcher,
-        )
-    except KeyboardInterrupt:
-        sys.exit(watcher.stopped())
-    watcher.finished()
+    """Train, print, and write, from the start or from the newest checkpoint.
+
+    A signal ends it after a save. Processes that do not begin with the same do not
+    begin, nor do any if one cannot.
+    """
+    many = jax.process_count() > 1
+    everyone = Mesh(jax.devices(), ("batch",)) if many else None
+    with ExitStack() as held:
+        try:
+            data, config = prepared(flags, held)
+            watcher = Watcher(flags, config, everyone)
+            state, history = begun(flags, watcher)
+        except EXPECTED as error:
+            agree({"refusal": error}, everyone)
+            raise
+        agree({"refusal": "none", **config, **facts(flags, state)}, everyone)
+        signals.training()
+        try:
+            train(
+                data,
+                state,
+                history,
+                gradient=route(flags.gradient, mesh),
+                batch_size=flags.batch_size,
+                num_steps=num_steps(flags),
+                mesh=mesh,
+                steps_per_call=10 if flags.gradient == "numerical" else STEPS_PER_CALL,
+                callback=watcher,
+            )
+        except KeyboardInterrupt:
+            print(watcher.stopped(), file=sys.stderr)
+        else:
+            watcher.finished()
+
+
+def prepared(flags: Flags, held: ExitStack) -> tuple[Mnist, dict[str, Any]]:
+    """The data and the configuration, once the folder is this run's, while it is held.
+
+    Of many processes, the first holds it.
+    """
+    if jax.process_index() == 0:
+        held.enter_context(locked(flags.folder))
+    data = load_data(flags)
+    return data, configuration(flags, data)
+
+
+def begun(flags: Flags, watcher: Watcher) -> tuple[State, History | None]:
+    """The state and the history to begin with."""
+    fresh = fresh_state(flags)
+    if flags.resume:
+        return watcher.resumed(fresh)
+    check_free(flags, fresh, watcher.config)
+    return fresh, None
+
+
+def agree(facts: dict[str, Any], everyone: Mesh | None) -> None:
+    """All processes say the same, or all of them end."""
+    if everyone is not None:
+        check_same(facts, everyone)
+
+
+def facts(flags: Flags, state: State) -> dict[str, Any]:
+    """What processes of one run have in common, besides the configuration."""
+    return {
+        "num_steps": num_steps(flags),
+        "devices": flags.devices,
+        "the step to begin at": int(state.step),
+        "code": code(),
+    }
 
 
 def route(name: str, mesh: Mesh | None = None) -> Any:

@@ -4,19 +4,27 @@ Each device takes its part of the turns, and has all else whole, as it has the r
 The compiler moves the data.
 """
 
-from collections.abc import Callable
-from functools import wraps
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from functools import cache, wraps
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import UInt8
 
 from jaxnet.array_types import Array, PyTree
 from jaxnet.input_checks import complaint
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+MOST_FACTS = 8192
+"""Bytes in which a process says what it is about to do."""
 
 
 def whole(mesh: Mesh) -> NamedSharding:
@@ -106,6 +114,81 @@ def summed(function: Callable[..., PyTree], mesh: Mesh) -> Callable[..., PyTree]
 
 def _gathered(tree: PyTree, mesh: Mesh) -> PyTree:
     return jax.lax.with_sharding_constraint(tree, whole(mesh))
+
+
+def gathered(row: UInt8[np.ndarray, " size"], mesh: Mesh) -> dict[int, np.ndarray]:
+    """By process of the mesh, in order: the row that it passed, all of one size."""
+    processes = [device.process_index for device in mesh.devices.flat]
+    own = np.tile(row, (processes.count(jax.process_index()), 1))
+    by_device = NamedSharding(mesh, PartitionSpec(mesh.axis_names[0]))
+    rows = jax.make_array_from_process_local_data(by_device, own)
+    everywhere = np.asarray(_copied(whole(mesh))(rows))
+    by_process = dict(zip(processes, everywhere, strict=True))
+    return {process: by_process[process] for process in sorted(by_process)}
+
+
+@cache
+def _copied(to: NamedSharding) -> Callable[[Array], Array]:
+    return jax.jit(lambda x: x, out_shardings=to)
+
+
+def check_same(facts: Mapping[str, Any], mesh: Mesh) -> None:
+    """Every process of the mesh says the same, where it says anything.
+
+    Raises:
+        ValueError: what differs, and what it is on which process; on all of them.
+    """
+    told = {name: _brief(str(value)) for name, value in facts.items()}
+    text = np.frombuffer(json.dumps(told).encode(), np.uint8)
+    rows = gathered(np.pad(text, (0, MOST_FACTS - len(text))), mesh)
+    found = {rank: json.loads(bytes(row).rstrip(b"\0")) for rank, row in rows.items()}
+    differences = [
+        f"{name} is " + ", ".join(f"{value} on {who}" for value, who in values.items())
+        for name in dict.fromkeys(name for told in found.values() for name in told)
+        if len(values := _holders(name, found)) > 1
+    ]
+    if differences:
+        fix = "start all with the same flags, data and versions"
+        raise ValueError(f"the processes differ: {'; '.join(differences)}; {fix}")
+
+
+def _brief(text: str, longest: int = 160) -> str:
+    """A text in one line of bounded length, which is the same for no other text."""
+    line = " ".join(text.split())
+    end = f"… ({hashlib.sha256(text.encode()).hexdigest()})"
+    return line if len(line) <= longest else line[: longest - len(end)] + end
+
+
+def _holders(name: str, found: Mapping[int, Mapping[str, str]]) -> dict[str, str]:
+    """Each value of a fact, and the processes that told it, in words."""
+    by_value: dict[str, list[str]] = {}
+    for process, told in found.items():
+        if name in told:
+            by_value.setdefault(told[name], []).append(str(process))
+    return {
+        value: f"process {', '.join(who[:6])}{' …' if len(who) > 6 else ''}"
+        for value, who in by_value.items()
+    }
+
+
+def digest(tree: PyTree) -> str:
+    """SHA-256 of the type, the shape and the bytes of every array, in hexadecimal."""
+    total = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        is_key = jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        array = np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+        total.update(f"{leaf.dtype} {leaf.shape} ".encode())
+        total.update(array.tobytes())
+    return total.hexdigest()
+
+
+@cache
+def code() -> str:
+    """Which JAX this is, and of this package the SHA-256 of all modules."""
+    root, total = Path(__file__).parent, hashlib.sha256()
+    for file in sorted(root.rglob("*.py")):
+        total.update(f"{file.relative_to(root)} ".encode() + file.read_bytes())
+    return f"JAX {jax.__version__}, jaxnet {total.hexdigest()[:16]}"
 
 
 def transfers_allowed(function: Callable[P, T]) -> Callable[P, T]:

@@ -2,12 +2,13 @@
 
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +32,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_mnist(tmp_path_factory.mktemp("data"))
 
 
-def tiny_mnist(folder: Path) -> Path:
+def tiny_mnist(folder: Path, seed: int = 0) -> Path:
     """The folder, with four IDX files of 200 + 50 random images in it."""
-    draws = np.random.default_rng(0)
+    draws = np.random.default_rng(seed)
     files = [
         idx(draws.integers(0, 256, (n, 28, 28)) if images else draws.integers(0, 10, n))
         for n in (200, 50)
@@ -43,16 +44,27 @@ def tiny_mnist(folder: Path) -> Path:
 
 
 class Pair:
-    """Two processes of one run of train_mnist.py, and what they print."""
+    """Two processes of one run, and what they print.
 
-    def __init__(self, *flags: object) -> None:
+    `own` are flags of each of them, `script` is that of the main job by default.
+    """
+
+    def __init__(
+        self,
+        *flags: object,
+        own: Sequence[Sequence[object]] = ((), ()),
+        script: Path = SCRIPT,
+    ) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             where = f"127.0.0.1:{free.getsockname()[1]}"
         many = ["--num-processes", "2", "--coordinator", where, "--process-id"]
         self.processes = [
             subprocess.Popen(
-                [sys.executable, SCRIPT, *map(str, flags), *many, str(number)],
+                [
+                    *(sys.executable, script, *map(str, flags)),
+                    *(*map(str, own[number]), *many, str(number)),
+                ],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
@@ -74,6 +86,23 @@ def pairs() -> Iterator[list[Pair]]:
     for process in (p for pair in begun for p in pair.processes):
         process.kill()
         process.communicate()
+
+
+def started(*flags: object) -> subprocess.Popen[str]:
+    """One process of train_mnist.py alone."""
+    return subprocess.Popen(
+        [sys.executable, SCRIPT, *map(str, flags)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def is_blocked(process: int, number: int) -> bool:
+    """Whether the process has blocked the signal, as one that listens has."""
+    status = Path(f"/proc/{process}/status").read_text()
+    (mask,) = re.findall(r"^SigBlk:\s*(\w+)$", status, re.MULTILINE)
+    return bool(int(mask, 16) >> (number - 1) & 1)
 
 
 def arrays(out: Path) -> dict[str, np.ndarray]:
@@ -99,8 +128,13 @@ def small_flags(data: Path, out: Path) -> list[object]:
 
 def wait_for_step(out: Path, step: int) -> None:
     """Return once a checkpoint of that step, or of a later one, is there."""
+    wait_until(lambda: any(out.glob("step-*")) and newest_step(out) >= step)
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    """Return once it is so."""
     end = time.monotonic() + 60
-    while not any(out.glob("step-*")) or newest_step(out) < step:
+    while not is_so():
         assert time.monotonic() < end
         time.sleep(0.01)
 
@@ -151,7 +185,7 @@ def test_train_2_fails_if_one_of_them_does(data: Path, tmp_path: Path) -> None:
             [
                 *("make", "--no-print-directory", "train-2", f"VENV={tmp_path}"),
                 f"BIN={Path(sys.executable).parent}",
-                f"FLAGS={flags} --num-steps 30 --batch-size {batch_size}",
+                f"FLAGS={flags} --num-steps 30 --batch-size {batch_size} --overwrite",
             ],
             cwd=ROOT,
             capture_output=True,
@@ -162,3 +196,165 @@ def test_train_2_fails_if_one_of_them_does(data: Path, tmp_path: Path) -> None:
         last = done.stdout.splitlines()[-1]
         assert last.startswith("written: ") == (status == 0)
     assert "the nearest sizes that divide are 20 or 22" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_a_run_at_its_step(
+    data: Path, tmp_path: Path, number: int
+) -> None:
+    """However often it comes: a save, status 0, and the one line that goes on.
+
+    What went on ends in the bits of a run that never stopped.
+    """
+    out, flags = tmp_path / "stopped", small_flags(data, tmp_path / "stopped")
+    process = started(*flags, "--num-steps", 10**6)
+    wait_for_step(out, 20)
+    for _ in range(5):
+        process.send_signal(number)
+    _, errors = process.communicate(timeout=ENDS_WITHIN)
+    assert process.returncode == 0, errors
+    (line,) = errors.splitlines()
+    step = newest_step(out)
+    assert line.startswith(f"stopped at step {step}; {out}/step-{step:08d}.safetensors")
+    words = shlex.split(line.split("go on by python ")[1])
+    assert words[-1] == "--resume"
+    last = ["--num-steps", step + 20]
+    for command in (
+        [*words[1:-3], *last, "--resume"],
+        [*small_flags(data, tmp_path / "whole"), *last],
+    ):
+        process = started(*command)
+        process.communicate(timeout=ENDS_WITHIN)
+        assert process.returncode == 0
+    assert newest_step(out) == step + 20
+    assert identical(out, tmp_path / "whole")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_during_imports_is_one_line(tmp_path: Path, number: int) -> None:
+    """As soon as the process listens, and however often."""
+    process = started("--out", tmp_path / "out")
+    wait_until(lambda: is_blocked(process.pid, number))
+    for _ in range(3):
+        process.send_signal(number)
+    printed, errors = process.communicate(timeout=ENDS_WITHIN)
+    assert (process.returncode, printed) == (0, "")
+    assert errors == "stopped before the first step; nothing is written\n"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_signal_to_one_process_stops_all_at_one_step(
+    data: Path, tmp_path: Path, pairs: list[Pair]
+) -> None:
+    """Each says how it goes on; the step is in the folder."""
+    out = tmp_path / "out"
+    pair = Pair(*small_flags(data, out), "--num-steps", 10**6)
+    pairs.append(pair)
+    wait_for_step(out, 20)
+    pair.processes[1].send_signal(signal.SIGTERM)
+    for number in (0, 1):
+        status, _, errors = pair.ended(number)
+        assert status == 0, errors
+        last = errors.splitlines()[-1]
+        assert last.startswith(f"stopped at step {newest_step(out)}; ")
+        assert last.endswith(f"--process-id {number} --resume")
+
+
+def test_processes_that_differ_do_not_begin(
+    data: Path, tmp_path: Path, pairs: list[Pair]
+) -> None:
+    """Flags and data that differ are named with their ranks on both, which exit 1."""
+    other = tiny_mnist(tmp_path / "other", seed=1)
+    flags = small_flags(data, tmp_path / "out")
+    changed = [
+        *("--seed", 1, "--learning-rate", 0.2, "--gradient", "autodiff"),
+        *("--data", other, "--num-steps", 29),
+    ]
+    pair = Pair(*flags, "--num-steps", 30, own=((), changed))
+    pairs.append(pair)
+    for number in (0, 1):
+        status, _, errors = pair.ended(number)
+        assert status == 1
+        last = errors.splitlines()[-1]
+        for words in (
+            "seed is 0 on process 0, 1 on process 1",
+            "learning_rate is 0.1 on process 0, 0.2 on process 1",
+            "gradient is backprop on process 0, autodiff on process 1",
+            "num_steps is 30 on process 0, 29 on process 1",
+            "; data is 200 + 50 images",
+        ):
+            assert words in last
+    assert not list((tmp_path / "out").glob("step-*"))
+
+
+def test_processes_that_resume_from_other_folders_do_not_begin(
+    data: Path, tmp_path: Path, pairs: list[Pair]
+) -> None:
+    """Of another step, or without a checkpoint: a folder that is not shared."""
+    outs = [tmp_path / name for name in ("10", "20", "none")]
+    for out, last in zip(outs, (10, 20), strict=False):
+        process = started(*small_flags(data, out), "--num-steps", last)
+        process.communicate(timeout=ENDS_WITHIN)
+        assert process.returncode == 0
+    for out, words in (
+        (outs[1], "the step to begin at is 10 on process 0, 20 on process 1"),
+        (outs[2], f"refusal is none on process 0, {outs[2]}: no checkpoint here"),
+    ):
+        flags = [*small_flags(data, outs[0]), "--num-steps", 30, "--resume"]
+        pair = Pair(*flags, own=((), ("--out", out)))
+        pairs.append(pair)
+        for number in (0, 1):
+            status, _, errors = pair.ended(number)
+            assert status == 1
+            assert words in errors.splitlines()[-1]
+
+
+CALLS = """
+import sys, jax, numpy as np, jax.numpy as jnp
+from functools import partial
+from jaxnet import gradients, init_state, train
+from jaxnet.mnist import Mnist
+jax.config.update("jax_num_cpu_devices", 2)
+_, _, count, _, where, _, rank = sys.argv
+jax.distributed.initialize(where, int(count), int(rank))
+mesh, rank = jax.make_mesh((4,), ("batch",)), int(rank)
+draws = np.random.default_rng(0)
+def data(shift=0):
+    images = [np.full((n, 5), 7, np.uint8) for n in (8, 4)]
+    labels = [(np.arange(n) + shift) % 3 for n in (8, 4)]
+    return Mnist(images[0], labels[0], images[1], labels[1])
+def outcome(shift=0, seed=0, **arguments):
+    state = init_state(jax.random.key(seed), (5, 3, 3))
+    try:
+        arguments = {"batch_size": 4, "num_steps": 4, **arguments}
+        train(data(shift), state, mesh=mesh, **arguments)
+    except ValueError as error:
+        return str(error)
+    return "trained"
+print(outcome())
+print(outcome(shift=rank))
+print(outcome(seed=rank))
+print(outcome(num_steps=4 + rank))
+print(outcome(gradient=(gradients.backprop, gradients.autodiff)[rank]))
+print(outcome(callback=(None, lambda *_: None)[rank]))
+"""
+
+
+def test_train_refuses_processes_that_differ(tmp_path: Path, pairs: list[Pair]) -> None:
+    """In data, state, length or program; callbacks may be each process's own."""
+    script = tmp_path / "calls.py"
+    script.write_text(CALLS)
+    pair = Pair(script=script)
+    pairs.append(pair)
+    said = []
+    for number in (0, 1):
+        status, printed, errors = pair.ended(number)
+        assert status == 0, errors
+        said.append([li for li in printed.splitlines() if not li.startswith("[Gloo]")])
+    assert said[0] == said[1]
+    same, labels, seed, steps, route, callbacks = said[0]
+    assert same == callbacks == "trained"
+    for line, what in ((labels, "data"), (seed, "state"), (route, "program")):
+        differs = rf"{what} is \w+ on process 0, \w+ on process 1; start"
+        assert re.match(f"the processes differ: {differs}", line)
+    assert "num_steps is 4 on process 0, 5 on process 1; start" in steps

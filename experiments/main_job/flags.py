@@ -28,10 +28,13 @@ class Flags:
     """The route to the gradient."""
     data: Path | None = None
     """Folder of four IDX files, gzipped or not; MNIST by default."""
-    out: Path = Path("out")
-    """Folder for the checkpoints, the metrics and the figure."""
+    out: Path | None = None
+    """Folder for the checkpoints, the metrics and the figure; `out` by default, or
+    `out/quick` of a quick run."""
     resume: bool = False
     """Go on from the newest checkpoint in `out`."""
+    overwrite: bool = False
+    """Begin anew, whatever run the checkpoints in `out` are of."""
     quick: bool = False
     """A few steps on a few images, to see that everything works."""
     figure: bool = True
@@ -53,6 +56,12 @@ class Flags:
     num_processes: int | None = None
     process_id: int | None = None
 
+    @property
+    def folder(self) -> Path:
+        """Where the run writes."""
+        default = Path("out/quick") if self.quick else Path("out")
+        return self.out or default
+
 
 def num_steps(flags: Flags) -> int:
     """How many steps the run takes."""
@@ -66,6 +75,10 @@ def layer_sizes(flags: Flags) -> tuple[int, ...]:
 
 def check_flags(flags: Flags) -> None:
     """What would end in an obscure error, or in none, is refused before all else."""
+    if flags.resume and flags.overwrite:
+        fix = "one goes on, the other begins anew"
+        expected, got = "--resume or --overwrite", "both"
+        raise ValueError(complaint("overwrite", expected, got, fix))
     check_positive("learning_rate", flags.learning_rate)
     sizes = layer_sizes(flags)
     check_layer_sizes(sizes)

@@ -1,14 +1,19 @@
 """Who watches a run: prints and writes each new row, and keeps the latest state."""
 
 import json
-import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
+from jax.sharding import Mesh
 
+from experiments.main_job import signals
 from experiments.main_job.flags import Flags, num_steps
+from experiments.main_job.folder import FIGURE, METRICS, write_whole
+from jaxnet.devices import gathered
 from jaxnet.training import History, State
 from jaxnet.training.checkpoint import load_checkpoint, save_checkpoint
 
@@ -32,8 +37,10 @@ class Watcher:
     Of many processes, the first does all of that.
     """
 
-    def __init__(self, flags: Flags, config: dict[str, Any]) -> None:
-        self.flags, self.config = flags, config
+    def __init__(
+        self, flags: Flags, config: dict[str, Any], everyone: Mesh | None = None
+    ) -> None:
+        self.flags, self.config, self.everyone = flags, config, everyone
         self.latest: tuple[State, History] | None = None
         self.paths: list[Path] = []
         self.is_first = jax.process_index() == 0
@@ -43,7 +50,7 @@ class Watcher:
 
     def resumed(self, like: State) -> tuple[State, History]:
         """Where the newest checkpoint left off."""
-        state, history, _, path = load_checkpoint(self.flags.out, like, self.config)
+        state, history, _, path = load_checkpoint(self.flags.folder, like, self.config)
         self.say(f"resumed from {path}")
         return state, history
 
@@ -55,23 +62,33 @@ class Watcher:
         if step in history.steps[-1:]:
             self.say(table_row(history))
             self.save()
+        if step < num_steps(self.flags) and self.is_asked_to_stop():
+            raise KeyboardInterrupt
+
+    def is_asked_to_stop(self) -> bool:
+        """Whether any process is: all of them stop at one step."""
+        if self.everyone is None:
+            return signals.asked()
+        asked = np.array([signals.asked()], np.uint8)
+        return any(row.any() for row in gathered(asked, self.everyone).values())
 
     def save(self) -> None:
         """Write the checkpoint and the metrics."""
         if self.latest is not None and self.is_first:
-            out, keep = self.flags.out, self.flags.keep
+            out, keep = self.flags.folder, self.flags.keep
             checkpoint = save_checkpoint(out, *self.latest, self.config, keep)
-            metrics = write_metrics(out / "metrics.jsonl", self.latest[1])
+            metrics = write_metrics(out / METRICS, self.latest[1])
             self.paths = [checkpoint, metrics]
 
     def stopped(self) -> str:
         """Save what there is, and say how to go on."""
         self.save()
-        if not self.paths:
-            return "stopped"
-        again = [word for word in sys.argv if word != "--resume"]
-        how = f"python {shlex.join(again)} --resume"
-        return f"stopped; {self.paths[0]} is written: go on by {how}"
+        if self.latest is None:
+            return "stopped before the first step; nothing is written"
+        where = self.paths[0] if self.paths else self.flags.folder
+        step = int(self.latest[0].step)
+        how = f"go on by {signals.command()}"
+        return f"stopped at step {step}; {where} is written: {how}"
 
     def finished(self) -> None:
         """Say what came of it, draw it, and name the files."""
@@ -82,8 +99,8 @@ class Watcher:
         if self.flags.figure and self.is_first:
             from jaxnet.plots import training_curves
 
-            figure = training_curves(history, self.flags.out / "accuracy.png")
-            self.paths.append(figure)
+            path = self.flags.folder / FIGURE
+            self.paths.append(write_whole(path, partial(training_curves, history)))
         self.say("written: " + ", ".join(map(str, self.paths)))
         if self.bar is not None:
             self.bar.close()
@@ -128,5 +145,4 @@ def write_metrics(path: Path, history: History) -> Path:
             "test_accuracy": float(history.test_accuracy[row]),
         }
         lines.append(json.dumps(metrics) + "\n")
-    path.write_text("".join(lines))
-    return path
+    return write_whole(path, lambda path: path.write_text("".join(lines)))

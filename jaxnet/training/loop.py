@@ -4,8 +4,9 @@ Which batch a step takes depends on (key, step) alone, so a run goes on from any
 as if it had never stopped. Source: *Deep Learning from Scratch*, section 4.5.2.
 """
 
+import hashlib
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -13,7 +14,7 @@ import optax
 from jax.sharding import Mesh
 
 from jaxnet import gradients
-from jaxnet.devices import automatic
+from jaxnet.devices import automatic, check_same, code, digest
 from jaxnet.input_checks import (
     check_count,
     check_labels,
@@ -24,7 +25,7 @@ from jaxnet.input_checks import (
 from jaxnet.mnist import Mnist
 from jaxnet.network import BOOK_NETWORK, Network
 from jaxnet.training.minibatches import steps_per_epoch
-from jaxnet.training.programs import Recipe, compile_programs, place
+from jaxnet.training.programs import Programs, Recipe, compile_programs, place
 from jaxnet.training.state import SGD, History, State, begun, with_losses, with_row
 
 Callback: TypeAlias = Callable[[State, History], None]
@@ -56,6 +57,8 @@ def train(
     numerical route is to be given it too.
 
     Raises:
+        ValueError: processes of the mesh differ in data, state or arguments; all of
+            them say in which.
         FloatingPointError: the loss is no longer finite (in a batch of runs: in none).
         TypeError, ValueError: an argument does not fit the others.
     """
@@ -67,6 +70,9 @@ def train(
     epoch_length = steps_per_epoch(len(data.train_labels), batch_size)
     step, history = begun(state, history, epoch_length)
     programs = compile_programs(recipe, state, data)
+    if mesh is not None and mesh.is_multi_process:
+        facts = {"num_steps": num_steps, "steps_per_call": steps_per_call}
+        check_same({**facts, **_facts(programs, state, data)}, mesh)
     state, examples = place((state, data), mesh)
     batches, drawn = None, -1
     while True:
@@ -88,6 +94,21 @@ def train(
         state, losses = following
         history = with_losses(history, losses, step, stop)
         step = stop
+
+
+def _facts(programs: Programs, state: State, data: Mnist) -> dict[str, Any]:
+    """What all processes of a run have to begin with, by name; digests are SHA-256."""
+    first = np.zeros(2, np.int32)
+    batches = jax.eval_shape(programs.draw, state.key, first[0])
+    run_steps = jax.jit(programs.run_steps)
+    program = run_steps.lower(state, data, batches, first).as_text()
+    return {
+        "code": code(),
+        "step": int(state.step),
+        "state": digest(state),
+        "data": digest(data),
+        "program": hashlib.sha256(program.encode()).hexdigest(),
+    }
 
 
 def _stop(step: int, num_steps: int, epoch_length: int, per_call: int | None) -> int:

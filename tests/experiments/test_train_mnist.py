@@ -1,6 +1,8 @@
 """The main job and the reading of digits: what they print, write, resume and refuse."""
 
 import json
+import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +15,7 @@ from safetensors.numpy import load
 
 from experiments import predict_digits, train_mnist
 from experiments.main_job import watcher
+from experiments.main_job.folder import locked, write_whole
 from jaxnet.mnist import load_mnist
 from jaxnet.training import History
 from jaxnet.training.checkpoint import load_checkpoint, load_params
@@ -89,24 +92,24 @@ def test_blog_numbers_stand_beside_ours() -> None:
 
 @pytest.mark.slow
 def test_stopped_and_resumed_is_uninterrupted(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Ctrl-C saves and says how to go on, which ends as a run that never stopped."""
     flags = ["--quick", "--no-figure", "--seed", "3"]
     run(train_mnist, *flags, "--out", tmp_path / "whole")
-    once = train_mnist.Watcher.__call__
 
-    def interrupted(watcher: Any, state: Any, history: Any) -> None:
-        once(watcher, state, history)
-        if state.step == 100:
-            raise KeyboardInterrupt
+    def is_asked_to_stop(watcher: Any) -> bool:
+        return int(watcher.latest[0].step) == 100
 
     out = tmp_path / "parts"
     with monkeypatch.context() as patch:
-        patch.setattr(train_mnist.Watcher, "__call__", interrupted)
-        with pytest.raises(SystemExit) as stop:
-            run(train_mnist, *flags, "--out", out)
-    message = str(stop.value)
+        patch.setattr(train_mnist.Watcher, "is_asked_to_stop", is_asked_to_stop)
+        monkeypatch.setattr(sys, "argv", ["script.py", *flags, "--out", str(out)])
+        train_mnist.main()
+    message = capsys.readouterr().err
     assert "step-00000100.safetensors" in message
     assert f"python script.py {' '.join(flags)} --out {out} --resume" in message
     lines = run(train_mnist, *flags, "--out", out, "--resume")
@@ -160,6 +163,95 @@ def test_resume_of_another_run_lists_the_differences(run: Run, tmp_path: Path) -
     assert load_params(tmp_path)[2].read_bytes() == before
     run(train_mnist, *flags, "--resume", "--num-steps", "20")
     assert metrics(tmp_path)[-1]["step"] == 20
+
+
+def test_a_new_run_replaces_no_other(run: Run, tmp_path: Path) -> None:
+    """Its own result it may; another seed's or length's only with --overwrite."""
+    flags = ["--quick", "--no-figure", "--num-steps", "10", "--out", tmp_path]
+    run(train_mnist, *flags)
+    before = load_params(tmp_path)[2].read_bytes()
+    shutil.copytree(tmp_path, tmp_path / "copy")
+    for others, words in (
+        (["--seed", "1"], "seed was 0, is 1"),
+        (["--num-steps", "20"], "this run at step 10, not 20; go on by --resume"),
+        (["--num-steps", "5"], "this run at step 10, not 5"),
+    ):
+        with pytest.raises(SystemExit, match=words) as error:
+            run(train_mnist, *flags, *others)
+        assert "--overwrite" in str(error.value)
+    assert load_params(tmp_path)[2].read_bytes() == before
+    assert len(list(tmp_path.glob("step-*"))) == 2
+    run(train_mnist, *flags)
+    assert same_checkpoints(tmp_path, tmp_path / "copy")
+    run(train_mnist, *flags, "--seed", "1", "--overwrite")
+    assert not same_checkpoints(tmp_path, tmp_path / "copy")
+    with pytest.raises(SystemExit, match="--resume or --overwrite, got both"):
+        run(train_mnist, *flags, "--resume", "--overwrite")
+
+
+def test_a_folder_of_damaged_checkpoints_is_not_free(run: Run, tmp_path: Path) -> None:
+    """What cannot be read may be worth something."""
+    (tmp_path / "step-00000010.safetensors").write_bytes(b"half a checkpoint")
+    flags = ["--quick", "--no-figure", "--num-steps", "10", "--out", tmp_path]
+    with pytest.raises(SystemExit, match=r"damaged checkpoint .* or pass --overwrite"):
+        run(train_mnist, *flags)
+    run(train_mnist, *flags, "--overwrite")
+
+
+def test_a_folder_that_is_written_to_is_refused(run: Run, tmp_path: Path) -> None:
+    """The holder of the lock is named; when it is gone, the folder is free."""
+    flags = ["--quick", "--no-figure", "--num-steps", "10", "--out", tmp_path]
+    with locked(tmp_path):
+        words = (
+            f"{tmp_path}: process {os.getpid()} of .* writes to it; .* another --out"
+        )
+        for more in ([], ["--resume"], ["--overwrite"]):
+            with pytest.raises(SystemExit, match=words):
+                run(train_mnist, *flags, *more)
+        assert not list(tmp_path.glob("step-*"))
+    run(train_mnist, *flags)
+
+
+def test_quick_runs_have_a_folder_of_their_own() -> None:
+    """Unless one is named."""
+    flags = train_mnist.Flags
+    assert flags().folder == Path("out")
+    assert flags(quick=True).folder == Path("out/quick")
+    assert flags(quick=True, out=Path("a")).folder == Path("a")
+
+
+@pytest.mark.parametrize("name", [".lock", "metrics.jsonl", "accuracy.png"])
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+def test_what_is_no_file_is_not_written_through(
+    run: Run, tmp_path: Path, name: str, kind: str
+) -> None:
+    """A link, pipe or folder where a file is to be is named before the first step."""
+    out, target = tmp_path / "out", tmp_path / "target"
+    out.mkdir()
+    target.write_text("precious")
+    if kind == "link":
+        (out / name).symlink_to(target)
+    else:
+        {"pipe": os.mkfifo, "folder": os.mkdir}[kind](out / name)
+    with pytest.raises(SystemExit, match=f"{name}: expected a file or nothing"):
+        run(train_mnist, "--quick", "--num-steps", "10", "--out", out)
+    assert target.read_text() == "precious"
+    assert not list(out.glob("step-*"))
+
+
+def test_a_file_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
+    """What fails halfway leaves the file as it was, and no remains."""
+    path = tmp_path / "metrics.jsonl"
+    write_whole(path, lambda path: path.write_text("whole"))
+
+    def fails(path: Path) -> None:
+        path.write_text("ha")
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="full"):
+        write_whole(path, fails)
+    assert path.read_text() == "whole"
+    assert [p.name for p in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
 def test_data_of_other_files_are_another_run() -> None:
