@@ -175,8 +175,43 @@ class Objective:
         as each leaf moves: a march by adaptive steps ends where it should, by other
         steps. 0 where one round changes much: `while sum(c) < 10: c *= 1.5`.
         """
-        if self.widened is None or self.program is None or not solvers(self.program):
+        if self._rounds is None:
             return 0.0
+        value, first, second = self._rounds
+        if first > SOLVER_MOST * abs(value):
+            return 0.0
+        rough = [
+            roughness(self.values_along(Direction(leaf, (0,)), ROUGH_TIMES, self.point))
+            for leaf in self.point.leaves
+            if leaf.size
+        ]
+        return max(*rough, first if second < first else 0.0)
+
+    @property
+    def unsettled(self) -> str:
+        """What solves for something so near 0 that it stops long before it is there.
+
+        In words: one more round changes the loss by much of itself, and the next by
+        less. So does a loop that ends where it should, such as a halving: the two
+        cannot be told apart, unless the gradient is that of the rounds that were run.
+        """
+        if self._rounds is None or self.program is None:
+            return ""
+        value, first, second = self._rounds
+        if not second < first or first <= SOLVER_MOST * abs(value):
+            return ""
+        where = described(solvers(self.program)[0])
+        share = f"changes the loss by {first / abs(value):.0%}" if value else "moves it"
+        return f"one more round of {where} {share}: what it tends to is not reached"
+
+    @cached_property
+    def _rounds(self) -> tuple[float, float, float] | None:
+        """The loss, and how far one more round of its solvers moves it, and the next.
+
+        None if it solves nothing.
+        """
+        if self.widened is None or self.program is None or not solvers(self.program):
+            return None
         values = [leaf.wide for leaf in self.point.leaves]
         found = []
         for rounds in range(3):
@@ -185,14 +220,7 @@ class Objective:
             with in_float64():
                 found.append(float(longer.compiled(values)))
         first, second = map(float, np.abs(np.diff(found)))
-        if first > SOLVER_MOST * abs(found[0]):
-            return 0.0
-        rough = [
-            roughness(self.values_along(Direction(leaf, (0,)), ROUGH_TIMES, self.point))
-            for leaf in self.point.leaves
-            if leaf.size
-        ]
-        return max(*rough, first if second < first else 0.0)
+        return found[0], first, second
 
     def compiled_as_run(self) -> float:
         """The loss at the point as its caller would run it within jit."""

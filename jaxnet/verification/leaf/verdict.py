@@ -99,9 +99,10 @@ def _report(
             cause = f"only errors above {resolved.at_all:.1g} of the leaf would show"
     if verdict is Verdict.NONDIFFERENTIABLE:
         cause += other_kinks(probes, worst)
-    by_design = context.objective.implicit(leaf)
-    if verdict is Verdict.DISAGREE and by_design:
-        verdict, cause = Verdict.UNRESOLVED, by_design
+    if verdict is Verdict.DISAGREE:
+        objective = context.objective
+        if why := objective.implicit(leaf) or objective.unsettled:
+            verdict, cause = Verdict.UNRESOLVED, why
     return LeafReport(
         path=leaf.path,
         candidate=candidate.name,

@@ -180,3 +180,35 @@ def test_a_loop_that_ends_where_it_should_is_no_solver() -> None:
     assert check_gradients(loss, p, lambda p: 2 * p * factor).passed
     wrong = check_gradients(loss, p, lambda p: 2.02 * p * factor)
     assert wrong.verdict is Verdict.DISAGREE
+
+
+def to_zero(x: Any, theta: Any) -> Any:
+    """x θᵏ, until a round changes it by less than 1e-6."""
+    return jax.lax.while_loop(
+        lambda s: jnp.max(jnp.abs(s[1] - s[0])) > 1e-6,
+        lambda s: (s[1], theta * s[1]),
+        (x, theta * x),
+    )[1]
+
+
+def test_a_solution_of_zero_is_not_reached() -> None:
+    """The derivative of the solution, 0, is not that of the rounds: it cannot be told.
+
+    That of the rounds agrees, and neither is passed if it is twice too large.
+    """
+    theta = np.array([0.05, 0.2], np.float32)
+    start = jnp.array([1.0, -0.5])
+
+    def loss(theta: Any) -> Any:
+        return jnp.sum(to_zero(start, theta))
+
+    rounds = int(np.ceil(np.log(1e-6 / 0.4) / np.log(0.2))) + 1
+
+    def of_rounds(theta: Any) -> Any:
+        return jax.grad(lambda theta: jnp.sum(start * theta**rounds))(theta)
+
+    assert check_gradients(loss, theta, of_rounds).verdict is Verdict.AGREE
+    zero = check_gradients(loss, theta, lambda theta: 0 * theta)
+    assert zero.verdict is Verdict.UNRESOLVED
+    assert "one more round of `while`" in zero.worst.cause
+    assert not check_gradients(loss, theta, lambda t: 2 * of_rounds(t)).passed
