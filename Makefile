@@ -25,7 +25,7 @@ test fast: $(VENV)/installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -n 2 $(if $(filter fast,$@),-m "not slow")
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal $(if $(filter fast,$@),-m "not slow")
 
 package: $(VENV)/installed-test
 	rm -rf dist
