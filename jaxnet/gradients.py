@@ -3,8 +3,9 @@
 gradient(params, images, labels, network) -> Params
 """
 
+from collections.abc import Callable
 from contextlib import nullcontext
-from functools import partial
+from functools import partial, wraps
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -16,7 +17,8 @@ from jaxnet import backprop as by_hand
 from jaxnet.array_types import Images, Labels
 from jaxnet.devices import automatic
 from jaxnet.differences.of_network import network_differences
-from jaxnet.input_checks import check_batch
+from jaxnet.input_checks import check_batch, check_untraced
+from jaxnet.losses import in_range
 from jaxnet.network import BOOK_NETWORK, Network, Params, mean_loss
 
 
@@ -76,6 +78,9 @@ def numerical(
     [((784, 50), 'float64'), ((50, 10), 'float64')]
     """
     mesh = automatic(mesh)
+    if np.dtype(dtype) == np.float64:
+        fix = "pass dtype=jnp.float32, or call numerical outside jit, grad and vmap"
+        check_untraced("numerical in float64", (params, images, labels), fix)
     with jax.enable_x64(True) if np.dtype(dtype) == np.float64 else nullcontext():
         params, images, labels = check_batch(params, images, labels)
         gradient = _numerical(_cast(params, dtype), images, labels, network, mesh)
@@ -88,10 +93,29 @@ def _cast(params: Params, dtype: Any) -> Params:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), params)
 
 
+def _marked(gradient: Callable[..., Params]) -> Callable[..., Params]:
+    """The gradient, and NaN in every entry of it where a label is no class.
+
+    The loss is NaN then. Alone, each route would leave out other entries: differences
+    those of an input 0, derivatives those of a relu that is shut.
+    """
+
+    @wraps(gradient)
+    def marked(
+        params: Params, images: Images, labels: Labels, network: Network, *mesh: Any
+    ) -> Params:
+        bias = params[-1].bias
+        mark = jnp.prod(in_range(labels, len(bias), bias.dtype))
+        slopes = gradient(params, images, labels, network, *mesh)
+        return jax.tree.map(lambda leaf: leaf * mark.astype(leaf.dtype), slopes)
+
+    return marked
+
+
 _with_static_network = partial(jax.jit, static_argnames="network")
-_backprop = _with_static_network(by_hand.backprop)
-_autodiff = _with_static_network(jax.grad(mean_loss))
-_numerical = jax.jit(network_differences, static_argnames=("network", "mesh"))
+_backprop = _with_static_network(_marked(by_hand.backprop))
+_autodiff = _with_static_network(_marked(jax.grad(mean_loss)))
+_numerical = jax.jit(_marked(network_differences), static_argnums=(3, 4))
 
 ROUTES: dict[str, Gradient] = {
     "backprop": backprop,

@@ -6,11 +6,15 @@ shapes and dtypes are checked.
 """
 
 import operator
+from itertools import pairwise
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+MAX_PARAMETERS = 2**30
+"""4 GiB in float32, what a checkpoint may hold; beyond 2⁶³ bytes XLA ends Python."""
 
 
 def describe(value: Any) -> str:
@@ -47,11 +51,21 @@ def check_labels(
     _check_range(labels, num_classes, name, expected, fix)
 
 
+def check_classes(name: str, labels: Any, num_classes: int) -> None:
+    """Class numbers, in an array of any shape."""
+    expected = f"integers 0…{num_classes - 1}"
+    fix = "pass class numbers, or more classes"
+    if not jnp.issubdtype(_dtype(labels, name, expected, fix), np.integer):
+        raise TypeError(complaint(name, expected, describe(labels), fix))
+    _check_range(labels, num_classes, name, expected, fix)
+
+
 def check_batch(params: Any, images: Any, labels: Any = None) -> tuple[Any, Any, Any]:
     """Images that the first layer takes, and labels that the last one can give.
 
     Returns them as JAX arrays, labels in int32: jit must not meet one NumPy dtype
-    inside and outside `jax.enable_x64`, where it stands for two.
+    inside and outside `jax.enable_x64`, where it stands for two. Traced labels stay as
+    they are: their values, which int32 may not hold, are not known yet.
     """
     weights = check_params(params)
     expected = f"floats of shape (batch, {weights[0].shape[0]})"
@@ -61,9 +75,11 @@ def check_batch(params: Any, images: Any, labels: Any = None) -> tuple[Any, Any,
     shape = np.shape(images)
     if len(shape) != 2 or shape[1] != weights[0].shape[0] or shape[0] == 0:
         raise ValueError(complaint("images", expected, describe(images), fix))
+    check_finite("images", images)
     if labels is not None:
         check_labels(labels, shape[0], weights[-1].shape[1])
-        labels = jnp.asarray(labels, jnp.int32)
+        if not is_traced(labels):
+            labels = jnp.asarray(labels, jnp.int32)
     return jax.tree.map(jnp.asarray, (params, images, labels))
 
 
@@ -100,6 +116,31 @@ def check_floats(name: str, value: Any, fix: str) -> None:
         raise TypeError(complaint(name, "floats", describe(value), fix))
 
 
+def check_finite(name: str, values: Any) -> None:
+    """No NaN and no infinity, where the values are known."""
+    if is_traced(values):
+        return
+    values = np.asarray(values)
+    if np.isfinite(values).all():
+        return
+    index = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
+    place = f"{name}[{', '.join(map(str, index))}]" if index else name
+    fix = "mend the data, or leave that example out"
+    raise ValueError(complaint(place, "finite numbers", str(values[index]), fix))
+
+
+def check_untraced(name: str, values: Any, fix: str) -> None:
+    """A pytree whose values are known."""
+    if any(map(is_traced, jax.tree.leaves(values))):
+        expected, got = "values", "a tracer of jit, grad or vmap, which has none"
+        raise TypeError(complaint(name, expected, got, fix))
+
+
+def is_traced(value: Any) -> bool:
+    """Whether it has no values yet: under jit, grad or vmap."""
+    return isinstance(value, jax.core.Tracer)
+
+
 def check_targets(shape: tuple[int, ...], targets: Any) -> None:
     """Targets of outputs of `shape`: one-hot of that shape, or class numbers."""
     expected = f"one-hot of shape {shape} or integers of shape {shape[:-1]}"
@@ -123,7 +164,7 @@ def check_one_hot(name: str, targets: Any) -> None:
     expected, fix = "rows of one 1 and zeros", "class numbers need no conversion"
     if np.ndim(targets) == 0:
         raise ValueError(complaint(name, expected, describe(targets), fix))
-    if isinstance(targets, jax.core.Tracer):
+    if is_traced(targets):
         return
     values = np.asarray(targets)
     bad = np.argwhere(
@@ -155,6 +196,10 @@ def check_layer_sizes(sizes: Any) -> None:
         raise ValueError(complaint("layer_sizes", expected, describe(sizes), fix))
     for position, size in enumerate(sizes):
         check_count(f"layer_sizes[{position}]", size)
+    count = sum((inputs + 1) * outputs for inputs, outputs in pairwise(sizes))
+    if count > MAX_PARAMETERS:
+        expected, fix = f"at most {MAX_PARAMETERS} parameters", "pass narrower layers"
+        raise ValueError(complaint("layer_sizes", expected, str(count), fix))
 
 
 def check_positive(name: str, value: Any) -> None:
@@ -185,7 +230,7 @@ def _dtype(value: Any, name: str, expected: str, fix: str) -> Any:
 def _check_range(
     labels: Any, num_classes: int, name: str, expected: str, fix: str
 ) -> None:
-    if isinstance(labels, jax.core.Tracer):
+    if is_traced(labels):
         return
     values = np.asarray(labels)
     outside = np.argwhere((values < 0) | (values >= num_classes))

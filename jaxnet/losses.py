@@ -10,7 +10,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Integer
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float, Integer
 
 from jaxnet.activations import d_sigmoid, sigmoid
 from jaxnet.array_types import (
@@ -21,7 +22,13 @@ from jaxnet.array_types import (
     Probabilities,
     Scalar,
 )
-from jaxnet.input_checks import check_floats, check_one_hot, check_targets
+from jaxnet.input_checks import (
+    check_classes,
+    check_count,
+    check_floats,
+    check_one_hot,
+    check_targets,
+)
 
 BOOK_EPSILON = 1e-7
 """What the book adds to a probability before its logarithm."""
@@ -41,10 +48,16 @@ def one_hot(
 ) -> Float[Array, "*batch classes"]:
     """Rows with a 1 at the label and 0 elsewhere, in float32.
 
+    Raises:
+        TypeError, ValueError: labels are no class numbers; under jit, where they have
+            no values, the row of a label out of range is NaN.
+
     >>> one_hot(np.array([2, 0]), num_classes=3).tolist()
     [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
     """
-    return jax.nn.one_hot(jnp.asarray(labels), num_classes, dtype=jnp.float32)
+    check_count("num_classes", num_classes)
+    check_classes("labels", labels, num_classes)
+    return _one_hot(labels, num_classes, jnp.float32)
 
 
 def from_one_hot(
@@ -117,8 +130,43 @@ def _book_arguments(
     check_targets(y.shape, t)
     t = jnp.asarray(t)
     if t.ndim < y.ndim:
-        return y, jax.nn.one_hot(t, y.shape[-1], dtype=y.dtype)
+        return y, _one_hot(t, y.shape[-1], y.dtype)
     return y, t.astype(y.dtype)
+
+
+def in_range(
+    labels: Integer[Array, "*batch"], num_classes: int, dtype: DTypeLike
+) -> Float[Array, "*batch"]:
+    """1 for each label that is a class, NaN for any other.
+
+    A factor of whatever a label leads to, so that its derivatives are NaN as well:
+    under jit nothing can be raised, and an index out of range would be wrapped or left
+    out in silence.
+    """
+    one, none = jnp.ones((), dtype), jnp.full((), jnp.nan, dtype)
+    return jnp.where(_is_class(labels, num_classes), one, none)
+
+
+def _is_class(
+    labels: Integer[Array, "*batch"], num_classes: int
+) -> Bool[Array, "*batch"]:
+    labels = _wide(labels)
+    return (labels >= 0) & (labels < num_classes)
+
+
+def _one_hot(
+    labels: Integer[Array, "*batch"], num_classes: int, dtype: DTypeLike
+) -> Float[jax.Array, "*batch classes"]:
+    """NaN rows are chosen: XLA makes 0 of NaN times a 0 that was a truth value."""
+    rows = jax.nn.one_hot(_wide(labels), num_classes, dtype=dtype)
+    is_class = _is_class(labels, num_classes)[..., None]
+    return jnp.where(is_class, rows, jnp.full((), jnp.nan, dtype))
+
+
+def _wide(labels: Integer[Array, "*batch"]) -> Integer[jax.Array, "*batch"]:
+    """In 32 bits or more, which hold the number of classes: uint8 does not hold 256."""
+    labels = jnp.asarray(labels)
+    return labels if labels.dtype.itemsize >= 4 else labels.astype(jnp.int32)
 
 
 class OutputLoss(NamedTuple):
@@ -132,12 +180,13 @@ class OutputLoss(NamedTuple):
 
 
 def _targets(labels: Labels, like: Logits) -> Logits:
-    return jax.nn.one_hot(labels, like.shape[-1], dtype=like.dtype)
+    return _one_hot(labels, like.shape[-1], like.dtype)
 
 
 def _of_label(values: Logits, labels: Labels) -> Losses:
-    index = jnp.asarray(labels)[:, None]
-    return jnp.take_along_axis(jnp.asarray(values), index, axis=-1)[:, 0]
+    marked = values * in_range(labels, values.shape[-1], values.dtype)[:, None]
+    index = _wide(labels)[:, None]
+    return jnp.take_along_axis(marked, index, axis=-1)[:, 0]
 
 
 def softmax_cross_entropy(logits: Logits, labels: Labels) -> Losses:

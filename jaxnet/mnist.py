@@ -23,8 +23,11 @@ NAMES = (
     "t10k-labels-idx1-ubyte",
 )
 NUM_CLASSES = 10
-MAX_BYTES = 2**30
-"""The largest file, uncompressed, that is read: some 1.3 million images."""
+IMAGE_SHAPE = (28, 28)
+"""Rows and columns; the network of the book has an input for each of their pixels."""
+MAX_EXAMPLES = 2**18
+"""How many a file may hold, 206 MB of images: EMNIST Digits, the largest of the known
+sets of ten classes in this form, has 240,000."""
 GREY_LEVELS = np.arange(256, dtype=np.float32) / np.float32(255)
 """What each byte of an image stands for, 0 to 1."""
 
@@ -44,11 +47,18 @@ class Mnist(NamedTuple):
     test_labels: Int32[np.ndarray, " test"]
 
 
-def load_mnist(folder: str | Path | None = None, *, as_bytes: bool = False) -> Mnist:
+def load_mnist(
+    folder: str | Path | None = None,
+    *,
+    as_bytes: bool = False,
+    image_shape: tuple[int, int] = IMAGE_SHAPE,
+) -> Mnist:
     """The four files of `folder`, gzipped or not; MNIST, which ships, by default.
 
-    Fashion-MNIST and KMNIST have the same form. With `as_bytes` images stay bytes, a
-    quarter of the memory; `train` takes them as well, for GREY_LEVELS[bytes].
+    Fashion-MNIST and KMNIST have the same form; images of other rows and columns are
+    read where `image_shape` says so. With `as_bytes` images stay bytes, a
+    quarter of the memory, and cannot be written to; `train` takes them as well, for
+    GREY_LEVELS[bytes].
 
     Raises:
         FileNotFoundError: a file is absent.
@@ -56,7 +66,7 @@ def load_mnist(folder: str | Path | None = None, *, as_bytes: bool = False) -> M
             fit the other three; the message names it and what to do.
     """
     paths = [_find(_SHIPPED if folder is None else Path(folder), n) for n in NAMES]
-    arrays = [_read(path) for path in paths]
+    arrays = [_read(path, image_shape) for path in paths]
     for images, labels in ((0, 1), (2, 3)):
         if len(arrays[images]) != len(arrays[labels]):
             expected = f"{len(arrays[images])} labels, one an image"
@@ -64,9 +74,6 @@ def load_mnist(folder: str | Path | None = None, *, as_bytes: bool = False) -> M
             raise _bad(
                 paths[labels], expected, got, f"take both from {paths[0].parent}"
             )
-    if arrays[0].shape[1] != arrays[2].shape[1]:
-        expected = f"{arrays[0].shape[1]} pixels an image, as in training"
-        raise _bad(paths[2], expected, str(arrays[2].shape[1]), "take one data set")
     if not as_bytes:
         arrays[0::2] = [images / np.float32(255) for images in arrays[0::2]]
     return Mnist(*arrays)
@@ -81,7 +88,7 @@ def _find(folder: Path, name: str) -> Path:
 
 
 def _read(
-    path: Path,
+    path: Path, image_shape: tuple[int, int]
 ) -> UInt8[np.ndarray, "examples pixels"] | Int32[np.ndarray, " examples"]:
     """Images or labels, as the name of the file says."""
     is_images = "images" in path.name
@@ -89,7 +96,7 @@ def _read(
     try:
         most = path.stat().st_size * (_GZIP_RATIO if is_gzip else 1)
         with gzip.open(path) if is_gzip else path.open("rb") as file:
-            shape, body = _decode(path, file, 3 if is_images else 1, most)
+            body = _decode(path, file, image_shape if is_images else (), most)
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         expected = "one whole gzip file and nothing after it"
         fix = "download it again, or drop .gz from the name of a plain file"
@@ -97,7 +104,7 @@ def _read(
     except OSError as error:
         raise _bad(path, "a readable file", str(error), "mend it or copy it") from None
     if is_images:
-        return body.reshape(shape[0], -1)
+        return body.reshape(-1, math.prod(image_shape))
     if body.max() >= NUM_CLASSES:
         index = int(np.argmax(body >= NUM_CLASSES))
         got = f"{body[index]} at label {index}"
@@ -106,25 +113,30 @@ def _read(
 
 
 def _decode(
-    path: Path, file: BufferedIOBase, axes: int, most: int
-) -> tuple[tuple[int, ...], UInt8[np.ndarray, " bytes"]]:
-    """The lengths of the axes and the bytes after the header.
+    path: Path, file: BufferedIOBase, each: tuple[int, ...], most: int
+) -> UInt8[np.ndarray, " bytes"]:
+    """The bytes after the header, of examples whose axes are `each`.
 
     Reading takes memory for all that is asked for; so no more than one byte beyond what
     the header promises is, and no promise is believed that `most` bytes cannot keep.
     """
+    axes = 1 + len(each)
     fix = "download it again" if path.suffix else "a gzipped file is named .gz"
     header = file.read(4 + 4 * axes)
     if len(header) < 4 + 4 * axes:
         raise _bad(path, "an IDX header", f"{len(header)} bytes", fix)
-    magic, *shape = struct.unpack(f">{1 + axes}I", header)
+    magic, count, *found = struct.unpack(f">{1 + axes}I", header)
     if magic != 0x800 + axes:
         expected = f"IDX magic {0x800 + axes} ({axes} axes of unsigned bytes)"
         raise _bad(path, expected, str(magic), fix)
-    size = math.prod(shape)
-    if not 0 < size <= MAX_BYTES:
-        got, fix = " × ".join(map(str, shape)), "mend the header or split it"
-        raise _bad(path, f"1 to {MAX_BYTES} entries", got, fix)
+    if tuple(found) != each:
+        expected = f"images of {' × '.join(map(str, each))}"
+        fix = "take those, or pass image_shape to load_mnist"
+        raise _bad(path, expected, " × ".join(map(str, found)), fix)
+    if not 0 < count <= MAX_EXAMPLES:
+        fix = "mend the header or split it"
+        raise _bad(path, f"1 to {MAX_EXAMPLES} examples", str(count), fix)
+    size = count * math.prod(each)
     expected, fix = f"{size} bytes after the header", "download it again"
     if size > most:
         raise _bad(path, expected, f"at most {most}", fix)
@@ -132,7 +144,7 @@ def _decode(
     if len(body) != size:
         got = str(len(body)) if len(body) < size else "more"
         raise _bad(path, expected, got, fix)
-    return tuple(shape), np.frombuffer(body, np.uint8).copy()
+    return np.frombuffer(body, np.uint8)
 
 
 def _bad(path: Path, expected: str, got: str, fix: str) -> ValueError:

@@ -161,3 +161,34 @@ def test_epsilons_are_counted_from_the_largest_entry():
     eps = np.finfo(float).eps
     assert epsilons_apart([8.0, 8 * eps], [8.0, 0.0], "float64") == 1
     assert not close([np.nan], [np.nan], "float64")
+
+
+@pytest.mark.parametrize("route", gradients.ROUTES)
+@pytest.mark.parametrize("label", [-1, 4, 2**31 - 1])
+def test_a_traced_label_of_no_class_is_nan_by_every_route(route, label):
+    """In every entry, also where an input is 0 or a relu is shut; never the last class.
+
+    Classes beside it give a finite gradient.
+    """
+    params, images, labels = jax.tree.map(jnp.asarray, problem(2, "float32"))
+    images = images.at[2].set(0)
+    options = {"dtype": jnp.float32} if route == "numerical" else {}
+
+    @jax.jit
+    def gradient(labels):
+        network = Network("relu")
+        return gradients.ROUTES[route](params, images, labels, network, **options)
+
+    for leaf in jax.tree.leaves(gradient(labels.at[2].set(label))):
+        assert np.isnan(leaf).all()
+    for leaf in jax.tree.leaves(gradient(labels)):
+        assert np.isfinite(leaf).all()
+
+
+def test_what_cannot_be_traced_says_so_in_one_line():
+    """Differences in float64 are NumPy's: inside jit or grad the way out is named."""
+    params, images, labels = problem(1)
+    for tool in (jax.jit, jax.grad):
+        with pytest.raises(TypeError, match=r"tracer.*pass dtype=jnp\.float32") as e:
+            tool(lambda p: gradients.numerical(p, images, labels)[0].bias.sum())(params)
+        assert "\n" not in str(e.value)

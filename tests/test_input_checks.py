@@ -92,6 +92,42 @@ BAD_INPUTS = [
         "flatten each image to a row, grey levels in [0, 1]",
     ),
     (
+        _batch(images=np.array([[0, 1, 0]] * 4 + [[0, 0, np.nan]])),
+        ValueError,
+        "`images[4, 2]`: expected finite numbers, got nan; "
+        "mend the data, or leave that example out",
+    ),
+    (
+        _batch(images=jnp.array([[0, -jnp.inf, 0]] * 5)),
+        ValueError,
+        "`images[0, 1]`: expected finite numbers, got -inf; "
+        "mend the data, or leave that example out",
+    ),
+    (
+        lambda: input_checks.check_classes("labels", [0, 1], 3),
+        TypeError,
+        "`labels`: expected integers 0…2 as an array, got list [0, 1]; "
+        "pass class numbers, or more classes",
+    ),
+    (
+        lambda: jax.jit(lambda x: input_checks.check_untraced("x", [x], "call it"))(1),
+        TypeError,
+        "`x`: expected values, got a tracer of jit, grad or vmap, which has none; "
+        "call it",
+    ),
+    (
+        lambda: init_params(jax.random.key(0), (2**31, 2**31)),
+        ValueError,
+        "`layer_sizes`: expected at most 1073741824 parameters, "
+        "got 4611686020574871552; pass narrower layers",
+    ),
+    (
+        lambda: input_checks.check_layer_sizes((2**20 - 1, 2**10, 1)),
+        ValueError,
+        "`layer_sizes`: expected at most 1073741824 parameters, "
+        "got 1073742849; pass narrower layers",
+    ),
+    (
         lambda: input_checks.check_params({}),
         TypeError,
         "`params`: expected a tuple of Dense layers, got dict {}; use init_params",

@@ -157,3 +157,49 @@ def test_softmax_cross_entropy_far_out_is_exact():
     assert losses.softmax_cross_entropy(logits, jnp.array([1])).tolist() == [2e4]
     assert losses.softmax_cross_entropy(logits, jnp.array([0])).tolist() == [0.0]
     assert softmax(logits).tolist() == [[1.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("labels", "error"),
+    [
+        (np.array([0, 3]), ValueError),
+        (np.array([-1]), ValueError),
+        (np.array([2**32]), ValueError),
+        (np.array([1.5]), TypeError),
+        (np.array([np.nan]), TypeError),
+        (jnp.array([3]), ValueError),
+    ],
+)
+def test_one_hot_of_no_class_is_one_line(labels, error):
+    """No row of zeros, and no class 0 for 2³²: the label is named."""
+    plain = getattr(losses.one_hot, "__wrapped__", losses.one_hot)  # floats come in too
+    with pytest.raises(error, match=r"`labels(\[[01]\])?`: expected integers 0…2") as e:
+        plain(labels, 3)
+    assert "\n" not in str(e.value)
+
+
+def test_traced_labels_of_no_class_give_nan():
+    """Under jit the row is NaN, in any dtype; rows of classes are as they were."""
+    for dtype in (jnp.int32, jnp.int8):
+        labels = jnp.array([3, -1, 1], dtype)
+        rows = jax.jit(losses.one_hot, static_argnums=1)(labels, 3)
+        assert np.isnan(rows[:2]).all()
+        assert rows[2].tolist() == [0, 1, 0]
+    rows = jax.jit(losses.one_hot, static_argnums=1)(jnp.array([255], jnp.uint8), 256)
+    assert rows.sum() == rows[0, 255] == 1
+    with jax.enable_x64(True):
+        far = jnp.array([2**32])
+        assert np.isnan(jax.jit(losses.one_hot, static_argnums=1)(far, 3)).all()
+
+
+@each_output
+@pytest.mark.parametrize("label", [-1, 4])
+def test_a_label_of_no_class_makes_its_example_nan(name, label):
+    """Its loss, its derivative by hand and by jax.grad; those of others are whole."""
+    output, logits = OUTPUTS[name], jnp.asarray(LOGITS, jnp.float32)
+    labels = jnp.asarray(LABELS).at[1].set(label)
+    grad = jax.grad(lambda z: output.losses(z, labels).sum())
+    for function in (output.losses, output.d_logits, lambda z, _: grad(z)):
+        values = np.asarray(jax.jit(function)(logits, labels)).reshape(6, -1)
+        assert np.isnan(values[1]).all()
+        assert np.isfinite(np.delete(values, 1, axis=0)).all()

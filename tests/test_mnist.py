@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import struct
 import tracemalloc
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,9 @@ SHIPPED = Path(mnist.__file__).parent / "data"
 COUNTS = (6, 6, 4, 4)
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = range(4)
 MEBIBYTE = 2**20
+
+small = partial(load_mnist, image_shape=(2, 3))
+"""The reader of the small files."""
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -117,7 +121,9 @@ def test_bytes_stand_for_grey_levels(tmp_path: Path, files: list[bytes]) -> None
     files[TRAIN_IMAGES] = idx(np.arange(6 * 43 * 6).reshape(6, 43, 6) % 256)
     files[TEST_IMAGES] = idx(np.arange(4 * 43 * 6).reshape(4, 43, 6) % 256)
     folder = written(tmp_path, files)
-    as_bytes, levels = load_mnist(folder, as_bytes=True), load_mnist(folder)
+    as_bytes, levels = (
+        load_mnist(folder, as_bytes=yes, image_shape=(43, 6)) for yes in (True, False)
+    )
     for raw, grey in ((as_bytes[0], levels[0]), (as_bytes[2], levels[2])):
         assert raw.dtype == np.uint8
         assert len(np.unique(raw)) == 256
@@ -129,8 +135,8 @@ def test_bytes_stand_for_grey_levels(tmp_path: Path, files: list[bytes]) -> None
 def test_a_wrong_grey_level_would_be_seen(tmp_path: Path, files: list[bytes]) -> None:
     """The comparison with the slow reader catches one grey level that is off by one."""
     folder = written(tmp_path, files)
-    assert same(load_mnist(folder), reference(folder))
-    right = load_mnist(folder)
+    assert same(small(folder), reference(folder))
+    right = small(folder)
     right.train_images[3, 2] += np.float32(1 / 255)
     assert not same(right, reference(folder))
 
@@ -141,7 +147,7 @@ def test_plain_files_are_read_as_gzipped_ones(
     """Gzipped or not, a file holds the same arrays."""
     gzipped = written(tmp_path / "gzipped", files)
     plain = written(tmp_path / "plain", files, gzipped=False)
-    assert same(load_mnist(plain), load_mnist(str(gzipped)))
+    assert same(small(plain), small(str(gzipped)))
 
 
 def changed(content: bytes, at: int, new: bytes) -> bytes:
@@ -157,13 +163,15 @@ BAD = {
     "labels for images": (TRAIN_IMAGES, lambda c: idx(np.arange(9)), "magic 2051"),
     "images for labels": (TEST_LABELS, lambda c: idx(np.ones((4, 1, 1))), "magic 2049"),
     "floats": (TEST_LABELS, lambda c: changed(c, 2, b"\x0d"), "magic 2049"),
-    "no images": (TEST_IMAGES, lambda c: idx(np.ones((0, 2, 3))), "0 × 2 × 3"),
-    "no pixels": (TEST_IMAGES, lambda c: idx(np.ones((4, 0, 3))), "4 × 0 × 3"),
+    "no images": (TEST_IMAGES, lambda c: idx(np.ones((0, 2, 3))), "examples, got 0"),
+    "no pixels": (TEST_IMAGES, lambda c: idx(np.ones((4, 0, 3))), "got 0 × 3"),
+    "as many pixels": (TEST_IMAGES, lambda c: idx(np.ones((4, 1, 6))), "got 1 × 6"),
+    "too many": (TRAIN_LABELS, lambda c: changed(c, 5, b"\x04\0\1"), "got 262145"),
     "2³² images": (TRAIN_IMAGES, lambda c: changed(c, 4, b"\xff" * 4), "4294967295"),
     "2⁹⁶ pixels": (TRAIN_IMAGES, lambda c: changed(c, 4, b"\xff" * 12), "4294967295"),
     "label 10": (TRAIN_LABELS, lambda c: changed(c, 10, b"\x0a"), "10 at label 2"),
     "fewer labels": (TRAIN_LABELS, lambda c: idx(np.arange(5)), "6 labels, one an"),
-    "other pixels": (TEST_IMAGES, lambda c: idx(np.ones((4, 3, 3))), "6 pixels an im"),
+    "other pixels": (TEST_IMAGES, lambda c: idx(np.ones((4, 3, 3))), "of 2 × 3, got 3"),
 }
 
 
@@ -175,10 +183,10 @@ def test_bad_content_is_one_line(
     """Each bad file is a ValueError that names it, what is wrong and what to do."""
     which, spoil, words = BAD[kind]
     folder = written(tmp_path, files, gzipped)
-    load_mnist(folder)
+    small(folder)
     files[which] = spoil(files[which])
     with pytest.raises(ValueError, match=words) as error:
-        load_mnist(written(tmp_path, files, gzipped))
+        small(written(tmp_path, files, gzipped))
     assert one_line(error, NAMES[which])
 
 
@@ -201,7 +209,7 @@ def test_bad_gzip_is_one_line(tmp_path: Path, files: list[bytes], kind: str) -> 
     path = written(tmp_path, files) / f"{NAMES[TRAIN_IMAGES]}.gz"
     path.write_bytes(spoil(path.read_bytes()))
     with pytest.raises(ValueError, match=words) as error:
-        load_mnist(tmp_path)
+        small(tmp_path)
     assert one_line(error, path.name)
 
 
@@ -211,7 +219,7 @@ def test_absent_file_is_named(tmp_path: Path, files: list[bytes], name: str) -> 
     (written(tmp_path, files) / f"{name}.gz").unlink()
     (tmp_path / name).mkdir()
     with pytest.raises(FileNotFoundError) as error:
-        load_mnist(tmp_path)
+        small(tmp_path)
     assert one_line(error, name)
 
 
@@ -220,7 +228,7 @@ def peak_of_failure(folder: Path) -> int:
     tracemalloc.start()
     try:
         with pytest.raises(ValueError, match="expected"):
-            load_mnist(folder)
+            small(folder)
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -228,10 +236,45 @@ def peak_of_failure(folder: Path) -> int:
 
 def test_a_promise_is_not_allocated(tmp_path: Path, files: list[bytes]) -> None:
     """A header that claims as much as may be read costs what the file holds."""
-    claim = struct.pack(">3I", 1, 2**15, 2**15)
+    claim = struct.pack(">3I", mnist.MAX_EXAMPLES, 2, 3)
     files[TRAIN_IMAGES] = changed(files[TRAIN_IMAGES], 4, claim)
-    assert peak_of_failure(written(tmp_path / "plain", files, False)) < 8 * MEBIBYTE
-    assert peak_of_failure(written(tmp_path / "gzipped", files)) < 8 * MEBIBYTE
+    assert mnist.MAX_EXAMPLES * 2 * 3 > MEBIBYTE
+    assert peak_of_failure(written(tmp_path / "plain", files, False)) < MEBIBYTE
+    assert peak_of_failure(written(tmp_path / "gzipped", files)) < MEBIBYTE
+
+
+def test_an_honest_file_beyond_the_limit_is_not_unpacked(
+    tmp_path: Path, files: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 16 MiB that a header rightly promises the header alone is read.
+
+    Within the limit they are held once, beside the 8 MiB that gzip reads ahead.
+    """
+    count = 16 * MEBIBYTE // 6
+    files[TRAIN_IMAGES] = idx(np.zeros((count, 2, 3), np.uint8))
+    files[TRAIN_LABELS] = idx(np.zeros(count, np.uint8))
+    folder = written(tmp_path, files)
+    assert peak_of_failure(folder) < MEBIBYTE
+    monkeypatch.setattr(mnist, "MAX_EXAMPLES", count)
+    tracemalloc.start()
+    body = mnist._read(folder / f"{NAMES[TRAIN_IMAGES]}.gz", (2, 3))
+    held = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert body.shape == (count, 6)
+    assert 16 * MEBIBYTE <= held + 6 < 28 * MEBIBYTE
+
+
+def test_images_of_14_by_56_are_none_of_28_by_28(tmp_path: Path) -> None:
+    """They have as many pixels, in other places; also where all files agree."""
+    labels = np.arange(2)
+    for shape in ((14, 56), (28, 28)):
+        images = idx(np.ones((2, *shape)))
+        written(tmp_path / str(shape), [images, idx(labels), images, idx(labels)])
+    with pytest.raises(ValueError, match="of 28 × 28, got 14 × 56; take") as error:
+        load_mnist(tmp_path / "(14, 56)")
+    assert one_line(error, NAMES[TRAIN_IMAGES])
+    wide = load_mnist(tmp_path / "(14, 56)", image_shape=(14, 56))
+    assert same(wide, load_mnist(tmp_path / "(28, 28)"))
 
 
 def test_a_gzip_bomb_is_read_as_far_as_its_header_says(
@@ -251,7 +294,7 @@ def refusal(folder: Path, name: str, data: bytes) -> str | None:
     """The complaint about the data under that name; None if they could be read."""
     (folder / name).write_bytes(data)
     try:
-        assert load_mnist(folder).train_images.shape == (6, 6)
+        assert small(folder).train_images.shape == (6, 6)
     except ValueError as error:
         return str(error)
     return None

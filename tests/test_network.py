@@ -152,3 +152,15 @@ def test_simple_net():
         assert close(
             np.log(np.exp(-loss) + BOOK_EPSILON), -1.802525526, "float64", "difference"
         )
+
+
+@each_network
+def test_a_label_of_no_class_is_a_loss_of_nan_under_jit(network):
+    """-1 does not train as the last class, nor 4 as none at all."""
+    params, images, labels = problem(1, "float32")
+    loss = jax.jit(lambda labels: module.loss(params, images, labels, network))
+    assert np.isfinite(loss(jnp.asarray(labels)))
+    for label in (-1, 4):
+        assert np.isnan(loss(jnp.asarray(labels).at[3].set(label)))
+    with jax.enable_x64(True):
+        assert np.isnan(loss(jnp.asarray(labels).at[3].set(2**32)))

@@ -17,7 +17,13 @@ from jaxnet.differences.flat_point import (
     scalar_value,
 )
 from jaxnet.float64 import traced_or_none
-from jaxnet.input_checks import check_count, check_positive
+from jaxnet.input_checks import (
+    check_count,
+    check_finite,
+    check_positive,
+    check_untraced,
+    complaint,
+)
 
 
 def gradient_descent(
@@ -30,6 +36,10 @@ def gradient_descent(
 
     Both have the structure of `init`, in NumPy float64; the leaves of the path have one
     more leading axis, of num_steps + 1 points from `init` to the result.
+
+    Raises:
+        FloatingPointError: the way leads to no finite point.
+        TypeError, ValueError: an argument is not what it should be.
     Source: section 4.4.1.
 
     >>> point, path = gradient_descent(lambda x: x**2, 1.0, 0.25, num_steps=2)
@@ -38,7 +48,9 @@ def gradient_descent(
     """
     check_positive("learning_rate", learning_rate)
     check_count("num_steps", num_steps, minimum=0)
+    check_untraced("init", init, "call gradient_descent outside jit, grad and vmap")
     flat, structure = ravel_numpy(init)
+    check_finite("init", flat)
     value = scalar_value(function, structure)
     step = relative_step(np.float64)
 
@@ -61,5 +73,10 @@ def gradient_descent(
     with jax.enable_x64(True):
         traced = traced_or_none(descend, flat)
         path = descend_plainly(flat) if traced is None else jax.jit(traced)(flat)
+    finite = np.isfinite(path).all(axis=1)
+    if not finite.all():
+        got = f"NaN or infinity after step {int(np.argmin(finite))}"
+        fix = "the learning rate is too large, as a rule: pass a tenth of it"
+        raise FloatingPointError(complaint("point", "finite numbers", got, fix))
     points = [structure(x) for x in np.asarray(path)]
     return points[-1], jax.tree.map(lambda *leaves: np.stack(leaves), *points)

@@ -15,9 +15,16 @@ import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
 
 from jaxnet.array_types import PyTree
-from jaxnet.input_checks import check_count, check_params
+from jaxnet.input_checks import (
+    check_count,
+    check_params,
+    check_untraced,
+    complaint,
+    describe,
+)
 from jaxnet.network import Dense, Params
 from jaxnet.training.checkpoint_file import (
+    DTYPES,
     Config,
     Tensors,
     damaged,
@@ -30,6 +37,7 @@ from jaxnet.training.state import History, State
 Form: TypeAlias = tuple[str | int, ...]
 """The dtype of an array, then the lengths of its axes."""
 
+_ANOTHER = "no run leads there: take an older one, or a smaller learning rate"
 _AS_BEFORE = "pass what the run began with, or start another in another folder"
 
 
@@ -52,10 +60,22 @@ def save_checkpoint(
 
     Raises:
         OSError: the file cannot be written; the older ones are all there still.
+        TypeError, ValueError: it could not be loaded: a dtype that files do not hold,
+            a history of another state, or what no run leads to.
     """
     check_count("keep", keep)
     tree = {**_plain(state), "history": history}
+    for name, leaf in _named(tree).items():
+        check_untraced(name, leaf, "save outside jit, as in a callback of train")
     tensors = {n: np.array(x, order="C") for n, x in _named(tree).items()}
+    for name, array in tensors.items():
+        if array.dtype.name not in DTYPES:
+            expected, fix = f"one of {', '.join(sorted(DTYPES))}", "cast it first"
+            raise TypeError(complaint(name, expected, describe(array), fix))
+    if differences := _differences(tensors, state):
+        fix = "pass the history that came with the state"
+        raise ValueError(f"{differences}; {fix}")
+    _check_values(tensors)
     return write_checkpoint(Path(folder), int(state.step), tensors, config, keep)
 
 
@@ -70,13 +90,19 @@ def load_checkpoint(
     Raises:
         FileNotFoundError: there is none.
         ValueError: the file is damaged; its leaves are not those of `like` (missing,
-            extra and wrong ones are listed); or its run was not that of `config`
-            (the differences are listed).
+            extra and wrong ones are listed); its run was not that of `config` (the
+            differences are listed); or no run leads to its values.
+        OSError: the system does not let it be read: it may well be whole.
     """
     path, tensors, saved = _first_whole(Path(path))
     if config is not None:
         _check_config(path, saved, json.loads(json.dumps(dict(config))))
-    _check_leaves(path, tensors, like)
+    if differences := _differences(tensors, like):
+        raise ValueError(f"{path}: {differences}; {_AS_BEFORE}")
+    try:
+        _check_values(tensors)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     fields = (tensors[f"history.{name}"] for name in History._fields)
     steps_per_epoch, *arrays = fields
     history = History(int(steps_per_epoch), *arrays)
@@ -95,6 +121,7 @@ def load_params(path: str | Path) -> tuple[Params, Config, Path]:
         layers.append(Dense(tensors[name], bias))  # type: ignore[arg-type]
     try:
         check_params(tuple(layers))
+        _check_finite(tensors, runs=0)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
     return tuple(layers), config, path
@@ -109,7 +136,7 @@ def _first_whole(path: Path) -> tuple[Path, Tensors, Config]:
     for file in files[:-1]:
         try:
             return (file, *read_checkpoint(file))
-        except ValueError as error:
+        except (ValueError, FileNotFoundError) as error:
             warnings.warn(f"{error}; taking the one before it", stacklevel=3)
     return (files[-1], *read_checkpoint(files[-1]))
 
@@ -143,7 +170,7 @@ def _form(like: State, tensors: Tensors) -> dict[str, Form]:
     leaves = _named(_plain(like))
     form: dict[str, Form] = {n: (str(x.dtype), *x.shape) for n, x in leaves.items()}
     step = tensors.get("step", np.zeros(()))
-    num_steps = int(step) if step.shape == () else 0
+    num_steps = max(0, int(step)) if step.shape == () else 0
     num_rows = np.size(tensors.get("history.steps", 0))
     runs = like.key.shape
     form["history.steps_per_epoch"] = ("int64",)
@@ -154,7 +181,8 @@ def _form(like: State, tensors: Tensors) -> dict[str, Form]:
     return form
 
 
-def _check_leaves(path: Path, tensors: Tensors, like: State) -> None:
+def _differences(tensors: Tensors, like: State) -> str:
+    """The leaves that are not those of a state like this and its history, in words."""
     form = _form(like, tensors)
     found = {name: (str(x.dtype), *x.shape) for name, x in tensors.items()}
     wrong = [
@@ -165,9 +193,32 @@ def _check_leaves(path: Path, tensors: Tensors, like: State) -> None:
     missing = [name for name in form if name not in found]
     extra = [name for name in found if name not in form]
     kinds = {"missing": missing, "extra": extra, "wrong": wrong}
-    differences = [f"{k} {_listed(names)}" for k, names in kinds.items() if names]
-    if differences:
-        raise ValueError(f"{path}: {'; '.join(differences)}; {_AS_BEFORE}")
+    return "; ".join(f"{k} {_listed(names)}" for k, names in kinds.items() if names)
+
+
+def _check_values(tensors: Tensors) -> None:
+    """No step below 0, no epoch of none, rows in order, and a run that is finite."""
+    step = int(tensors["step"])
+    check_count("step", step, minimum=0)
+    check_count("history.steps_per_epoch", int(tensors["history.steps_per_epoch"]))
+    rows = tensors["history.steps"]
+    if not ((rows >= 0) & (rows <= step)).all() or not (np.diff(rows) > 0).all():
+        expected, got = f"steps 0…{step} in their order", str(rows[:12].tolist())
+        raise ValueError(complaint("history.steps", expected, got, _ANOTHER))
+    _check_finite(tensors, runs=tensors["history.losses"].ndim - 1)
+
+
+def _check_finite(tensors: Tensors, runs: int) -> None:
+    """Parameters that are finite: in a batch of runs, all those of one run."""
+    params = {n: x for n, x in tensors.items() if n.startswith("params.")}
+    finite = {
+        name: np.isfinite(x).all(axis=tuple(range(runs, x.ndim)))
+        for name, x in params.items()
+    }
+    if not np.logical_and.reduce(list(finite.values())).any():
+        name = next(name for name, each in finite.items() if not each.all())
+        got = str(params[name][~np.isfinite(params[name])][0])
+        raise ValueError(complaint(name, "finite numbers", got, _ANOTHER))
 
 
 def _check_config(path: Path, saved: Config, config: Config) -> None:

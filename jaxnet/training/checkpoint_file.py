@@ -23,6 +23,16 @@ MAX_BYTES = 2**32
 _NAME = re.compile(r"step-(\d{8,18})\.safetensors")
 _AGAIN = "delete it, or train again"
 
+_OF_WRONG_FORM = (ValueError, KeyError, TypeError, AttributeError)
+"""What reading raises where an entry is missing or of another kind; AttributeError is
+safetensors' word for float8, of which NumPy has none."""
+
+DTYPES = {
+    *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    *("float16", "bfloat16", "float32", "float64", "complex64"),
+}
+"""What safetensors gives back as it took it, in NumPy."""
+
 Config: TypeAlias = Mapping[str, Any]
 """What makes a run, in JSON's types."""
 
@@ -37,7 +47,7 @@ def write_checkpoint(
     Raises:
         OSError: the file cannot be written; the older ones are all there still.
     """
-    text = json.dumps(dict(config), sort_keys=True)
+    text = json.dumps(dict(config), sort_keys=True, allow_nan=False)
     metadata = {"config": text, "sha256": _digest(tensors, text)}
     path = folder / f"step-{step:08d}.safetensors"
     temporary = path.with_name(f".{path.name}.tmp")
@@ -65,9 +75,21 @@ def newest_first(folder: Path) -> list[Path]:
 
 
 def read_checkpoint(path: Path) -> tuple[Tensors, Config]:
-    """The arrays and the configuration, whole: their checksum is right."""
+    """The arrays and the configuration, whole: their checksum is right.
+
+    Raises:
+        OSError: the system does not let it be read.
+        ValueError: it is damaged.
+    """
     try:
-        if path.stat().st_size > MAX_BYTES:
+        with path.open("rb") as opened:  # safetensors calls absent what is forbidden
+            size = os.fstat(opened.fileno()).st_size
+    except OSError as error:
+        reason = error.strerror or str(error)
+        fix = "it may be whole: let this user read it, or copy it elsewhere"
+        raise type(error)(f"{path}: cannot be read ({reason}); {fix}") from None
+    try:
+        if size > MAX_BYTES:
             raise ValueError(f"more than {MAX_BYTES} bytes")
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -76,7 +98,7 @@ def read_checkpoint(path: Path) -> tuple[Tensors, Config]:
         if metadata["sha256"] != _digest(tensors, text):
             raise ValueError("wrong checksum")
         config = json.loads(text)
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (OSError, SafetensorError, *_OF_WRONG_FORM) as error:
         reason = " ".join(str(error).split())[:120]
         raise ValueError(damaged(path, reason)) from None
     except RecursionError:

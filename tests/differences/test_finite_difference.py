@@ -385,3 +385,27 @@ def test_a_step_that_moves_nothing_is_refused():
     line = "within `convert_element_type` at .*test_finite_difference.py"
     with pytest.raises(ValueError, match=line):
         numerical_gradient(inside, jnp.ones(3), step=1e-9)
+
+
+@pytest.mark.parametrize("function", [squares, lambda x: float(np.asarray(x) @ x)])
+def test_a_descent_that_diverges_says_so(function):
+    """One line names the step and the rate; what comes down is no error."""
+    start = np.array([1.0, 2.0])
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(FloatingPointError, match=r"after step \d+; the learning") as e,
+    ):
+        gradient_descent(function, start, 1e3, num_steps=120)
+    assert "\n" not in str(e.value)
+    assert abs(gradient_descent(function, start, 0.4, num_steps=20)[0]).max() < 1e-6
+
+
+def test_a_descent_from_nowhere_or_inside_jit_is_one_line():
+    """NaN is named at its place, and a tracer is no start."""
+    with pytest.raises(
+        ValueError, match=r"`init\[1\]`: expected finite numbers, got n"
+    ):
+        gradient_descent(lambda x: (x**2).sum(), np.array([1.0, np.nan]))
+    with pytest.raises(TypeError, match=r"`init`: .*outside jit") as e:
+        jax.jit(lambda x: gradient_descent(jnp.sum, x)[0])(jnp.ones(2))
+    assert "\n" not in str(e.value)

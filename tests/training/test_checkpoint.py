@@ -290,6 +290,150 @@ def test_a_sealed_but_hostile_file_is_one_line(
     assert len(str(error.value)) < 3000
 
 
+FORGED = {
+    "a weight of NaN": ("params.0.weight", lambda x: x * np.float32(np.nan), "nan"),
+    "a bias of infinity": ("params.1.bias", lambda x: x + np.float32(np.inf), "inf"),
+    "a step below 0": ("step", lambda x: x - 31, "`step`: expected a whole number ≥ 0"),
+    "epochs of no step": ("history.steps_per_epoch", lambda x: x * 0, "≥ 1, got int 0"),
+    "a row before the run": ("history.steps", lambda x: x - 1, "0…30 in their order"),
+    "a row after the run": ("history.steps", lambda x: x + 1, "0…30 in their order"),
+    "rows of no order": ("history.steps", lambda x: x[::-1].copy(), r"got \[30, 0\]"),
+}
+
+
+@pytest.mark.parametrize("kind", FORGED)
+def test_what_no_run_leads_to_is_neither_loaded_nor_saved(
+    folder: Path, key: jax.Array, kind: str
+) -> None:
+    """Of the right form and checksum, but not of values that training gives."""
+    name, forge, words = FORGED[kind]
+    path = newest(folder)
+    tensors = load(path.read_bytes())
+    tensors[name] = np.asarray(forge(tensors[name]))
+    if name == "step":
+        tensors["history.losses"] = tensors["history.losses"][:0]
+    path.write_bytes(sealed(tensors, json.dumps(CONFIG)))
+    with pytest.raises(ValueError, match=f"step-00000030.*{words}") as error:
+        load_checkpoint(path, made(key, 1)[0], CONFIG)
+    assert "\n" not in str(error.value)
+    if name.startswith("params"):
+        with pytest.raises(ValueError, match=f"step-00000030.*{words}"):
+            load_params(path)
+    state, history = made(key, 30)
+    state, history = _with(state, history, name, tensors)
+    with pytest.raises(ValueError, match=words) as error:
+        save_checkpoint(folder, state, history, CONFIG)
+    assert "\n" not in str(error.value)
+    assert steps(folder) == [10, 20, 30]
+
+
+def _with(
+    state: State, history: History, name: str, tensors: dict[str, np.ndarray]
+) -> tuple[State, History]:
+    """The state and history with one leaf, and the losses, of the file."""
+    history = history._replace(losses=tensors["history.losses"])
+    value, field = tensors[name], name.split(".")[-1]
+    if name.startswith("history"):
+        value = value if value.ndim else int(value)
+        return state, history._replace(**{field: value})
+    if name == "step":
+        return state._replace(step=jnp.asarray(value)), history
+    layers = list(state.params)
+    number = int(name.split(".")[1])
+    layers[number] = layers[number]._replace(**{field: jnp.asarray(value)})
+    return state._replace(params=tuple(layers)), history
+
+
+def test_of_many_runs_some_may_have_diverged(tmp_path: Path, key: jax.Array) -> None:
+    """As a sweep over learning rates leaves them; all of them may not."""
+    state = init_state(jax.random.split(key, 3), SIZES)
+    none = np.zeros((3, 0), np.float32)
+    history = History(25, np.zeros(0, np.int64), none, none, none)
+
+    def diverged(runs: list[int]) -> State:
+        first, *others = state.params
+        weight = first.weight.at[jnp.array(runs)].set(jnp.nan)
+        return state._replace(params=(first._replace(weight=weight), *others))
+
+    path = save_checkpoint(tmp_path, diverged([0, 2]), history, CONFIG)
+    assert np.isnan(load_checkpoint(path, state).state.params[0].weight[2]).all()
+    with pytest.raises(ValueError, match=r"`params\.0\.weight`: expected finite"):
+        save_checkpoint(tmp_path, diverged([0, 1, 2]), history, CONFIG)
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2", "int4"])
+def test_a_dtype_that_could_not_be_read_is_not_saved(
+    folder: Path, key: jax.Array, dtype: str
+) -> None:
+    """The leaf is named before a file is begun; bfloat16 comes back."""
+    state, history = made(key, 40)
+    for kind in (dtype, "bfloat16"):
+        changed = state._replace(optimizer_state={"trace": jnp.ones(2, kind)})
+        if kind == "bfloat16":
+            path = save_checkpoint(folder, changed, history, CONFIG, keep=4)
+            assert identical(load_checkpoint(path, changed).state, changed)
+            continue
+        with pytest.raises(TypeError, match=rf"`optimizer_state\.trace`.*{kind}") as e:
+            save_checkpoint(folder, changed, history, CONFIG)
+        assert "\n" not in str(e.value)
+        assert steps(folder) == [10, 20, 30]
+
+
+def test_a_history_of_another_state_is_not_saved(folder: Path, key: jax.Array) -> None:
+    """Its losses are not as many as the steps; nor can NaN in a config be compared."""
+    state, history = made(key, 30)
+    short = history._replace(losses=history.losses[1:])
+    with pytest.raises(
+        ValueError, match=r"losses float32\[29\] instead of float32\[30"
+    ):
+        save_checkpoint(folder, state, short, CONFIG)
+    with pytest.raises(ValueError, match="JSON"):
+        save_checkpoint(folder, state, history, {"learning_rate": float("nan")})
+    save_checkpoint(folder, state, history, CONFIG)
+
+
+def test_float8_in_a_file_is_one_line(folder: Path, key: jax.Array) -> None:
+    """A type that NumPy has not is no crash of the reader."""
+    path = newest(folder)
+    eighth = np.asarray(jnp.ones(2, "float8_e4m3fn"))
+    path.write_bytes(sealed({**load(path.read_bytes()), "x": eighth}, "{}"))
+    with pytest.raises(ValueError, match="damaged checkpoint"):
+        load_checkpoint(path, made(key, 1)[0])
+
+
+def test_inside_jit_nothing_is_saved(tmp_path: Path, key: jax.Array) -> None:
+    """A tracer has no values: one line says where to call."""
+    state, history = made(key, 1)
+    with pytest.raises(TypeError, match="`key`: expected values") as error:
+        jax.jit(lambda s: save_checkpoint(tmp_path, s, history, CONFIG) and 0)(state)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", [PermissionError, OSError])
+def test_what_the_system_forbids_to_read_is_not_called_damaged(
+    folder: Path, key: jax.Array, monkeypatch: pytest.MonkeyPatch, kind: type[OSError]
+) -> None:
+    """It may be whole: neither deleted nor passed over for an older one."""
+    code = errno.EACCES if kind is PermissionError else errno.EIO
+    opened = Path.open
+
+    def forbidden(path: Path, *args: Any, **options: Any) -> Any:
+        if path == newest(folder):
+            raise kind(code, os.strerror(code), str(path))
+        return opened(path, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", forbidden)
+        for read in (lambda p: load_checkpoint(p, made(key, 1)[0]), load_params):
+            for place in (folder, newest(folder)):
+                with pytest.raises(kind, match=r"step-00000030.*cannot be read") as e:
+                    read(place)
+                assert "\n" not in str(e.value)
+                assert "damaged" not in str(e.value)
+                assert "delete" not in str(e.value)
+    assert load_checkpoint(folder, made(key, 1)[0]).state.step == 30
+
+
 def refusal(path: Path, like: State) -> str | None:
     """The complaint about the file, None if it could be read."""
     with warnings.catch_warnings():
