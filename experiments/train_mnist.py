@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import tyro
 from jax.sharding import AxisType, Mesh
 
+from experiments.main_job import peers
 from experiments.main_job.flags import (
     QUICK_EXAMPLES,
     Flags,
@@ -52,12 +53,6 @@ EXPECTED = (OSError, TypeError, ValueError, FloatingPointError)
 STEPS_PER_CALL = 100
 """How soon a run that is asked to stop does: a tenth of a second, here."""
 
-HEARTBEAT_SECONDS = 20
-"""How long a process may be silent before the others end."""
-
-SHUTDOWN_SECONDS = 40
-"""How long a process that is done, or failed, waits for the others."""
-
 
 def main() -> None:
     """Parse the flags, train, and turn expected errors into one line."""
@@ -69,22 +64,7 @@ def main() -> None:
     except EXPECTED as error:
         sys.exit(f"error: {error}")
     except jax.errors.JaxRuntimeError as error:
-        sys.exit(f"error: {lost(error)}")
-
-
-def lost(error: jax.errors.JaxRuntimeError) -> str:
-    """Which process is gone, as far as this one can tell, and how to go on.
-
-    As it exits JAX waits for the others, and names the one that is silent.
-    """
-    here, count = jax.process_index(), jax.process_count()
-    reason = " ".join(str(error).split())[:200]
-    if count == 1:
-        return reason
-    others = ", ".join(str(i) for i in range(count) if i != here)
-    one_of = "one of the processes" if count > 2 else "process"
-    fix = "start all of them again with --resume"
-    return f"process {here} lost {one_of} {others} ({reason}); {fix}"
+        peers.lost(error)
 
 
 def make_mesh(flags: Flags) -> Mesh | None:
@@ -95,13 +75,7 @@ def make_mesh(flags: Flags) -> Mesh | None:
         jax.config.update("jax_num_cpu_devices", max(1, here))
     if many:
         jax.config.update("jax_enable_preemption_service", False)  # ours is `signals`
-        jax.distributed.initialize(
-            flags.coordinator,
-            flags.num_processes,
-            flags.process_id,
-            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-            shutdown_timeout_seconds=SHUTDOWN_SECONDS,
-        )
+        peers.join(flags)
     if flags.devices is None and not many:
         return None
     devices = jax.devices()
@@ -145,6 +119,10 @@ def run(flags: Flags, mesh: Mesh | None) -> None:
                 steps_per_call=10 if flags.gradient == "numerical" else STEPS_PER_CALL,
                 callback=watcher,
             )
+        except OSError as error:
+            if many:
+                signals.leave(1, f"error: {error}")  # the others cannot know
+            raise
         except KeyboardInterrupt:
             print(watcher.stopped(), file=sys.stderr)
         else:

@@ -34,6 +34,8 @@ REPLACED = {
 }
 """What has a drop-in of its name in `jaxnet.testing`."""
 
+FLAGS = ("gradients", "audit_rules", "gradient_report")
+
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; }
 table { border-collapse: collapse; } td, th { padding: .1rem .8rem .1rem 0; }
@@ -58,6 +60,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="verify each jax.custom_vjp and jax.custom_jvp that the tests call, at "
         "the values they call it with; a wrong one fails the run",
     )
+    parser.addini(
+        "intended_rules",
+        "rules that --audit-rules is not to judge, by name or as file.py:LINE",
+        type="linelist",
+    )
     group.addoption(
         "--gradient-report",
         metavar="PATH",
@@ -65,12 +72,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Before anything of the suite is imported: put the verifier in its place."""
-    asked = early_config.known_args_namespace
-    if asked.gradients or asked.audit_rules or asked.gradient_report:
-        early_config.pluginmanager.register(Verified(early_config, asked), "verified")
+def pytest_configure(config: pytest.Config) -> None:
+    """Before tests are imported: put the verifier in its place.
+
+    A conftest.py has run by then, which may set how JAX is to start.
+    """
+    if any(map(config.getoption, FLAGS)):
+        config.pluginmanager.register(Verified(config), "jaxnet-verified")
 
 
 @pytest.fixture
@@ -91,14 +99,15 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     """A failure shows the suite's own frames, and the command that reruns it."""
     if call.excinfo is None:
         return
-    is_ours = str(call.excinfo.traceback[-1].path).startswith(OURS)
-    if is_ours and not item.config.getoption("fulltrace"):
+    is_ours = call.excinfo.typename == "GradientMismatch"
+    if is_ours and not item.config.getoption("fulltrace", False):
         call.excinfo.traceback = call.excinfo.traceback.filter(
             lambda entry: not str(entry.path).startswith(OURS)
         )
     if is_ours or "gradient_seed" in getattr(item, "fixturenames", ()):
-        flag = " --gradients=jaxnet" * bool(item.config.getoption("gradients"))
-        rerun = f"rerun: pytest {shlex.quote(item.nodeid)}{flag}"
+        flags = " --gradients=jaxnet" * bool(item.config.getoption("gradients"))
+        flags += " --audit-rules" * item.config.getoption("audit_rules")
+        rerun = f"rerun: pytest {shlex.quote(item.nodeid)}{flags}"
         item.add_report_section(call.when, "jaxnet", rerun)
 
 
@@ -115,20 +124,22 @@ class Check:
 class Verified:
     """What is done and seen in one run of pytest in which something is asked for."""
 
-    def __init__(self, config: pytest.Config, asked: Any) -> None:
+    def __init__(self, config: pytest.Config) -> None:
         from jaxnet.testing.asserted import listeners
         from jaxnet.testing.rules_called import RulesCalled
 
-        self.path: str | None = asked.gradient_report
+        intended = config.getini("intended_rules")
+        self.path: str | None = config.getoption("gradient_report")
         self.made = list[Any]()
         self.checks = list[Check]()
         self.rows = list[Any]()
-        self.rules = RulesCalled() if asked.audit_rules else None
+        is_audit = config.getoption("audit_rules")
+        self.rules = RulesCalled(intended) if is_audit else None
         stack = ExitStack()
         config.add_cleanup(stack.close)
         listeners.append(self.made.append)
         stack.callback(listeners.clear)
-        if asked.gradients:
+        if config.getoption("gradients"):
             stack.enter_context(replaced())
         if self.rules:
             stack.enter_context(self.rules.recorded())
@@ -139,10 +150,9 @@ class Verified:
     ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Send what a test asserted with its report, out of a process of xdist too."""
         report = yield
-        if call.when == "call":
-            made = [asdict(_check(item.nodeid, x)) for x in self.made]
-            vars(report)["jaxnet_checks"] = made
-            self.made.clear()
+        made = [asdict(_check(item.nodeid, x)) for x in self.made]
+        vars(report)["jaxnet_checks"] = made
+        self.made.clear()
         return report
 
     def pytest_runtest_logreport(self, report: Any) -> None:
@@ -217,7 +227,7 @@ def replaced() -> ExitStack:
             drop_ins |= {id(getattr(own, x)): getattr(jaxnet.testing, x) for x in names}
     stack = ExitStack()
     for place in list(sys.modules.values()):
-        for name, value in list(vars(place).items()):
+        for name, value in list(getattr(place, "__dict__", {}).items()):
             if ours := drop_ins.get(id(value)):
                 stack.enter_context(mock.patch.object(place, name, ours))
     return stack

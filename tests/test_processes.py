@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load
 
+from experiments import faults
 from jaxnet.training.checkpoint import load_params
 from tests.test_mnist import idx, written
 
@@ -63,7 +64,7 @@ class Pair:
             subprocess.Popen(
                 [
                     *(sys.executable, script, *map(str, flags)),
-                    *(*map(str, own[number]), *many, str(number)),
+                    *(*many, str(number), *map(str, own[number])),
                 ],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -148,7 +149,7 @@ def newest_step(out: Path) -> int:
 def test_a_dead_process_ends_the_other_and_the_run_goes_on(
     data: Path, tmp_path: Path, pairs: list[Pair], victim: int
 ) -> None:
-    """The survivor names the dead one and ends within a minute, with an error.
+    """The survivor names the dead one in one line and exits 1.
 
     Resumed, the run ends where one without a death does, in every bit; the checkpoint
     before the last, as is seen, is another. Only the first process prints.
@@ -158,10 +159,7 @@ def test_a_dead_process_ends_the_other_and_the_run_goes_on(
     pairs.append(killed)
     wait_for_step(out, 20)
     os.kill(killed.processes[victim].pid, signal.SIGKILL)
-    status, _, errors = killed.ended(1 - victim, ENDS_WITHIN)
-    assert status not in (0, None)
-    assert re.search(rf"([Tt]ask|lost process) {victim}\b", errors)
-    assert not re.search(rf"lost process {1 - victim}\b", errors)
+    assert_lost(killed, victim)
     if victim == 0:
         return
     last = newest_step(out) + 20
@@ -174,6 +172,105 @@ def test_a_dead_process_ends_the_other_and_the_run_goes_on(
         assert "step" not in printed
     assert identical(out, tmp_path / "whole")
     assert not identical(out, min(out.glob("step-*")))
+
+
+def test_a_frozen_process_ends_the_other(
+    data: Path, tmp_path: Path, pairs: list[Pair], impatient: Path
+) -> None:
+    """Also where it is the coordinator: one line, no stack, no abort."""
+    for victim in (0, 1):
+        out = tmp_path / str(victim)
+        flags = small_flags(data, out)
+        pairs.append(Pair(*flags, "--num-steps", 10**6, script=impatient))
+        wait_for_step(out, 20)
+        os.kill(pairs[-1].processes[victim].pid, signal.SIGSTOP)
+    for victim in (0, 1):
+        assert_lost(pairs[victim], victim)
+
+
+def assert_lost(pair: Pair, victim: int) -> None:
+    """The other process waited, lost the victim, and says no more."""
+    status, _, errors = pair.ended(1 - victim, ENDS_WITHIN)
+    assert status == 1, errors
+    waiting, lost = errors.splitlines()
+    assert re.fullmatch(r"waiting for 127\.0\.0\.1:\d+ \(1 of 2 here\)", waiting)
+    assert re.match(rf"error: lost process {victim} \(", lost)
+    assert lost.endswith("; start all again with --resume")
+
+
+IMPATIENT = """
+from experiments import train_mnist
+from experiments.main_job import peers
+peers.WAIT_SECONDS, peers.HEARTBEAT_SECONDS = 15, 5
+train_mnist.main()
+"""
+
+
+@pytest.fixture
+def impatient(tmp_path: Path) -> Path:
+    """The main job, which waits less long for the others."""
+    script = tmp_path / "impatient.py"
+    script.write_text(IMPATIENT)
+    return script
+
+
+def test_a_peer_that_never_comes_is_waited_for(
+    data: Path, tmp_path: Path, pairs: list[Pair], impatient: Path
+) -> None:
+    """With two ports, both wait and say so, and end by themselves."""
+    flags, other = small_flags(data, tmp_path / "out"), ["--coordinator", "127.0.0.1:1"]
+    pair = Pair(*flags, own=((), other), script=impatient)
+    pairs.append(pair)
+    for number in (0, 1):
+        status, _, errors = pair.ended(number, ENDS_WITHIN)
+        waiting, late = errors.splitlines()
+        assert (status, waiting[:11]) == (1, "waiting for")
+        words = r"error: waited 15 s for 127\.0\.0\.1:\d+, and not all of 2 came"
+        assert re.match(words, late)
+
+
+def test_the_coordinator_listens_on_its_own_address_only(
+    data: Path, tmp_path: Path
+) -> None:
+    """Another address of this machine is refused; a port in use is one line."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    flags = [*small_flags(data, tmp_path / "out"), "--num-processes", 2]
+    flags += ["--coordinator", f"127.0.0.1:{port}", "--process-id", 0]
+    process = started(*flags)
+    try:
+        wait_until(lambda: listens("127.0.0.1", port))
+        assert not listens("127.0.0.2", port)
+        second = started(*flags)
+        _, errors = second.communicate(timeout=ENDS_WITHIN)
+        assert second.returncode == 1
+        last = errors.splitlines()[-1]
+        assert last.startswith(f"error: 127.0.0.1:{port}: Address already in use")
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def listens(host: str, port: int) -> bool:
+    """Whether someone takes a connection there."""
+    with socket.socket() as asking:
+        return asking.connect_ex((host, port)) == 0
+
+
+def test_a_fault_that_is_not_held_against_shows(tmp_path: Path) -> None:
+    """The table counts a status, a second line, lateness and a loss as what they are."""
+    good = faults.End(1, "", "waiting for x\nerror: it is so\n", 2.0)
+    assert good.says(1, "error: it is")
+    assert not good.says(0, "error: it is")
+    assert not good.says(1, "error: it was")
+    assert not good.says(1, "error: it is", within=1)
+    assert not good._replace(errors=good.errors + "F00 Check").says(1, "error: it is")
+    tries = [faults.Try(True), faults.Try(False), faults.Try(True, False)]
+    assert faults.row("what", tries) == "| what | 3 | 2 | 2 |"
+    lab = faults.Lab(tmp_path, 1)
+    faults.write_data(tmp_path / "data")
+    assert set(faults.reused(lab)) == {faults.Try(True)}
 
 
 def test_train_2_fails_if_one_of_them_does(data: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import shlex
 import signal
 import sys
 import threading
+from typing import NoReturn
 
 GRACE_SECONDS = 10
 """How long a run that is asked to stop may take to save."""
@@ -42,9 +43,9 @@ def command() -> str:
     return f"python {shlex.join(again)} --resume"
 
 
-def leave(status: int, line: str) -> None:
+def leave(status: int, line: str) -> NoReturn:
     """End this process now, whatever its other threads do, with one line."""
-    os.write(2, f"{line}\n".encode())
+    os.write(sys.stderr.fileno(), f"{line}\n".encode())
     os._exit(status)
 
 

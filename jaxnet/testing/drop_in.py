@@ -16,13 +16,18 @@ from jaxnet.testing.asserted import passed
 from jaxnet.testing.by_position import named
 from jaxnet.verification import GradientReport
 from jaxnet.verification.function.stopped import with_stopped_held
+from jaxnet.verification.point import floating_leaves, with_floating
 from jaxnet.verification.rules.check_rule import check_modes
+from jaxnet.verification.rules.demands import DEMANDS
 from jaxnet.verification.rules.rule import Mode
 
 __tracebackhide__ = True
 
 MODES: dict[str, Mode] = {"fwd": "jvp", "rev": "vjp", "lin": "jvp"}
 """JAX's names of the modes, and ours; "lin" is forward mode by `jax.linearize`."""
+
+TRACED = ("jit_is_eager", "vmap_is_loop", "batch_is_examples")
+"""Demands on a rule that JAX has to trace."""
 
 NOT_NEEDED = "not needed, the bound is derived: "
 """What a report says, once, of tolerances and steps that were given."""
@@ -93,6 +98,12 @@ def check_vjp(
         GradientMismatch: the rule is wrong, or `f_vjp` gives another value than `f`.
     """
     if not _is_jaxs(f_vjp, jax.vjp, f):
+
+        def pulled(*args: Any) -> Any:
+            value, pull = f_vjp(*args)[:2]
+            return pull(value)
+
+        options = _askable(pulled, args) | options
         f = with_vjp(f, f_vjp)
     report = check_modes(f, *args, modes=("vjp",), **options)
     return passed(report, _given(atol=atol, rtol=rtol, eps=eps), err_msg)
@@ -120,6 +131,7 @@ def check_jvp(
         GradientMismatch: the rule is wrong, or `f_jvp` gives another value than `f`.
     """
     if not _is_jaxs(f_jvp, jax.jvp, f):
+        options = _askable(lambda *args: f_jvp(args, args), args) | options
         f = with_jvp(f, f_jvp)
     report = check_modes(f, *args, modes=("jvp",), **options)
     return passed(report, _given(atol=atol, rtol=rtol, eps=eps), err_msg)
@@ -181,6 +193,19 @@ def _jvp_by_linearize(f: Callable[..., PyTree], args: Any, tangents: Any) -> Any
 def _is_jaxs(rule: Any, of_jax: Any, f: Any) -> bool:
     """Whether it is JAX's own derivative of `f`: the rule stands in `f` itself."""
     return isinstance(rule, partial) and (rule.func, rule.args) == (of_jax, (f,))
+
+
+def _askable(rule: Callable[..., Any], args: Sequence[Any]) -> dict[str, Any]:
+    """The demands on a rule by hand, as an option: it need not be traceable by JAX."""
+
+    def of_floating(floats: list[Any]) -> Any:
+        return rule(*with_floating(tuple(args), floats))
+
+    try:
+        jax.make_jaxpr(of_floating)(floating_leaves(tuple(args)))
+    except Exception:  # the caller's rule: by NumPy, or with branches of Python
+        return {"demands": [name for name in DEMANDS if name not in TRACED]}
+    return {}
 
 
 def _given(**settings: Any) -> str:

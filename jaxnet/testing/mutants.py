@@ -4,7 +4,7 @@ Source of the idea: mutation testing (DeMillo, Lipton and Sayward 1978).
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial, wraps
+from functools import wraps
 from typing import Any, TypeAlias, TypeGuard
 
 import jax
@@ -57,7 +57,15 @@ def mutated(rule: Callable[..., PyTree], mistake: Mistake) -> Callable[..., PyTr
 
     @wraps(rule)
     def ruled(*args: Any, **kwargs: Any) -> PyTree:
-        return _with_mistake(partial(rule, **kwargs), mistake, named(rule))(*args)
+        held = [i for i, x in enumerate(args) if _is_static(x)]
+        still, moving = [args[i] for i in held], list(args)
+        for i in reversed(held):
+            del moving[i]
+
+        def of_moving(*moving: Any) -> PyTree:
+            return rule(*_merged(held, still, moving), **kwargs)
+
+        return _with_mistake(of_moving, mistake, named(rule))(*moving)
 
     return ruled
 
@@ -228,7 +236,7 @@ def _situations(
     own = [jnp.asarray(x) for x in floating_leaves(moving)]
     yield fingerprint(derivative(own))
     yield fingerprint(derivative(list(map(single, own))))
-    yield fingerprint(jax.vmap(derivative)([jnp.stack([x, 1.01 * x]) for x in own]))
+    yield fingerprint(jax.vmap(derivative)([jnp.stack([x, 1.25 * x]) for x in own]))
 
 
 def _directions(like: list[Any]) -> list[Any]:
@@ -252,6 +260,12 @@ def _held(rule: Callable[..., PyTree]) -> tuple[int, ...]:
 
 def _is_rule(function: Any) -> TypeGuard[Any]:
     return isinstance(function, (jax.custom_vjp, jax.custom_jvp))
+
+
+def _is_static(arg: Any) -> bool:
+    """Whether it has no array and no float: a name, a function, a number of axes."""
+    leaves = jax.tree.leaves(arg)
+    return not any(is_inexact(x) or hasattr(x, "dtype") for x in leaves)
 
 
 def _merged(

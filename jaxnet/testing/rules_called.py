@@ -5,13 +5,13 @@ dtypes of its arguments.
 """
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import wraps
 from inspect import signature, unwrap
 from pathlib import Path
-from types import CodeType, FrameType
+from types import CellType, CodeType, FrameType
 from typing import Any, TypeAlias
 from unittest import mock
 
@@ -22,6 +22,7 @@ import numpy as np
 from jaxnet.input_checks import first_line
 from jaxnet.jaxpr import IN_JAX, VERIFIER
 from jaxnet.verification import AuditReport, RuleReport, Verdict
+from jaxnet.verification.point import is_inexact, not_finite
 from jaxnet.verification.rules.check_rule import check_modes
 from jaxnet.verification.rules.rule import Mode
 
@@ -33,7 +34,25 @@ OURS = str(Path(__file__).parent.parent)
 KERNEL = IN_JAX + "pallas/"
 """In the path of what traces a kernel, in which nothing can be recorded."""
 
-NEVER_RUN = "not verified: it was traced, and its values were not to be had"
+NO_EFFECTS = {
+    IN_JAX + name
+    for name in (
+        "make_jaxpr_f",
+        "eval_shape",
+        "lower",
+        "trace",
+        "_reduction_jaxpr",
+        "custom_linear_solve",
+        "custom_root",
+        "_export_internal",
+        "linear_transpose",
+    )
+}
+"""Functions of JAX under which a program is looked at, kept, or may have no effects."""
+
+NEVER_RUN = "not verified: its values, or finite ones, were not to be had"
+
+INTENDED = "not judged, as intended"
 
 Form: TypeAlias = tuple[Any, ...]
 
@@ -66,7 +85,13 @@ class Called:
         code = _code(own) or _code(self.rule.fun)
         return f"{code.co_filename}:{code.co_firstlineno}" if code else ""
 
-    def verified(self) -> RuleReport:
+    def is_among(self, intended: Sequence[str]) -> bool:
+        """Whether it is named there, or the line of its rule."""
+        return any(
+            one == self.name or f"/{self.place}".endswith(f"/{one}") for one in intended
+        )
+
+    def verified(self, is_intended: bool = False) -> RuleReport:
         """Whether it is right at those values."""
         row = RuleReport(
             name=self.name,
@@ -79,6 +104,9 @@ class Called:
             passed=False,
             cause=NEVER_RUN,
         )
+        if is_intended:
+            verdict = Verdict.UNINFORMATIVE
+            return replace(row, verdict=verdict, passed=True, cause=INTENDED)
         if self.args is None:
             return row
         try:
@@ -103,8 +131,9 @@ class Called:
 class RulesCalled:
     """Records the calls of rules while `recorded`, and verifies them afterwards."""
 
-    def __init__(self) -> None:
-        self.forms = dict[Form, Called]()
+    def __init__(self, intended: Sequence[str] = ()) -> None:
+        """`intended`: names or lines ("file.py:12") of rules that are not judged."""
+        self.forms, self.intended = dict[Form, Called](), intended
 
     @contextmanager
     def recorded(self) -> Iterator[None]:
@@ -122,29 +151,29 @@ class RulesCalled:
     def rows(self) -> list[RuleReport]:
         """What is found of each form."""
         jax.effects_barrier()
-        return [called.verified() for called in list(self.forms.values())]
+        every = list(self.forms.values())
+        return [called.verified(called.is_among(self.intended)) for called in every]
 
     def _seeing(self, kind: type) -> Callable[..., Any]:
         original: Any = kind.__call__
 
         @wraps(original)
         def called(rule: Any, *args: Any, **kwargs: Any) -> Any:
-            self._see(rule, args, kwargs)
+            __tracebackhide__ = True
+            with suppress(Exception):  # the caller's objects: his call goes on
+                self._see(rule, args, kwargs)
             return original(rule, *args, **kwargs)
 
         return called
 
     def _see(self, rule: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        line, files = _caller()
-        try:
-            args = _by_position(rule, args, kwargs)
-        except (TypeError, ValueError):
-            return  # JAX says what is wrong with the call
+        line, places = _caller()
+        args = _by_position(rule, args, kwargs)
         leaves, structure = jax.tree.flatten(args)
         is_array = [isinstance(x, (jax.Array, np.ndarray)) for x in leaves]
         arrays = [x for x, is_one in zip(leaves, is_array, strict=True) if is_one]
         is_traced = any(isinstance(x, jax.core.Tracer) for x in arrays)
-        if is_traced and any(file.startswith(VERIFIER) for file in files):
+        if is_traced and any(place.startswith(VERIFIER) for place in places):
             return  # the verifier's own programs are not the suite's
         shapes = ", ".join(map(_shape, arrays))
         others = [x for x, is_one in zip(leaves, is_array, strict=True) if not is_one]
@@ -158,7 +187,7 @@ class RulesCalled:
             return
 
         def record(*values: Any) -> None:
-            if called.args is None:
+            if called.args is None and all(map(_is_finite, values)):
                 each = iter(values)
                 pairs = zip(leaves, is_array, strict=True)
                 known = [next(each) if is_one else x for x, is_one in pairs]
@@ -166,7 +195,7 @@ class RulesCalled:
 
         if not is_traced:
             record(*map(_kept, arrays))
-        elif not any(KERNEL in file for file in files):
+        elif not any(place in NO_EFFECTS or KERNEL in place for place in places):
             _hand_out(record, arrays)
 
 
@@ -211,6 +240,10 @@ def _kept(array: Any) -> Any:
     return array if is_key else np.array(array)
 
 
+def _is_finite(array: Any) -> bool:
+    return not is_inexact(array) or not not_finite(array)
+
+
 def _shape(array: Any) -> str:
     sizes = "×".join(map(str, array.shape)) or "scalar"
     return f"{array.dtype} {sizes}"
@@ -235,20 +268,33 @@ def _value(thing: Any, depth: int = 3) -> Any:
     code, inner = _code(thing), unwrap(getattr(thing, "func", thing))
     if code is None or not depth:
         return type(thing)
-    cells = [x.cell_contents for x in getattr(inner, "__closure__", None) or ()]
+    cells = [_content(x) for x in getattr(inner, "__closure__", None) or ()]
     given = getattr(thing, "args", ())
     return code, *(_value(x, depth - 1) for x in (*cells, *given))
 
 
+def _content(cell: CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # nothing yet
+        return None
+
+
 def _caller() -> tuple[str, list[str]]:
-    """The line of the suite that calls, and the files on the stack."""
-    line, files = "", list[str]()
+    """The line of the suite that calls, and what stands on the stack.
+
+    Of JAX the names of functions, of others the files.
+    """
+    line, places = "", list[str]()
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         file = frame.f_code.co_filename
-        files += [file] if file != __file__ else []
+        if IN_JAX in file:
+            places += [IN_JAX + frame.f_code.co_name, file]
+        elif file != __file__:
+            places.append(file)
         is_outside = IN_JAX not in file and not file.startswith((OURS, "<"))
         if not line and is_outside:
             line = f"{file}:{frame.f_lineno}"
         frame = frame.f_back
-    return line, files
+    return line, places

@@ -8,6 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.test_util
+import numpy as np
 import pytest
 from flax import nnx
 
@@ -131,6 +132,13 @@ def test_a_pullback_by_hand() -> None:
     with pytest.raises(GradientMismatch, match="forward value"):
         check_vjp(jnp.sin, partial(pullback, 1.0, 1.0), (X,))
     assert check_vjp(jnp.sin, partial(jax.vjp, jnp.sin), (X,), rtol=1.0).passed
+
+    def by_numpy(factor: float, x: Any) -> Any:
+        return np.sin(x), lambda c: (factor * np.asarray(c) * np.cos(x),)
+
+    assert check_vjp(jnp.sin, partial(by_numpy, 1.0), (X,)).passed
+    with pytest.raises(GradientMismatch, match="×2"):
+        check_vjp(jnp.sin, partial(by_numpy, 2.0), (X,))
     own = partial(jax.vjp, lambda x: jax.nn.logsumexp(x))
     assert check_vjp(jax.nn.logsumexp, own, (X,)).passed
 

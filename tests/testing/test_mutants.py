@@ -95,6 +95,26 @@ def test_a_function_with_defaults_gets_a_rule() -> None:
         np.testing.assert_allclose(wrong(X), 2 * right(X), rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("function", "args"),
+    [
+        (lambda x, kind: x * 2 if kind == "twice" else x**2, (X, "twice")),
+        (lambda function, x: function(x), (jnp.sin, X)),
+        (lambda x, power: x**power if power > 1 else x, (X, 2)),
+    ],
+)
+def test_what_is_no_array_is_no_argument_of_the_rule(
+    function: Callable[..., Any], args: tuple[Any, ...]
+) -> None:
+    """Names, functions and Python's integers are passed on as they are."""
+    wrong = mutants(function, *args)["sign"]
+
+    def gradient(f: Callable[..., Any]) -> Any:
+        return jax.grad(lambda x: f(*(x if y is X else y for y in args)).sum())(X)
+
+    np.testing.assert_allclose(gradient(wrong), -gradient(function), rtol=1e-6)
+
+
 def test_a_mistake_shows_only_where_it_is_made() -> None:
     """Under vmap, and in float32: elsewhere these two are right."""
     found = mutants(powered)

@@ -109,6 +109,60 @@ def test_draw(gradient_key, gradient_seed, case):
     assert together.count("rerun:") == 1
 
 
+def test_the_suite_starts_as_it_does_without(tmp_path: Path) -> None:
+    """What a conftest.py sets for JAX holds; a module that is blocked, too."""
+    (tmp_path / "conftest.py").write_text("""
+import os
+import sys
+
+os.environ["JAX_ENABLE_X64"] = "1"
+sys.modules["torch"] = None
+from jax.test_util import check_grads
+""")
+    (tmp_path / "test_x64.py").write_text("""
+import conftest
+import jax.numpy as jnp
+
+def test_x64():
+    assert jnp.ones(3).dtype == "float64"
+    assert conftest.check_grads.__module__ == "jaxnet.testing.drop_in"
+""")
+    (tmp_path / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
+    flags = ("--gradients=jaxnet", "--audit-rules", "-p", "no:terminal")
+    done = run(tmp_path, *flags, "-k", "x64")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+
+
+def test_a_check_in_a_fixture_is_of_its_test(tmp_path: Path) -> None:
+    """Whether it is set up or torn down with it."""
+    (tmp_path / "test_fixture.py").write_text("""
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.test_util import check_grads
+
+@pytest.fixture
+def before():
+    check_grads(jnp.sin, (1.0,), 1, ["rev"])
+
+@pytest.fixture
+def after():
+    yield
+    check_grads(lambda x: 2 * x - jax.lax.stop_gradient(x), (1.0,), 1, ["rev"])
+
+def test_before(before):
+    pass
+
+def test_after(after):
+    pass
+""")
+    done = run(tmp_path, "--gradients=jaxnet", "--gradient-report=page.html")
+    assert "2 checks, 1 failed" in done.stdout, done.stdout
+    page = (tmp_path / "page.html").read_text()
+    failed, passed = page.index("::test_after"), page.index("::test_before")
+    assert failed < page.index("<section class=passed>") < passed
+
+
 def test_the_examples_of_the_page_run(tmp_path: Path) -> None:
     """As they stand in docs/in_your_suite.md, for a function and a rule."""
     page = SAMPLE.parent.parent / "docs" / "in_your_suite.md"

@@ -147,3 +147,59 @@ def test_the_rows_of_one_rule_are_one() -> None:
     assert row.is_wrong
     assert (row.calls, row.verified) == (8, 8)
     assert row.forms == ("float32 3", "float32 2")
+
+
+def test_no_program_is_changed_that_is_looked_at() -> None:
+    """Traced, lowered or reduced by: no effect is added where JAX may forbid one."""
+
+    def suite() -> None:
+        sine = sine_of(1.0)
+        traced = jax.make_jaxpr(lambda x: sine(x))(X)
+        assert len(traced.eqns) == 1
+        assert not traced.effects
+        assert "callback" not in jax.jit(lambda x: sine(x)).lower(X).as_text()
+        jax.eval_shape(sine, X)
+        jax.lax.reduce(X, -jnp.inf, jnp.logaddexp, (0,))
+
+    (row,) = rows_of(suite)
+    assert row.cause == NEVER_RUN
+
+
+def test_values_that_are_not_finite_are_passed_over() -> None:
+    """NaN says nothing of a rule; the next call of the form does."""
+    sine = sine_of(1.5)
+    rows = rows_of(lambda: sine(X * jnp.nan))
+    assert [row.cause for row in rows] == [NEVER_RUN]
+    (row,) = rows_of(lambda: [sine(X * jnp.nan), sine(X)])
+    assert row.is_wrong
+
+
+def test_a_rule_in_the_making_does_no_harm() -> None:
+    """A closure may hold a name that has no value yet."""
+
+    def made() -> Any:
+        @jax.custom_vjp
+        def sine(x: Any) -> Any:
+            return later(x) if X is None else jnp.sin(x)
+
+        sine.defvjp(lambda x: (sine(x), x), lambda x, c: (c * jnp.cos(x),))
+        if X is None:
+            later = sine
+        return sine
+
+    (row,) = rows_of(lambda: jax.jit(made())(X))
+    assert row.passed
+
+
+def test_what_is_intended_is_not_judged() -> None:
+    """By name, or by the line of the rule."""
+    sine = sine_of(1.5)
+    code = sine.bwd.__code__
+    line = f"test_rules_called.py:{code.co_firstlineno}"
+    for named in ("sine", line):
+        rules = RulesCalled([named])
+        with rules.recorded():
+            sine(X)
+        (row,) = rules.rows()
+        assert row.passed
+        assert row.cause == "not judged, as intended"

@@ -47,8 +47,9 @@ class RuleReport:
 
     @property
     def is_wrong(self) -> bool:
-        """Whether it failed, and not for want of an answer."""
-        return not self.passed and self.verdict is not Verdict.UNRESOLVED
+        """Whether it failed, and not for want of an answer or of a derivative."""
+        undecided = (Verdict.UNRESOLVED, Verdict.NONDIFFERENTIABLE)
+        return not self.passed and self.verdict not in undecided
 
     @property
     def cells(self) -> tuple[str, ...]:
