@@ -1,0 +1,186 @@
+"""Which derivatives of JAX, flax, equinox and optax are wrong, and at which points?
+
+    python experiments/library_audit.py
+
+The atlas of what is installed: functions of jax.numpy, jax.scipy, jax.nn, jax.lax, the
+losses of optax, layers of flax and equinox, and Pallas kernels, at regular points and
+at edges, forward and reverse, first and second order. Each derivative is checked by
+our verifier; what does not agree, and all that has a definition, by mpmath as well.
+
+Rows are written to --out as they come, so that the command goes on where it was
+stopped; with other versions installed, or with --again, it begins anew. Some again,
+without the rest: `--only spence`. Prints the counts and writes LIBRARIES.md to --out.
+Takes about half an hour on two cores. Needs `pip install -e '.[audit,test]'`.
+"""
+
+import json
+import multiprocessing
+import re
+import signal
+import sys
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jax
+import tyro
+from tqdm import tqdm
+
+from experiments.libraries import Entry, Row, as_markdown, catalogue, counts, rows_of
+
+PACKAGES = ("jax", "jaxlib", "numpy", "mpmath", "optax", "flax", "equinox", "jaxnet")
+"""Whose versions stand in the header."""
+
+FUNCTIONS_A_PROCESS = 60
+"""Until a worker is replaced by a fresh one: compiled programs are never given back."""
+
+
+@dataclass(frozen=True)
+class Flags:
+    """The derivative atlas of what is installed."""
+
+    out: Path = Path("out")
+    """Folder for LIBRARIES.md and the file of rows."""
+    only: str | None = None
+    """Run these functions again, whose names this regular expression finds."""
+    again: bool = False
+    """Run all again."""
+    processes: int = 2
+    """That work side by side."""
+    patience: int = 180
+    """Seconds that one point may take."""
+
+
+def main() -> None:
+    """Parse the flags, and run."""
+    run(tyro.cli(Flags, description=__doc__))
+
+
+def run(flags: Flags) -> list[Row]:
+    """Ask for what is not known yet; print and write."""
+    flags.out.mkdir(parents=True, exist_ok=True)
+    path = flags.out / "library_audit.jsonl"
+    names = list(catalogue())
+    known = {} if flags.again else read(path, versions())
+    wanted = [n for n in names if is_wanted(n, flags.only, known)]
+    known = {n: rows for n, rows in known.items() if n in names and n not in wanted}
+    write(path, versions(), known)
+    with path.open("a") as file:
+        for name, rows in audited(wanted, flags):
+            known[name] = rows
+            file.write(line(name, rows))
+            file.flush()
+    rows = [row for name in names for row in known.get(name, [])]
+    (flags.out / "LIBRARIES.md").write_text(as_markdown(rows, versions()))
+    print(counts(rows))
+    print(f"written: {path} {flags.out / 'LIBRARIES.md'}")
+    return rows
+
+
+def is_wanted(name: str, pattern: str | None, known: Collection[str]) -> bool:
+    """Whether a function is asked for: by the pattern, else if it is not known yet."""
+    return name not in known if pattern is None else bool(re.search(pattern, name))
+
+
+def audited(names: Sequence[str], flags: Flags) -> Iterator[tuple[str, list[Row]]]:
+    """Each function's rows as they come; in this process where there is one only."""
+    quiet = not sys.stderr.isatty()
+    if flags.processes < 2 or len(names) < 2:
+        for name in tqdm(names, disable=quiet):
+            yield name, rows_of_function(name, flags.patience)
+        return
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(
+        flags.processes, fresh, max_tasks_per_child=FUNCTIONS_A_PROCESS
+    ) as pool:
+        running = {
+            pool.submit(rows_of_function, name, flags.patience): name for name in names
+        }
+        for done in tqdm(as_completed(running), total=len(names), disable=quiet):
+            yield running[done], done.result()
+
+
+def rows_of_function(name: str, patience: int) -> list[Row]:
+    """At all its points; what takes too long is a row of its own."""
+    entry, rows = entries()[name], list[Row]()
+    for point in entry.points:
+        try:
+            with at_most(patience):
+                rows += rows_of(entry, point)
+        except TimeoutError:
+            note = f"took more than {patience} s"
+            row = Row(name, point.label, point.is_edge, 0, "value")
+            rows.append(replace(row, status="undecided", note=note))
+    jax.clear_caches()
+    return rows
+
+
+@cache
+def entries() -> dict[str, Entry]:
+    """The catalogue, made once in each process."""
+    return catalogue()
+
+
+@contextmanager
+def at_most(seconds: int) -> Iterator[None]:
+    """Raises TimeoutError in the main thread of a process when they are over."""
+
+    def late(*_: Any) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that are installed."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def line(name: str, rows: Sequence[Row]) -> str:
+    """One function in the file of rows."""
+    return json.dumps({"function": name, "rows": [asdict(row) for row in rows]}) + "\n"
+
+
+def write(path: Path, header: dict[str, str], known: dict[str, list[Row]]) -> None:
+    """The file of rows with these in it."""
+    lines = [line(name, rows) for name, rows in known.items()]
+    path.write_text("".join([json.dumps({"versions": header}) + "\n", *lines]))
+
+
+def read(path: Path, header: dict[str, str]) -> dict[str, list[Row]]:
+    """What the file of rows holds of these versions; a line cut short is left out."""
+    known: dict[str, list[Row]] = {}
+    for number, text in enumerate(
+        path.read_text().splitlines() if path.exists() else []
+    ):
+        try:
+            found = json.loads(text)
+        except json.JSONDecodeError:
+            continue
+        if number == 0:
+            if found.get("versions") != header:
+                return {}
+            continue
+        known[found["function"]] = [Row(**row) for row in found["rows"]]
+    return known
+
+
+if __name__ == "__main__":
+    main()
