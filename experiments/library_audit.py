@@ -19,19 +19,25 @@ import re
 import signal
 import sys
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import jax
 import tyro
 from tqdm import tqdm
 
-from experiments.libraries import Entry, Row, as_markdown, catalogue, counts, rows_of
+from experiments.libraries import (
+    Entry,
+    Row,
+    as_markdown,
+    catalogue,
+    counts,
+    first_line,
+    rows_of,
+)
 
 PACKAGES = ("jax", "jaxlib", "numpy", "mpmath", "optax", "flax", "equinox", "jaxnet")
 """Whose versions stand in the header."""
@@ -89,20 +95,19 @@ def is_wanted(name: str, pattern: str | None, known: Collection[str]) -> bool:
 
 def audited(names: Sequence[str], flags: Flags) -> Iterator[tuple[str, list[Row]]]:
     """Each function's rows as they come; in this process where there is one only."""
-    quiet = not sys.stderr.isatty()
+    bar = partial(tqdm, total=len(names), disable=not sys.stderr.isatty())
+    ask = partial(named_rows, patience=flags.patience)
     if flags.processes < 2 or len(names) < 2:
-        for name in tqdm(names, disable=quiet):
-            yield name, rows_of_function(name, flags.patience)
+        yield from bar(map(ask, names))
         return
     fresh = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(
-        flags.processes, fresh, max_tasks_per_child=FUNCTIONS_A_PROCESS
-    ) as pool:
-        running = {
-            pool.submit(rows_of_function, name, flags.patience): name for name in names
-        }
-        for done in tqdm(as_completed(running), total=len(names), disable=quiet):
-            yield running[done], done.result()
+    with fresh.Pool(flags.processes, maxtasksperchild=FUNCTIONS_A_PROCESS) as pool:
+        yield from bar(pool.imap_unordered(ask, names))
+
+
+def named_rows(name: str, patience: int) -> tuple[str, list[Row]]:
+    """The name as well."""
+    return name, rows_of_function(name, patience)
 
 
 def rows_of_function(name: str, patience: int) -> list[Row]:
@@ -112,11 +117,11 @@ def rows_of_function(name: str, patience: int) -> list[Row]:
         try:
             with at_most(patience):
                 rows += rows_of(entry, point)
-        except TimeoutError:
-            note = f"took more than {patience} s"
+        except Exception as error:  # of a library, or of mpmath
+            late = isinstance(error, TimeoutError)
+            note = f"took more than {patience} s" if late else first_line(error)
             row = Row(name, point.label, point.is_edge, 0, "value")
             rows.append(replace(row, status="undecided", note=note))
-    jax.clear_caches()
     return rows
 
 

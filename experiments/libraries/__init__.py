@@ -6,7 +6,7 @@ verifier and by mpmath, `as_markdown` writes the tables.
 
 from experiments.libraries.catalogue import catalogue
 from experiments.libraries.entry import Entry, Point
-from experiments.libraries.rows import STATUSES, Row, rows_of
+from experiments.libraries.rows import STATUSES, Row, first_line, rows_of
 from experiments.libraries.tables import as_markdown, counts
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "as_markdown",
     "catalogue",
     "counts",
+    "first_line",
     "rows_of",
 ]

@@ -1,11 +1,9 @@
 """All functions that are looked at, one entry each."""
 
-import jax
-
 from experiments.libraries.arrays import array_entries
 from experiments.libraries.distributions import distribution_entries
 from experiments.libraries.elementwise import elementwise_entries
-from experiments.libraries.entry import Entry
+from experiments.libraries.entry import Entry, as_users_have_it
 from experiments.libraries.kernels import kernel_entries
 from experiments.libraries.layers import layer_entries
 from experiments.libraries.linear_algebra import linear_algebra_entries
@@ -18,7 +16,7 @@ def catalogue() -> dict[str, Entry]:
     Raises:
         ValueError: two have one name.
     """
-    with jax.enable_x64(True):
+    with as_users_have_it():
         entries = [
             *elementwise_entries(),
             *distribution_entries(),

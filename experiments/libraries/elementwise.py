@@ -3,6 +3,7 @@
 Beside the domain stands the definition, where there is a closed one.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -55,10 +56,10 @@ from experiments.libraries.domains import (
 from experiments.libraries.entry import Entry
 
 STEPS_OF_HALF = LINE.beside(0.5, 1.5, 2.0)
-NO_POLE = Domain((0.7, 2.3, -0.6), (1.0, TINY, -TINY, LARGE, -11.21, -0.5, 0.0))
+NO_POLE = Domain((0.7, -0.6), (1.0, TINY, LARGE, -11.21, 0.0))
 """For the gamma function and its like: poles at 0, -1, -2, …"""
 
-SHARED: dict[str, Row] = {
+SHARED: dict[str, tuple[Domain, Callable[..., Any] | None]] = {
     "abs": (LINE, abs),
     "sin": (LINE, mp.sin),
     "cos": (LINE, mp.cos),
@@ -96,7 +97,7 @@ NUMPY: dict[str, Row] = SHARED | {
     "fabs": (LINE, abs),
     "rint": (STEPS_OF_HALF, mp.nint),
     "trunc": (STEPS_OF_HALF, lambda x: mp.sign(x) * mp.floor(abs(x))),
-    "sinc": (LINE.beside(1e-8, 1e-5, 1.0), sinc),
+    "sinc": (LINE.beside(1e-8, 1e-5), sinc),
     "i0": (LINE, lambda x: mp.besseli(0, x)),
     "deg2rad": (LINE, mp.radians),
     "rad2deg": (LINE, mp.degrees),
@@ -128,7 +129,9 @@ NUMPY: dict[str, Row] = SHARED | {
     "logaddexp2": (PLANE, lambda x, y: mp.log(mp.power(2, x) + mp.power(2, y), 2)),
 }
 
-LAX: dict[str, Row] = SHARED | {
+LAX: dict[str, Row] = {
+    name: (domain.few, f) for name, (domain, f) in SHARED.items()
+} | {
     "asin": (SYMMETRIC_UNIT, mp.asin),
     "acos": (SYMMETRIC_UNIT, mp.acos),
     "atan": (LINE, mp.atan),
@@ -191,7 +194,7 @@ NN: dict[str, Row] = {
 }
 
 SPECIAL: dict[str, Row] = {
-    "spence": (POSITIVE.beside(1.224, 1.6, 1.61, 2.0), spence),
+    "spence": (POSITIVE.beside(1.0, 1.224, 1.6, 2.0), spence),
     "i0": (LINE, lambda x: mp.besseli(0, x)),
     "i0e": (LINE, partial(scaled_bessel, 0)),
     "i1": (LINE, lambda x: mp.besseli(1, x)),
@@ -208,7 +211,7 @@ SPECIAL: dict[str, Row] = {
     "erfinv": (SYMMETRIC_UNIT, mp.erfinv),
     "exp1": (POSITIVE, mp.e1),
     "expi": (LINE, mp.ei),
-    "entr": (POSITIVE, entropy),
+    "entr": (POSITIVE.beside(1.0), entropy),
     "expit": (LINE, sigmoid),
     "logit": (UNIT, lambda x: mp.log(x / (1 - x))),
     "log_ndtr": (LINE.beside(-5.0, 8.0, 5.0), lambda x: mp.log(normal_cdf(x))),
@@ -317,13 +320,13 @@ def bound_entries() -> list[Entry]:
             lambda x, y: special.sph_harm_y(
                 jnp.array([2]), jnp.array([1]), x[None], y[None], n_max=2
             ),
-            PLANE.points[:4],
+            PLANE.points[:3],
             None,
         ),
         (
             "jax.scipy.special.wofz(x + iy)",
             lambda x, y: special.wofz(jax.lax.complex(x, y)),
-            PLANE.points[:4],
+            PLANE.points[:3],
             None,
         ),
         (

@@ -1,6 +1,8 @@
 """One function of a library, and the points at which its derivatives are asked for."""
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -13,6 +15,20 @@ from jaxnet.array_types import PyTree
 
 GOLDEN = 0.6180339887498949
 """Multiples of it, modulo 1, are spread evenly, and no sum of few of them is round."""
+
+
+@contextmanager
+def as_users_have_it() -> Iterator[None]:
+    """JAX in float64 and otherwise as it comes; no warnings."""
+    with (
+        warnings.catch_warnings(),
+        np.errstate(all="ignore"),
+        jax.enable_x64(True),
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+    ):
+        warnings.simplefilter("ignore")
+        yield
 
 
 @dataclass(frozen=True)

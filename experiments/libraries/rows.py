@@ -1,6 +1,5 @@
 """One function at one point: what JAX gives, what our verifier says, what is true."""
 
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from mpmath import mp
 
-from experiments.libraries.entry import Entry, Point
+from experiments.libraries.entry import Entry, Point, as_users_have_it
 from experiments.libraries.truth import Method, Truth, methods, truth
-from jaxnet.verification import GradientReport, Verdict, check_jvp, check_vjp
+from jaxnet.verification import GradientReport, LeafReport, Verdict, check_gradients
+from jaxnet.verification.function.once import once
 
 SAME = 1e-6
 """Relative to the largest entry: a right derivative in float64 is closer to the true
@@ -22,13 +22,14 @@ one, unless its digits are lost."""
 
 LOST = 0.5
 """Up to so much, relative to the largest entry, the verifier passes what float64 loses
-of a right formula: half its norm."""
+of a right formula: half its norm. What it passes beyond is missed, unless the rounding
+of the function's value hides it."""
 
 ROUNDING = 1e-13
 """Of a value that cancels to 0 where the true one does."""
 
 NOTHING = 1e-30
-"""What differences with steps of 1e-20 leave of 0."""
+"""What differences with steps of 1e-40 leave of 0, and more."""
 
 SHRINKING = 0.7
 """Of the direction of a second derivative by forward mode: it has no symmetry."""
@@ -66,6 +67,9 @@ class Row:
     note: str = ""
 
 
+WRONG_OF_OURS = ("accused", "false kink", "missed", "crash")
+"""The statuses in which our verifier is wrong."""
+
 STATUSES = {
     "agree": "right, as our verifier says",
     "fault": "wrong, by our verifier and by the second method",
@@ -83,6 +87,7 @@ STATUSES = {
     "accused": "right by the second method, but our verifier says it is wrong",
     "false kink": "right and passed, but our verifier sees a kink where none is",
     "missed": "wrong by the second method, but our verifier says it is right",
+    "crash": "our verifier raises an error",
     "raises": "JAX has no such derivative, and says so",
 }
 """In the order of the table."""
@@ -90,14 +95,7 @@ STATUSES = {
 
 def rows_of(entry: Entry, point: Point) -> list[Row]:
     """The value, then both modes of the first order, then both of the second."""
-    with (
-        warnings.catch_warnings(),
-        np.errstate(all="ignore"),
-        jax.enable_x64(True),
-        jax.numpy_dtype_promotion("standard"),
-        jax.numpy_rank_promotion("allow"),
-    ):
-        warnings.simplefilter("ignore")
+    with as_users_have_it():
         return list(_rows(entry, point))
 
 
@@ -107,7 +105,7 @@ def _rows(entry: Entry, point: Point) -> Iterator[Row]:
     try:
         value = float(entry.scalar(*args))
     except Exception as error:  # the library's function
-        yield replace(row, status="raises", note=_first_line(error))
+        yield replace(row, status="raises", note=first_line(error))
         return
     if wrong := _value_is_wrong(entry, args, value):
         yield replace(row, status="value", given=_number(value), true=wrong)
@@ -115,14 +113,15 @@ def _rows(entry: Entry, point: Point) -> Iterator[Row]:
         if not wrong:
             yield replace(row, status="none", given=_number(value))
         return
-    subject = Subject(entry, args, bool(wrong))
+    subject = Subject(entry, args, value, bool(wrong))
     first = [_row(replace(row, order=1, mode=mode), subject) for mode in MODES]
     yield from first
-    if all(r.status in SMOOTH and r.given not in NOT_FINITE for r in first):
-        is_wrong = any(r.status in ("fault", "unseen fault") for r in first)
-        for mode in MODES:
+    derived = [r for r in first if r.status != "raises"]
+    if all(r.status in SMOOTH and r.given not in NOT_FINITE for r in derived):
+        is_wrong = any(r.status in ("fault", "unseen fault") for r in derived)
+        for mode in [r.mode for r in derived]:
             found = _row(replace(row, order=2, mode=mode), subject)
-            follows = is_wrong and found.status == "missed"
+            follows = is_wrong and found.status in ("missed", "digits")
             yield replace(found, status="follows") if follows else found
 
 
@@ -138,6 +137,7 @@ class Subject:
 
     entry: Entry
     args: tuple[Any, ...]
+    value: float
     value_is_wrong: bool
 
     @cached_property
@@ -155,67 +155,91 @@ class Subject:
         """What the second method said, by the coordinates differentiated for."""
         return {}
 
-    @cached_property
-    def by_reverse(self) -> GradientReport:
-        """Of the first order and, where JAX has one, of the second."""
-        try:
-            return check_vjp(self.entry.scalar, *self.args, order=2, demands=())
-        except Exception:  # of the library: no second derivative
-            return check_vjp(self.entry.scalar, *self.args, demands=())
-
-    def verified(self, order: int, mode: str) -> tuple[Verdict, bool, str]:
-        """The worst verdict of our verifier, whether it passes, and the cause."""
-        if mode == "reverse":
-            name = "vjp" if order == 1 else "vjp order 2"
-            report = self.by_reverse
-            if order == 2 and not any(x.candidate == name for x in report.leaves):
-                check_vjp(self.entry.scalar, *self.args, order=2, demands=())
-        else:
-            asked = self.entry.scalar if order == 1 else self.slope
-            report, name = check_jvp(asked, *self.args, demands=()), "jvp"
-        own = [leaf for leaf in report.leaves if leaf.candidate == name]
-        own.sort(key=lambda leaf: leaf.severity)
-        return own[0].verdict, all(leaf.passed for leaf in own), own[0].cause
-
-    def slope(self, *moving: Any) -> Any:
-        """The change along (1, 0.7, 0.49, …), by forward mode."""
-        ends = np.cumsum([x.size for x in self.args])[:-1]
-        along = np.split(SHRINKING ** np.arange(self.at.size), ends)
-        pairs = zip(along, self.args, strict=True)
-        tangents = tuple(jnp.asarray(t.reshape(x.shape)) for t, x in pairs)
-        return jax.jvp(self.entry.scalar, moving, tangents)[1]
-
     def flat(self, vector: Any) -> Any:
         """The function of all coordinates in a row."""
         ends = np.cumsum([x.size for x in self.args])[:-1]
         pairs = zip(jnp.split(vector, ends), self.args, strict=True)
         return self.entry.scalar(*(part.reshape(x.shape) for part, x in pairs))
 
+    @cached_property
+    def direction(self) -> np.ndarray:
+        """Along which the first derivative is taken where the second is asked for."""
+        return SHRINKING ** np.arange(self.at.size)
+
+    def slope_by_reverse(self, vector: Any) -> Any:
+        """The change along the direction."""
+        return jnp.vdot(self.direction, jax.grad(self.flat)(vector))
+
+    def slope_by_forward(self, vector: Any) -> Any:
+        """The same by forward mode."""
+        tangent = jnp.asarray(self.direction)
+        return jax.jvp(self.flat, (vector,), (tangent,))[1]
+
+    @cached_property
+    def gradients(self) -> dict[tuple[int, str], Callable[[Any], Any]]:
+        """By order and mode, of the function or of its slope; those that JAX has."""
+        all_of_them = {
+            (1, "reverse"): jax.grad(self.flat),
+            (1, "forward"): jax.jacfwd(self.flat),
+            (2, "reverse"): jax.grad(self.slope_by_reverse),
+            (2, "forward"): jax.jacfwd(self.slope_by_forward),
+        }
+        found = dict[tuple[int, str], Callable[[Any], Any]]()
+        for which, gradient in all_of_them.items():
+            try:
+                jax.eval_shape(gradient, self.at)
+                found[which] = gradient
+            except Exception as error:  # of the library: what it cannot derive
+                self.refusals[which] = first_line(error)
+        return found
+
+    @cached_property
+    def refusals(self) -> dict[tuple[int, str], str]:
+        """What JAX says of those that it has not."""
+        return {}
+
+    @once
+    def report(self, order: int) -> GradientReport:
+        """Of both modes, held against the same differences."""
+        slopes = (self.slope_by_reverse, self.slope_by_forward)
+        modes = [mode for mode in MODES if (order, mode) in self.gradients]
+        by_mode = dict(zip(MODES, slopes, strict=True))
+        loss = self.flat if order == 1 else by_mode[modes[0]]
+        candidates = {mode: self.gradients[order, mode] for mode in modes}
+        return check_gradients(loss, jnp.asarray(self.at), candidates)
+
 
 def _row(row: Row, subject: Subject) -> Row:
     """The verifier's answer, and the second method's where one is wanted."""
+    which = row.order, row.mode
+    if which not in subject.gradients:
+        return replace(row, status="raises", note=subject.refusals[which])
     try:
-        verdict, passed, cause = subject.verified(row.order, row.mode)
-    except Exception as error:  # of the library: what it cannot derive
-        return replace(row, status="raises", note=_first_line(error))
-    row = replace(row, verdict=verdict.value)
-    agrees, at = _agrees(verdict, passed), subject.at
+        report = subject.report(row.order)
+    except Exception as error:  # ours: the function and its derivative can be had
+        return replace(row, status="crash", note=first_line(error))
+    leaf = next(x for x in report.leaves if x.candidate == row.mode)
+    row = replace(row, verdict=leaf.verdict.value)
+    agrees, at = _agrees(leaf), subject.at
     if agrees and subject.entry.definition is None:
         return replace(row, status="agree")
     if row.order == 2 and at.size > MOST_COORDINATES:
         return replace(row, status="undecided", note=f"{at.size} coordinates")
-    given = DERIVATIVES[row.order, row.mode](subject.flat, at)
+    try:
+        given = DERIVATIVES[which](subject.flat, at)
+    except Exception as error:  # of the library, where it is run
+        return replace(row, status="raises", note=first_line(error))
     chosen = subject.methods[:1] if agrees else subject.methods
     own = {}
     for where in combinations_with_replacement(range(at.size), row.order):
         if where not in subject.opinions:
             subject.opinions[where] = truth(chosen, at, where)
         own[where] = subject.opinions[where]
-    return _decided(row, given, own, verdict, passed, subject.value_is_wrong, cause)
+    return _decided(row, given, own, subject, leaf)
 
 
-def _agrees(verdict: Verdict, passed: bool) -> bool:
-    return passed and verdict in (Verdict.AGREE, Verdict.UNINFORMATIVE)
+def _agrees(leaf: LeafReport) -> bool:
+    return leaf.passed and leaf.verdict in (Verdict.AGREE, Verdict.UNINFORMATIVE)
 
 
 # -------------------------------------------------------------------- what JAX gives
@@ -225,7 +249,7 @@ def _along(function: Callable[[Any], Any], i: int) -> Callable[[Any], Any]:
     """∂function/∂xᵢ by forward mode."""
 
     def slope(vector: Any) -> Any:
-        unit = jnp.zeros_like(vector).at[i].set(1)
+        unit = np.eye(vector.size)[i]
         return jax.jvp(function, (vector,), (unit,))[1]
 
     return slope
@@ -262,23 +286,23 @@ def _decided(
     row: Row,
     given: np.ndarray,
     opinions: dict[tuple[int, ...], Truth],
-    verdict: Verdict,
-    passed: bool,
-    value_is_wrong: bool,
-    cause: str,
+    subject: Subject,
+    leaf: LeafReport,
 ) -> Row:
     """Of all coordinates the one that tells most, held against both methods."""
     known = [abs(t.value) for t in opinions.values() if np.isfinite(t.value)]
     scale = max(known, default=0.0)
     both = {**opinions, **{k[::-1]: t for k, t in opinions.items()}}
-    judged = [
+    kind, apart, where = max(
         (KINDS.index(_kind(given[k], t, scale)), _apart(given[k], t), k)
         for k, t in both.items()
-    ]
-    kind, apart, where = max(judged)
-    status = _status(
-        KINDS[kind], verdict, passed, value_is_wrong, apart <= LOST * scale
     )
+    reach = np.prod([max(1.0, abs(subject.at[i])) for i in where])
+    is_hidden = apart * reach <= np.finfo(float).eps * abs(subject.value)
+    is_near = bool(is_hidden or apart <= LOST * scale)
+    status = _status(KINDS[kind], leaf, subject.value_is_wrong, is_near)
+    if status == "unseen fault" and is_hidden:
+        status = "digits"
     return replace(
         row,
         status=status,
@@ -286,7 +310,7 @@ def _decided(
         true=_written(both[where]),
         place=str(list(where)) if len(both) > 1 else "",
         method=both[where].method,
-        note=cause if status in OURS else "",
+        note=leaf.cause if status in OURS else "",
     )
 
 
@@ -294,12 +318,10 @@ OURS = ("accused", "false kink", "missed", "unresolved", "undecided")
 """Where it is of interest what our verifier says beside the verdict."""
 
 
-def _status(
-    kind: str, verdict: Verdict, passed: bool, value_is_wrong: bool, is_near: bool
-) -> str:
+def _status(kind: str, leaf: LeafReport, value_is_wrong: bool, is_near: bool) -> str:
     """Of the kind by the second method and our verdict, the one of STATUSES."""
-    agrees = _agrees(verdict, passed)
-    cannot_tell = verdict in (Verdict.UNRESOLVED, Verdict.UNINFORMATIVE)
+    agrees, passed = _agrees(leaf), leaf.passed
+    cannot_tell = leaf.verdict in (Verdict.UNRESOLVED, Verdict.UNINFORMATIVE)
     if kind == "unknown":
         return "agree" if agrees else "undecided"
     if kind == "right":
@@ -348,9 +370,8 @@ def _value_is_wrong(entry: Entry, args: tuple[Any, ...], value: float) -> str:
             if mp.im(true) != 0 or not mp.isfinite(true):
                 return ""
             true = mp.re(true)
-            is_same = (
-                abs(true - value) <= SAME * abs(true) if np.isfinite(value) else False
-            )
+            room = SAME * abs(true) + ROUNDING
+            is_same = bool(np.isfinite(value)) and abs(true - value) <= room
             is_large = abs(true) > np.finfo(float).max
             return "" if is_same or is_large else mp.nstr(true, 10)
     except (ValueError, ZeroDivisionError):
@@ -367,6 +388,7 @@ def _written(true: Truth) -> str:
     return _number(true.value) if np.isfinite(true.value) else ""
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The kind of an error and the beginning of what it says."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}"[:120]

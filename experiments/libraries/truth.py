@@ -1,7 +1,7 @@
 """A derivative by a second method, which uses no derivative of JAX and no verifier.
 
 Differences from every side of the point: of the function's definition, or of JAX's own
-program, with 120 digits; else of its float64 values, extrapolated. Whether the sides
+program, with 200 digits; else of its float64 values, extrapolated. Whether the sides
 agree says whether there is a derivative.
 """
 
@@ -21,11 +21,12 @@ from experiments.libraries.many_digits import NotKnown, with_many_digits
 Values = Callable[[Sequence[Any]], Any]
 """The function of the flat coordinates, to one number."""
 
-DIGITS = 120
-"""Of the arithmetic: a second difference with steps of 1e-20 loses 40 of them."""
+DIGITS = 200
+"""Of the arithmetic: a second difference with steps of 1e-40 loses 80 of them."""
 
-STEPS = (mp.mpf(10) ** -20, mp.mpf(10) ** -21)
-"""Of a difference, in units of the coordinate."""
+STEPS = (mp.mpf(10) ** -40, mp.mpf(10) ** -41)
+"""Of a difference, in units of the coordinate: where a slope goes to 0 as the root of
+the step does, it is 0 to 20 digits."""
 
 CONVERGED = 1e-9
 """Relative change from one step to the next, and of one side to the other, below which
@@ -39,6 +40,9 @@ HALVINGS = 14
 
 FIRST_STEP = 0.05
 """In units of the coordinate: halved until rounding takes over."""
+
+FINEST, NEAR = 4, 0.01
+"""How many of the finest steps, without any extrapolation, have to come how near."""
 
 TRUSTED = 1e-4
 """Estimated relative error beyond which an extrapolated difference says nothing."""
@@ -181,7 +185,7 @@ def _quotient(
 def limit_of_digits(
     values: Values, at: list[Any], where: Sequence[int], signs: tuple[int, ...]
 ) -> Side:
-    """From two steps of 1e-20 units: what is linear in the step is removed."""
+    """From two steps of 1e-40 units: what is linear in the step is removed."""
     with mp.workdps(DIGITS):
         point = [mp.mpf(x) for x in at]
         found = []
@@ -207,23 +211,33 @@ def limit_of_digits(
 def limit_of_floats(
     values: Values, at: list[Any], where: Sequence[int], signs: tuple[int, ...]
 ) -> Side:
-    """By halving the step and extrapolating to 0 (Neville), where it is most stable."""
+    """By halving the step and extrapolating to 0 (Neville), where it is most stable.
+
+    The error is the last change, and the rounding of the values over the steps. A limit
+    that the finest steps do not come near is none: of a jump, or of coarse steps alone.
+    """
     before, best, error = list[float](), float("nan"), float("inf")
+    quotients = list[float]()
+    rounding = 4 * np.finfo(float).eps * abs(float(values(at)))
     for n in range(HALVINGS):
         h = FIRST_STEP / 2**n
         steps = [s * h * float(_unit(at[i])) for s, i in zip(signs, where, strict=True)]
         row = [float(_quotient(values, at, where, steps))]
         if not np.isfinite(row[0]):
-            before = []
+            before, quotients = [], []
             continue
+        quotients.append(row[0])
         for k, coarser in enumerate(before):
             better = row[k] + (row[k] - coarser) / (2 ** (k + 1) - 1)
             row.append(better)
             change = max(abs(better - row[k]), abs(better - coarser))
+            change += rounding / abs(float(np.prod(steps)))
             if change < error:
                 best, error = better, change
         before = row
-    if not before:
+    if not quotients:
         return Side(float("nan"), defined=False)
+    near = NEAR * max(abs(best), abs(quotients[0])) + error
     is_trusted = error <= TRUSTED * abs(best) + FLOOR
-    return Side(best if is_trusted else float("nan"), error)
+    is_near = all(abs(q - best) <= near for q in quotients[-FINEST:])
+    return Side(best if is_trusted and is_near else float("nan"), error)
