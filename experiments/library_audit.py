@@ -14,17 +14,13 @@ Takes about half an hour on two cores. Needs `pip install -e '.[audit,test]'`.
 """
 
 import json
-import multiprocessing
 import re
-import signal
 import sys
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import cache, partial
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import tyro
 from tqdm import tqdm
@@ -38,12 +34,10 @@ from experiments.libraries import (
     first_line,
     rows_of,
 )
+from experiments.libraries.workers import answers
 
 PACKAGES = ("jax", "jaxlib", "numpy", "mpmath", "optax", "flax", "equinox", "jaxnet")
 """Whose versions stand in the header."""
-
-FUNCTIONS_A_PROCESS = 60
-"""Until a worker is replaced by a fresh one: compiled programs are never given back."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +52,8 @@ class Flags:
     """Run all again."""
     processes: int = 2
     """That work side by side."""
-    patience: int = 180
-    """Seconds that one point may take."""
+    patience: int = 600
+    """Seconds that one function may take at all its points."""
 
 
 def main() -> None:
@@ -94,34 +88,23 @@ def is_wanted(name: str, pattern: str | None, known: Collection[str]) -> bool:
 
 
 def audited(names: Sequence[str], flags: Flags) -> Iterator[tuple[str, list[Row]]]:
-    """Each function's rows as they come; in this process where there is one only."""
-    bar = partial(tqdm, total=len(names), disable=not sys.stderr.isatty())
-    ask = partial(named_rows, patience=flags.patience)
-    if flags.processes < 2 or len(names) < 2:
-        yield from bar(map(ask, names))
-        return
-    fresh = multiprocessing.get_context("spawn")
-    with fresh.Pool(flags.processes, maxtasksperchild=FUNCTIONS_A_PROCESS) as pool:
-        yield from bar(pool.imap_unordered(ask, names))
+    """Each function's rows as they come; one row where there is no answer."""
+    asked = answers(rows_of_function, names, flags.processes, flags.patience)
+    for name, rows in tqdm(asked, total=len(names), disable=not sys.stderr.isatty()):
+        note = f"no answer within {flags.patience} s"
+        silent = Row(name, "all points", True, 0, "value", status="silent", note=note)
+        yield name, [silent] if rows is None else rows
 
 
-def named_rows(name: str, patience: int) -> tuple[str, list[Row]]:
-    """The name as well."""
-    return name, rows_of_function(name, patience)
-
-
-def rows_of_function(name: str, patience: int) -> list[Row]:
-    """At all its points; what takes too long is a row of its own."""
+def rows_of_function(name: str) -> list[Row]:
+    """At all its points; an error of the second method is a row of its own."""
     entry, rows = entries()[name], list[Row]()
     for point in entry.points:
         try:
-            with at_most(patience):
-                rows += rows_of(entry, point)
-        except Exception as error:  # of a library, or of mpmath
-            late = isinstance(error, TimeoutError)
-            note = f"took more than {patience} s" if late else first_line(error)
+            rows += rows_of(entry, point)
+        except Exception as error:  # of mpmath
             row = Row(name, point.label, point.is_edge, 0, "value")
-            rows.append(replace(row, status="undecided", note=note))
+            rows.append(replace(row, status="undecided", note=first_line(error)))
     return rows
 
 
@@ -129,22 +112,6 @@ def rows_of_function(name: str, patience: int) -> list[Row]:
 def entries() -> dict[str, Entry]:
     """The catalogue, made once in each process."""
     return catalogue()
-
-
-@contextmanager
-def at_most(seconds: int) -> Iterator[None]:
-    """Raises TimeoutError in the main thread of a process when they are over."""
-
-    def late(*_: Any) -> None:
-        raise TimeoutError
-
-    before = signal.signal(signal.SIGALRM, late)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def versions() -> dict[str, str]:

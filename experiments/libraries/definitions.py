@@ -104,3 +104,20 @@ def cube_root(x: Any) -> Any:
 def scaled_bessel(n: int, x: Any) -> Any:
     """e^-|x| Iₙ(x)."""
     return mp.besseli(n, x) * mp.exp(-abs(x))
+
+
+def real_log_gamma(x: Any) -> Any:
+    """log Γ(x), real for x > 0 only, as SciPy has it."""
+    if x <= 0:
+        raise ValueError("not defined")
+    return mp.loggamma(x)
+
+
+def factorial(x: Any) -> Any:
+    """Γ(x + 1), and 0 below 0, as SciPy has it."""
+    return mp.gamma(x + 1) if x >= 0 else mp.mpf(0)
+
+
+def binomial(n: Any, k: Any) -> Any:
+    """n over k, and 0 where k is below 0, as SciPy has it."""
+    return mp.binomial(n, k) if k >= 0 else mp.mpf(0)

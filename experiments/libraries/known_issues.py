@@ -14,6 +14,8 @@ ISSUES = {
     "jax.scipy.special.digamma": "jax#37635",
     "jax.scipy.special.gammaln": "jax#39800",
     "jax.scipy.special.i0": "jax#40628",
+    "jax.scipy.special.i1": "jax#40640",
+    "jax.scipy.special.polygamma": "jax#37635",
     "jnp.i0": "jax#40627",
     "jnp.linalg.cholesky": "jax#40421",
     "jnp.linalg.eigh": "jax#12795",

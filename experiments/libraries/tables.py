@@ -32,6 +32,7 @@ LISTS = {
     "undecided": "Neither method can tell",
     "none": "No derivative: poles, jumps, infinite slopes",
     "one-sided": "Ends of a domain where JAX gives the slope from within",
+    "silent": "No answer: a loop without end, or a process that died",
     "raises": "JAX says that it has no such derivative",
 }
 """Of what is only listed."""
@@ -46,8 +47,9 @@ Written by `python experiments/library_audit.py`, which runs all of it again.
 row is the value, or one derivative of one order by one mode, in float64. Of an array of
 outputs the derivative of a sum with fixed weights is asked.
 
-Each derivative is checked by `check_vjp` (order 2) or `check_jvp`. What does not agree,
-and every row of a function that has a definition by mpmath, is held against a second
+Each derivative is checked by `check_gradients`, both modes against one ladder of
+differences; the second order against differences of the first. What does not agree, and
+every row of a function that has a definition by mpmath, is held against a second
 method, which uses no derivative of JAX and nothing of our verifier: differences from
 every side of the point, with steps of 1e-40 and 200 digits, of the definition or of
 JAX's own program with its primitives evaluated by mpmath; where neither can be had, of
