@@ -1,5 +1,6 @@
 """Functions of arrays: reductions, orders, products, windows, transforms, indexing."""
 
+from ast import literal_eval
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -116,7 +117,7 @@ def _bincount(weights: Any) -> Any:
 def _called(text: str) -> tuple[str, tuple[Any, ...]]:
     """Of "roll:1" the name and the further arguments."""
     name, _, rest = text.partition(":")
-    given = eval(f"({rest},)", {"__builtins__": {}}) if rest and rest != "sq" else ()
+    given = literal_eval(f"({rest},)") if rest and rest != "sq" else ()
     return name, given
 
 

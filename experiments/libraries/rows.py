@@ -31,10 +31,6 @@ of the function's value hides it."""
 ROUNDING = 1e-13
 """Of a value or a slope that cancels to 0 where the true one is."""
 
-NOTHING = 1e-19
-"""What differences with steps of 1e-40 leave of a slope that goes to 0 as the root of
-the step does."""
-
 SHRINKING = 0.7
 """Of the direction of a second derivative by forward mode: it has no symmetry."""
 
@@ -302,8 +298,7 @@ def _decided(
         (KINDS.index(_kind(given[k], t, scale)), _apart(given[k], t), k)
         for k, t in both.items()
     )
-    reach = np.prod([max(1.0, abs(subject.at[i])) for i in where])
-    is_hidden = apart * reach <= np.finfo(float).eps * abs(subject.value)
+    is_hidden = apart <= np.finfo(float).eps * abs(subject.value)
     is_near = bool(is_hidden or apart <= LOST * scale)
     status = _status(KINDS[kind], leaf, subject.value_is_wrong, is_near)
     is_slight = apart <= SLIGHT * scale and status == "fault"
@@ -349,9 +344,8 @@ KINDS = ("right", "one-sided", "unknown", "none", "convention", "kink", "end", "
 
 
 def _kind(given: float, true: Truth, scale: float) -> str:
-    is_zero = abs(true.value) <= NOTHING
     room = SAME * scale + 10 * np.nan_to_num(true.error)
-    room += ROUNDING if is_zero else NOTHING
+    room += ROUNDING if true.value == 0 else 0.0
     if true.kind == "derivative":
         return "right" if abs(given - true.value) <= room else "wrong"
     if true.kind == "end":

@@ -26,14 +26,14 @@ DIGITS = 200
 
 STEPS = (mp.mpf(10) ** -40, mp.mpf(10) ** -41)
 """Of a difference, in units of the coordinate: where a slope goes to 0 as the root of
-the step does, it is 0 to 20 digits."""
+the step does, it is below 1e-20."""
 
 CONVERGED = 1e-9
 """Relative change from one step to the next, and of one side to the other, below which
 both are the same limit: ten digits are written."""
 
 FLOOR = 1e-14
-"""What is smaller than this is 0 to a difference."""
+"""A quotient below this that still shrinks with its step goes to 0."""
 
 HALVINGS = 14
 """Of the first step, where only float64 values can be had."""
@@ -203,9 +203,10 @@ def limit_of_digits(
             return Side(float("nan"), defined=False)
         if mp.isinf(coarse) or mp.isinf(fine):
             return Side(float("nan"))
-        if abs(coarse - fine) > CONVERGED * abs(fine) + FLOOR:
-            return Side(float("nan"))
-        return Side(float((10 * fine - coarse) / 9))
+        if abs(coarse - fine) <= CONVERGED * abs(fine):
+            return Side(float((10 * fine - coarse) / 9))
+        goes_to_zero = abs(fine) < abs(coarse) < FLOOR
+        return Side(0.0 if goes_to_zero else float("nan"))
 
 
 def limit_of_floats(
