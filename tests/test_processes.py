@@ -259,7 +259,7 @@ def listens(host: str, port: int) -> bool:
 
 
 def test_a_fault_that_is_not_held_against_shows(tmp_path: Path) -> None:
-    """The table counts a status, a second line, lateness and a loss as what they are."""
+    """The table counts status, second lines, lateness and losses as what they are."""
     good = faults.End(1, "", "waiting for x\nerror: it is so\n", 2.0)
     assert good.says(1, "error: it is")
     assert not good.says(0, "error: it is")

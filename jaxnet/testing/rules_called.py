@@ -39,9 +39,10 @@ NO_EFFECTS = {
     for name in (
         "make_jaxpr_f",
         "eval_shape",
-        "lower",
-        "trace",
+        "jit_lower",
+        "jit_trace",
         "_reduction_jaxpr",
+        "_variadic_reduction_jaxpr",
         "custom_linear_solve",
         "custom_root",
         "_export_internal",

@@ -58,7 +58,7 @@ def test_the_planted_mistakes_are_caught_in_the_unedited_suite(sample: Path) -> 
     wrong = {name for name, verdict in rows if verdict == "DISAGREE"}
     assert wrong == {"swish", "layer_norm", "cross_entropy"}
     assert ("softplus", "AGREE") in rows
-    assert "test_ops.py:18" in "".join(table.split())
+    assert "test_ops.py:20" in "".join(table.split())
     text = page.read_text()
     assert text.count("<section class=failed>") == 5
     first = text.index("<section class=passed>")
@@ -128,9 +128,9 @@ def test_x64():
     assert conftest.check_grads.__module__ == "jaxnet.testing.drop_in"
 """)
     (tmp_path / "pytest.ini").write_text("[pytest]\npythonpath = .\n")
-    flags = ("--gradients=jaxnet", "--audit-rules", "-p", "no:terminal")
+    flags = ("--gradients=jaxnet", "--audit-rules")
     done = run(tmp_path, *flags, "-k", "x64")
-    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
 
 
 def test_a_check_in_a_fixture_is_of_its_test(tmp_path: Path) -> None:
