@@ -196,6 +196,10 @@ def check_layer_sizes(sizes: Any) -> None:
         raise ValueError(complaint("layer_sizes", expected, describe(sizes), fix))
     for position, size in enumerate(sizes):
         check_count(f"layer_sizes[{position}]", size)
+
+
+def check_num_parameters(sizes: Any) -> None:
+    """Layers of so many parameters as can be drawn and saved."""
     count = sum((inputs + 1) * outputs for inputs, outputs in pairwise(sizes))
     if count > MAX_PARAMETERS:
         expected, fix = f"at most {MAX_PARAMETERS} parameters", "pass narrower layers"
@@ -206,6 +210,7 @@ def check_positive(name: str, value: Any) -> None:
     """A finite number above 0."""
     expected, fix = "a finite number above 0", "0.1 is the book's learning rate"
     fix = fix if "rate" in name else "pass a positive float"
+    check_untraced(name, value, "pass a Python float")
     if np.asarray(value).dtype.kind not in "fiu":
         raise TypeError(complaint(name, expected, describe(value), fix))
     if not (np.ndim(value) == 0 and np.isfinite(value) and value > 0):

@@ -57,7 +57,7 @@ def load_mnist(
 
     Fashion-MNIST and KMNIST have the same form; images of other rows and columns are
     read where `image_shape` says so. With `as_bytes` images stay bytes, a
-    quarter of the memory, and cannot be written to; `train` takes them as well, for
+    quarter of the memory; `train` takes them as well, for
     GREY_LEVELS[bytes].
 
     Raises:
@@ -144,7 +144,7 @@ def _decode(
     if len(body) != size:
         got = str(len(body)) if len(body) < size else "more"
         raise _bad(path, expected, got, fix)
-    return np.frombuffer(body, np.uint8)
+    return np.frombuffer(body, np.uint8).copy()
 
 
 def _bad(path: Path, expected: str, got: str, fix: str) -> ValueError:

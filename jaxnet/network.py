@@ -28,6 +28,7 @@ from jaxnet.input_checks import (
     check_batch,
     check_choice,
     check_layer_sizes,
+    check_num_parameters,
     check_positive,
 )
 from jaxnet.losses import OUTPUTS, OutputLoss
@@ -87,6 +88,7 @@ def init_params(
     [(784, 50), (50, 10)]
     """
     check_layer_sizes(layer_sizes)
+    check_num_parameters(layer_sizes)
     check_positive("scale", scale)
     keys = jax.random.split(key, len(layer_sizes) - 1)
     return tuple(

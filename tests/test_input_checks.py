@@ -116,13 +116,19 @@ BAD_INPUTS = [
         "call it",
     ),
     (
+        lambda: jax.jit(lambda s: input_checks.check_positive("scale", s))(0.1),
+        TypeError,
+        "`scale`: expected values, got a tracer of jit, grad or vmap, which has none; "
+        "pass a Python float",
+    ),
+    (
         lambda: init_params(jax.random.key(0), (2**31, 2**31)),
         ValueError,
         "`layer_sizes`: expected at most 1073741824 parameters, "
         "got 4611686020574871552; pass narrower layers",
     ),
     (
-        lambda: input_checks.check_layer_sizes((2**20 - 1, 2**10, 1)),
+        lambda: input_checks.check_num_parameters((2**20 - 1, 2**10, 1)),
         ValueError,
         "`layer_sizes`: expected at most 1073741824 parameters, "
         "got 1073742849; pass narrower layers",

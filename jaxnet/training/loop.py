@@ -17,8 +17,10 @@ from jaxnet import gradients
 from jaxnet.devices import automatic, check_same, code, digest
 from jaxnet.input_checks import (
     check_count,
+    check_finite,
     check_labels,
     check_params,
+    check_untraced,
     complaint,
     describe,
 )
@@ -63,6 +65,7 @@ def train(
         TypeError, ValueError: an argument does not fit the others.
     """
     mesh = automatic(mesh)
+    check_untraced("state", state, "call train outside jit, grad and vmap")
     recipe = Recipe(network, gradient, optimizer, batch_size, replacement, mesh)
     check_count("num_steps", num_steps, minimum=0)
     check_count("steps_per_call", 1 if steps_per_call is None else steps_per_call)
@@ -134,4 +137,6 @@ def _check_data(data: Mnist, state: State) -> None:
             raise TypeError(complaint(f"{name}_images", expected, got, fix))
         if images.ndim != 2 or images.shape[1] != num_inputs or not len(images):
             raise ValueError(complaint(f"{name}_images", expected, got, fix))
+        if images.dtype != np.uint8:
+            check_finite(f"{name}_images", images)
         check_labels(labels, len(images), num_classes, f"{name}_labels")
