@@ -35,8 +35,12 @@ from experiments.libraries import (
     rows_of,
 )
 from experiments.libraries.workers import answers
+from jaxnet import DISTRIBUTION
 
-PACKAGES = ("jax", "jaxlib", "numpy", "mpmath", "optax", "flax", "equinox", "jaxnet")
+PACKAGES = (
+    *("jax", "jaxlib", "numpy", "mpmath", "optax", "flax", "equinox"),
+    DISTRIBUTION,
+)
 """Whose versions stand in the header."""
 
 

@@ -9,6 +9,7 @@ from experiments.checkers.ours import jaxnet
 from experiments.checkers.with_autograd import hips_autograd
 from experiments.checkers.with_jax import check_grads_in, chex_in
 from experiments.checkers.with_torch import gradcheck
+from jaxnet import DISTRIBUTION
 
 CHECKERS: dict[str, Checker] = {
     checker.name: checker
@@ -40,5 +41,6 @@ def versions() -> dict[str, str]:
     found = {}
     for package in [*packages, "numpy"]:
         if importlib.util.find_spec(package):
-            found[package] = importlib.metadata.version(package)
+            name = DISTRIBUTION if package == "jaxnet" else package
+            found[package] = importlib.metadata.version(name)
     return found

@@ -12,7 +12,14 @@ import numpy as np
 from mpmath import mp
 
 from experiments.libraries.entry import Entry, Point, as_users_have_it
-from experiments.libraries.truth import Method, Truth, methods, truth
+from experiments.libraries.truth import (
+    SHRINKING,
+    Method,
+    Truth,
+    methods,
+    partials,
+    truth,
+)
 from jaxnet.verification import GradientReport, LeafReport, Verdict, check_gradients
 from jaxnet.verification.function.once import once
 
@@ -30,9 +37,6 @@ of the function's value hides it."""
 
 ROUNDING = 1e-13
 """Of a value or a slope that cancels to 0 where the true one is."""
-
-SHRINKING = 0.7
-"""Of the direction of a second derivative by forward mode: it has no symmetry."""
 
 MOST_COORDINATES = 12
 """Of a point, for all second derivatives to be looked at by the second method."""
@@ -152,8 +156,8 @@ class Subject:
         return methods(self.entry, self.args)
 
     @cached_property
-    def opinions(self) -> dict[tuple[int, ...], Truth]:
-        """What the second method said, by the coordinates differentiated for."""
+    def opinions(self) -> dict[int, dict[tuple[int, ...], Truth]]:
+        """What the second method said, by order and coordinates."""
         return {}
 
     def flat(self, vector: Any) -> Any:
@@ -231,11 +235,12 @@ def _row(row: Row, subject: Subject) -> Row:
     except Exception as error:  # of the library, where it is run
         return replace(row, status="raises", note=first_line(error))
     chosen = subject.methods[:1] if agrees else subject.methods
-    own = {}
+    own = subject.opinions.setdefault(row.order, {})
+    if row.order == 1 and not agrees and not own:
+        own |= partials(chosen, at)
     for where in combinations_with_replacement(range(at.size), row.order):
-        if where not in subject.opinions:
-            subject.opinions[where] = truth(chosen, at, where)
-        own[where] = subject.opinions[where]
+        if where not in own:
+            own[where] = truth(chosen, at, where)
     return _decided(row, given, own, subject, leaf)
 
 
@@ -330,6 +335,8 @@ def _status(kind: str, leaf: LeafReport, value_is_wrong: bool, is_near: bool) ->
         if agrees:
             return "agree"
         return "unresolved" if cannot_tell else "false kink" if passed else "accused"
+    if kind == "convention" and leaf.verdict is Verdict.DISAGREE:
+        return "accused"
     if kind == "wrong":
         if value_is_wrong:
             return "value"

@@ -6,7 +6,7 @@ agree says whether there is a derivative.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -40,6 +40,12 @@ HALVINGS = 14
 
 FIRST_STEP = 0.05
 """In units of the coordinate: halved until rounding takes over."""
+
+SHRINKING = 0.7
+"""Of a direction that has no symmetry: 1, 0.7, 0.49, …"""
+
+NEARBY, NEAR_BY = 24, mp.mpf(10) ** -12
+"""How many points beside a kink are looked at, and how far away, in units."""
 
 FINEST, NEAR = 4, 0.01
 """How many of the finest steps, without any extrapolation, have to come how near."""
@@ -93,7 +99,46 @@ class Method:
         signs = list(product((1, -1), repeat=len(where)))
         point = [float(x) for x in at]
         sides = [self.limit(self.values, point, where, sign) for sign in signs]
-        return _of_sides(sides, self.name)
+        found = _of_sides(sides, self.name)
+        return self.with_slopes_nearby(found, at, where)
+
+    def is_smooth_along(
+        self, at: np.ndarray, slopes: np.ndarray, direction: np.ndarray
+    ) -> bool:
+        """Whether the slope along a direction is what the partial derivatives say.
+
+        Where several coordinates tie, each alone may have a derivative, and the
+        function has none.
+        """
+
+        def along(t: Sequence[Any]) -> Any:
+            pairs = zip(at, direction, strict=True)
+            return self.values([t[0] * float(d) + float(x) for x, d in pairs])
+
+        sides = [self.limit(along, [0.0], (0,), (sign,)) for sign in (1, -1)]
+        found, true = _of_sides(sides, self.name), float(slopes @ direction)
+        room = CONVERGED * float(np.abs(slopes) @ np.abs(direction)) + FLOOR
+        is_same = abs(found.value - true) <= room + 4 * found.error
+        return found.kind == "unknown" or is_same
+
+    def with_slopes_nearby(
+        self, found: Truth, at: np.ndarray, where: Sequence[int]
+    ) -> Truth:
+        """A kink's slopes, and those at points nearby where there is a derivative.
+
+        Between them lies what may be called its slope: of several that tie, each may
+        have the slope of any.
+        """
+        if found.kind != "kink" or self.limit is not limit_of_digits:
+            return found
+        slopes = [found.low, found.high]
+        for seed in range(NEARBY):
+            away = np.random.default_rng(seed).uniform(-1, 1, len(at))
+            pairs = zip(at, away, strict=True)
+            near = [mp.mpf(x) + NEAR_BY * mp.mpf(a) * _unit(x) for x, a in pairs]
+            side = self.limit(self.values, near, where, (1,) * len(where))
+            slopes += [side.value] if np.isfinite(side.value) else []
+        return replace(found, low=min(slopes), high=max(slopes))
 
 
 def methods(entry: Entry, args: Sequence[Any]) -> list[Method]:
@@ -137,6 +182,21 @@ def truth(found: Sequence[Method], at: np.ndarray, where: Sequence[int]) -> Trut
         if answer.kind not in ("none", "unknown") or method.name == "definition":
             return answer
     return answers[0]
+
+
+def partials(found: Sequence[Method], at: np.ndarray) -> dict[tuple[int, ...], Truth]:
+    """With respect to each coordinate; kinks, if they make no derivative together."""
+    places: list[tuple[int, ...]] = [(i,) for i in range(len(at))]
+    own = {where: truth(found, at, where) for where in places}
+    method = next(m for m in found if m.name == own[places[0]].method)
+    if any(t.kind != "derivative" or t.method != method.name for t in own.values()):
+        return own
+    slopes = np.array([t.value for t in own.values()])
+    directions = np.ones(len(at)), SHRINKING ** np.arange(len(at))
+    if all(method.is_smooth_along(at, slopes, d) for d in directions):
+        return own
+    kinks = {k: replace(t, kind="kink", value=np.nan) for k, t in own.items()}
+    return {k: method.with_slopes_nearby(t, at, k) for k, t in kinks.items()}
 
 
 def _of_sides(sides: Sequence[Side], method: str) -> Truth:

@@ -15,6 +15,9 @@ QUESTIONS = 60
 GLANCE = 1.0
 """Seconds between two looks at who is late."""
 
+READY = "ready"
+"""What a process sends first: its start is not held against its question."""
+
 Ask = Callable[[str], Any]
 
 
@@ -40,6 +43,8 @@ def answers(
             for worker in list(busy):
                 if worker.connection in ready:
                     answer = worker.answer()
+                    if answer == READY:
+                        continue
                 elif worker.seconds > patience:
                     answer = None
                 else:
@@ -63,7 +68,7 @@ class _Worker:
         self.process = CONTEXT.Process(target=_serve, args=(ask, other), daemon=True)
         self.process.start()
         other.close()
-        self.question, self.asked, self.began = "", 0, 0.0
+        self.question, self.asked, self.is_ready, self.began = "", 0, False, 0.0
 
     def put(self, question: str) -> None:
         """Ask it."""
@@ -73,18 +78,22 @@ class _Worker:
 
     @property
     def seconds(self) -> float:
-        """Since it was asked."""
-        return time.monotonic() - self.began
+        """Since it was asked; 0 until it is ready."""
+        return time.monotonic() - self.began if self.is_ready else 0.0
 
     def answer(self) -> Any:
         """What it sent; None if it died."""
         try:
-            return self.connection.recv()
+            found = self.connection.recv()
         except EOFError:
             return None
+        if not self.is_ready:
+            self.is_ready, self.began = True, time.monotonic()
+        return found
 
 
 def _serve(ask: Ask, connection: Connection) -> None:
     """In the process: answer until it is ended."""
+    connection.send(READY)
     while True:
         connection.send(ask(connection.recv()))
