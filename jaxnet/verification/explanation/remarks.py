@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from jaxnet.jaxpr import coarsest_of, described
+from jaxnet.jaxpr import coarsest_of, described, dtypes_of
 from jaxnet.precision import eps
 from jaxnet.verification.candidates.candidate import Candidate
 from jaxnet.verification.context import Context
@@ -50,9 +50,10 @@ def _off(context: Context) -> str:
 
 def _kept(name: str, widened: Widened | None) -> list[str]:
     """What of a program could not be widened."""
-    if widened is None or not widened.kept():
+    kept = [e for e in widened.kept() if dtypes_of(e)] if widened else []
+    if not kept:
         return []
-    dtype, equation = coarsest_of(widened.kept())
+    dtype, equation = coarsest_of(kept)
     where = described(equation)
     return [f"{name} computes in {dtype} what cannot be widened: {where}"]
 

@@ -13,7 +13,7 @@ import pytest
 from jax.experimental import pallas as pl
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxnet import check_gradients
+from jaxnet import Verdict, check_gradients
 from jaxnet.precision import DOUBLE
 from jaxnet.verification.function.widen import Widened
 
@@ -880,3 +880,19 @@ def test_a_normal_number_is_drawn_once(seed: int) -> None:
     assert report.leaves[0].resolution < 1e-8
     wrong = check_gradients(loss, x, lambda x: jax.grad(loss)(x) * (1 + 1e-7))
     assert not wrong.passed
+
+
+@pytest.mark.parametrize("in_x64", [False, True])
+def test_functions_that_read_bits_are_verified(in_x64: bool) -> None:
+    """The sign of a gamma function is taken from bits: no float is kept there."""
+    with jax.enable_x64(in_x64):
+        x = jnp.asarray([0.7, 2.3])
+        for function in (jax.scipy.special.gamma, lambda x: jnp.frexp(x)[0]):
+            report = check_gradients(lambda x, f=function: jnp.sum(f(x)), x)
+            assert report.verdict is Verdict.AGREE
+            wrong = check_gradients(
+                lambda x, f=function: jnp.sum(f(x)),
+                x,
+                lambda x, f=function: 1.001 * jax.grad(lambda x: jnp.sum(f(x)))(x),
+            )
+            assert wrong.verdict is Verdict.DISAGREE
