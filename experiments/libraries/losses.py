@@ -13,7 +13,7 @@ from experiments.libraries.entry import Entry, Point, sample
 
 LOGITS = np.array([0.4, -1.2, 0.8])
 ONE_HOT = np.array([0.0, 1.0, 0.0])
-SOFT = np.array([0.2, 0.5, 0.3])
+SOFT = np.array([0.25, 0.5, 0.25])
 SIGNS = np.array([1.0, -1.0, 1.0])
 
 PREDICTED = (

@@ -322,6 +322,33 @@ def _lu(equation: Any, x: Any) -> list[Any]:
     return [x, np.asarray(pivots, np.int32), order.astype(np.int32)]
 
 
+def _eigh(equation: Any, x: Any) -> list[Any]:
+    """Eigenvectors, and the eigenvalues from the least on, reading one triangle."""
+    if x.ndim > 2:
+        raise NotKnown("eigh of a batch")
+    triangle = np.tril(x) if equation.params["lower"] else np.triu(x)
+    diagonal = np.diag(np.diag(x))
+    values, vectors = _of_matrix(mp.eigsy, triangle + triangle.T - diagonal)
+    return [vectors, values.ravel()]
+
+
+def _svd(equation: Any, x: Any) -> list[Any]:
+    """The singular values from the largest on, and both orthogonal factors."""
+    wants_factors = equation.params["compute_uv"]
+    if x.ndim > 2 or (wants_factors and x.shape[0] != x.shape[1]):
+        raise NotKnown("svd of a batch, or of a matrix that is not square")
+    left, values, right = _of_matrix(mp.svd_r, x)
+    return [values.ravel(), *([left, right] if wants_factors else [])]
+
+
+def _of_matrix(function: Callable[..., Any], x: Any) -> list[Any]:
+    try:
+        found = function(mp.matrix(x.tolist()))
+    except RuntimeError as error:  # mpmath: no convergence
+        raise NotKnown(str(error)) from error
+    return [np.array(part.tolist(), object) for part in found]
+
+
 WHOLE: dict[str, Callable[..., list[Any]]] = {
     "argmax": _place(np.argmax),
     "argmin": _place(np.argmin),
@@ -331,6 +358,7 @@ WHOLE: dict[str, Callable[..., list[Any]]] = {
     "cummin": _accumulated(np.minimum),
     "cumprod": _accumulated(np.multiply),
     "cumsum": _accumulated(np.add),
+    "eigh": _eigh,
     "integer_pow": _integer_power,
     "lu": _lu,
     "optimization_barrier": lambda _, *inputs: list(inputs),
@@ -339,6 +367,7 @@ WHOLE: dict[str, Callable[..., list[Any]]] = {
     "reduce_prod": _reduced(np.multiply),
     "reduce_sum": _reduced(np.add),
     "sort": _sorted,
+    "svd": _svd,
     "top_k": _top,
     "triangular_solve": _triangular_solve,
 }

@@ -88,7 +88,7 @@ STATUSES = {
     "none": "a pole, a jump or an infinite slope: no derivative",
     "unresolved": "right by the second method; our verifier cannot tell",
     "undecided": "neither our verifier nor the second method can tell",
-    "accused": "right by the second method, but our verifier says it is wrong",
+    "accused": "right, or a slope of the kink, but our verifier says it is wrong",
     "false kink": "right and passed, but our verifier sees a kink where none is",
     "missed": "wrong by the second method, but our verifier says it is right",
     "crash": "our verifier raises an error",
@@ -300,7 +300,7 @@ def _decided(
     scale = max(known, default=0.0)
     both = {**opinions, **{k[::-1]: t for k, t in opinions.items()}}
     kind, apart, where = max(
-        (KINDS.index(_kind(given[k], t, scale)), _apart(given[k], t), k)
+        (KINDS.index(_kind(given[k], t, scale, len(both) > 1)), _apart(given[k], t), k)
         for k, t in both.items()
     )
     is_hidden = apart <= np.finfo(float).eps * abs(subject.value)
@@ -350,7 +350,12 @@ KINDS = ("right", "one-sided", "unknown", "none", "convention", "kink", "end", "
 """Of one coordinate, by the second method; the last tells most."""
 
 
-def _kind(given: float, true: Truth, scale: float) -> str:
+def _kind(given: float, true: Truth, scale: float, several: bool) -> str:
+    """By the second method alone.
+
+    Where several coordinates may tie, a few points nearby have not seen all slopes:
+    only what is twice as far out as they are wide apart is called outside.
+    """
     room = SAME * scale + 10 * np.nan_to_num(true.error)
     room += ROUNDING if true.value == 0 else 0.0
     if true.kind == "derivative":
@@ -360,6 +365,7 @@ def _kind(given: float, true: Truth, scale: float) -> str:
             return "none"
         return "one-sided" if abs(given - true.value) <= room else "end"
     if true.kind == "kink":
+        room += true.high - true.low if several else 0.0
         inside = true.low - room <= given <= true.high + room
         return "convention" if inside else "kink"
     return true.kind

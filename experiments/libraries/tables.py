@@ -37,6 +37,9 @@ LISTS = {
 }
 """Of what is only listed."""
 
+SAID = ("crash", "silent", "raises")
+"""Of which the error is told."""
+
 HEAD = """\
 # The derivatives of JAX and its libraries, checked
 
@@ -78,7 +81,8 @@ def as_markdown(rows: Sequence[Row], versions: Mapping[str, str]) -> str:
     for status, title in LISTS.items():
         chosen = [row for row in rows if row.status == status]
         if chosen:
-            parts += [f"## {title}", _list(chosen)]
+            written = _by_note if status in SAID else _list
+            parts += [f"## {title}", written(chosen)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -133,12 +137,26 @@ def _aligned(lines: Sequence[Sequence[str]]) -> str:
 
 
 def _list(rows: Sequence[Row]) -> str:
-    """Of each function the points, orders and modes, as an item of wrapped lines."""
-    items = []
-    for name, own in groupby(rows, key=lambda row: row.function):
-        text = f"`{name}`: {'; '.join(_places(list(own)))}"
-        items.append(fill(text, WIDEST, initial_indent="- ", subsequent_indent="  "))
-    return "\n".join(items)
+    """Of each function the points, orders and modes."""
+    return "\n".join(
+        _item(f"`{name}`: {'; '.join(_places(list(own)))}")
+        for name, own in groupby(rows, key=lambda row: row.function)
+    )
+
+
+def _by_note(rows: Sequence[Row]) -> str:
+    """Of each thing that is said the functions of which it is."""
+    functions: dict[str, list[str]] = {}
+    for row in rows:
+        functions.setdefault(row.note, []).append(f"`{row.function}`")
+    return "\n".join(
+        _item(f"{note}: {', '.join(dict.fromkeys(names))}")
+        for note, names in functions.items()
+    )
+
+
+def _item(text: str) -> str:
+    return fill(text, WIDEST, initial_indent="- ", subsequent_indent="  ")
 
 
 def _places(rows: Sequence[Row]) -> list[str]:

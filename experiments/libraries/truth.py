@@ -44,8 +44,9 @@ FIRST_STEP = 0.05
 SHRINKING = 0.7
 """Of a direction that has no symmetry: 1, 0.7, 0.49, …"""
 
-NEARBY, NEAR_BY = 24, mp.mpf(10) ** -12
-"""How many points beside a kink are looked at, and how far away, in units."""
+NEARBY, NEAR_BY, MAGNITUDES = 40, mp.mpf(10) ** -12, (-4.0, 0.0)
+"""How many points beside a kink are looked at; how far away in units, times 10 to a
+power between two: of coordinates that tie, one alone should move now and then."""
 
 FINEST, NEAR = 4, 0.01
 """How many of the finest steps, without any extrapolation, have to come how near."""
@@ -133,7 +134,9 @@ class Method:
             return found
         slopes = [found.low, found.high]
         for seed in range(NEARBY):
-            away = np.random.default_rng(seed).uniform(-1, 1, len(at))
+            random = np.random.default_rng(seed)
+            sizes = 10.0 ** random.uniform(*MAGNITUDES, len(at))
+            away = random.choice([-1.0, 1.0], len(at)) * sizes
             pairs = zip(at, away, strict=True)
             near = [mp.mpf(x) + NEAR_BY * mp.mpf(a) * _unit(x) for x, a in pairs]
             side = self.limit(self.values, near, where, (1,) * len(where))
