@@ -173,15 +173,16 @@ def reached(out: Path, least: int) -> int:
     return step(out)
 
 
-def same_as_whole(lab: Lab, out: Path, count: int = 1) -> bool:
-    """Resumed, the run ends in the bits of one that was never harmed."""
+def gone_on(lab: Lab, out: Path, count: int = 1) -> Try:
+    """Resumed, the run ends, and in the bits of one that was never harmed."""
     last, whole = ["--num-steps", step(out) + 20], lab.out()
-    lab.done(out, *last, "--resume", count=count)
-    lab.done(whole, *last, count=count)
+    found = lab.done(out, *last, "--resume", count=count)
+    found += lab.done(whole, *last, count=count)
     one, other = (load(load_params(o)[2].read_bytes()) for o in (out, whole))
-    return one.keys() == other.keys() and all(
+    same = one.keys() == other.keys() and all(
         np.array_equal(one[name], other[name]) for name in one
     )
+    return Try(all(end.status == 0 for end in found), same)
 
 
 def killed(lab: Lab) -> Iterator[Try]:
@@ -195,7 +196,7 @@ def killed(lab: Lab) -> Iterator[Try]:
             lab.moment(0.5)
             process.kill()
         yield Try(step(out) >= before)
-    yield Try(True, same_as_whole(lab, out))
+    yield gone_on(lab, out)
 
 
 def asked(lab: Lab) -> Iterator[Try]:
@@ -211,7 +212,7 @@ def asked(lab: Lab) -> Iterator[Try]:
                 process.send_signal((signal.SIGTERM, signal.SIGINT)[number % 2])
             (end,) = ends([process])
         yield Try(end.says(0, GOES_ON, STOPS_WITHIN), step(out) >= before)
-    yield Try(True, same_as_whole(lab, out))
+    yield gone_on(lab, out)
 
 
 def asked_early(lab: Lab) -> Iterator[Try]:
@@ -246,7 +247,7 @@ def one_asked(lab: Lab) -> Iterator[Try]:
         at = rf"stopped at step {step(out)}; "
         held = all(end.says(0, at, STOPS_WITHIN) for end in found)
         yield Try(held, step(out) >= before)
-    yield Try(True, same_as_whole(lab, out, count=2))
+    yield gone_on(lab, out, count=2)
 
 
 def gone(lab: Lab, number: int, count: int) -> Iterator[Try]:
