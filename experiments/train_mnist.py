@@ -37,6 +37,7 @@ from experiments.main_job.folder import check_free, locked
 from experiments.main_job.watcher import Watcher
 from jaxnet import gradients
 from jaxnet.devices import check_same, code
+from jaxnet.input_checks import first_line
 from jaxnet.mnist import Mnist, load_mnist
 from jaxnet.training import (
     History,
@@ -65,6 +66,8 @@ def main() -> None:
         sys.exit(f"error: {error}")
     except jax.errors.JaxRuntimeError as error:
         peers.lost(error)
+    except RuntimeError as error:  # JAX's, of a platform that is not there
+        sys.exit(f"error: {first_line(error)}")
 
 
 def make_mesh(flags: Flags) -> Mesh | None:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -320,3 +321,24 @@ def test_checkpoint_names_its_run(network: Path) -> None:
     data = train_mnist.load_data(fresh)
     config = train_mnist.configuration(fresh, data)
     assert load_checkpoint(network, start, config).state.step == 150
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("platform", ["tpu", "nonsense"])
+def test_a_platform_that_is_not_there_is_one_line(
+    platform: str, tmp_path: Path
+) -> None:
+    """Which one, and what JAX says; nothing is written but the lock."""
+    words = [sys.executable, "experiments/train_mnist.py", "--quick"]
+    done = subprocess.run(
+        [*words, "--out", str(tmp_path)],
+        env={**os.environ, "JAX_PLATFORMS": platform},
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert f"backend '{platform}'" in line
+    assert {path.name for path in tmp_path.iterdir()} <= {".lock"}
