@@ -126,6 +126,8 @@ def _rows(entry: Entry, point: Point) -> Iterator[Row]:
         is_wrong = any(r.status in ("fault", "unseen fault") for r in derived)
         for mode in [r.mode for r in derived]:
             found = _row(replace(row, order=2, mode=mode), subject)
+            if is_wrong and found.status == "accused":
+                continue  # right by chance: ours held it against the wrong first
             follows = is_wrong and found.status in ("missed", "digits")
             yield replace(found, status="follows") if follows else found
 

@@ -66,7 +66,7 @@ def as_markdown(rows: Sequence[Row], versions: Mapping[str, str]) -> str:
     functions = {row.function for row in rows}
     parts = [
         HEAD.format(
-            versions=", ".join(f"{name} {v}" for name, v in versions.items()),
+            versions=fill(", ".join(f"{n} {v}" for n, v in versions.items()), WIDEST),
             functions=len({name.split("(")[0] for name in functions}),
             variants=len(functions),
             points=len({(row.function, row.point) for row in rows}),
