@@ -77,7 +77,7 @@ WRONG_OF_OURS = ("accused", "false kink", "missed", "crash")
 STATUSES = {
     "agree": "right, as our verifier says",
     "fault": "wrong, by our verifier and by the second method",
-    "follows": "wrong, because the first order is, which ours takes for granted",
+    "follows": "not judged: the first order is wrong, which ours takes for granted",
     "unseen fault": "wrong by the second method; our verifier cannot tell",
     "value": "the function's own value is wrong, and its derivative is that of it",
     "digits": "the formula is right, and float64 loses its digits",
@@ -126,9 +126,7 @@ def _rows(entry: Entry, point: Point) -> Iterator[Row]:
         is_wrong = any(r.status in ("fault", "unseen fault") for r in derived)
         for mode in [r.mode for r in derived]:
             found = _row(replace(row, order=2, mode=mode), subject)
-            if is_wrong and found.status == "accused":
-                continue  # right by chance: ours held it against the wrong first
-            follows = is_wrong and found.status in ("missed", "digits")
+            follows = is_wrong and found.status in ("missed", "digits", "accused")
             yield replace(found, status="follows") if follows else found
 
 

@@ -13,7 +13,7 @@ WIDEST = 100
 
 TITLES = {
     "fault": "Wrong, and our verifier says so",
-    "follows": "Second derivatives that are wrong because the first is",
+    "follows": "Second derivatives where the first is wrong",
     "unseen fault": "Wrong, and our verifier cannot tell: UNRESOLVED",
     "end": "Ends of a domain: finite slope from within, JAX gives another",
     "kink": "Kinks: no slope between both sides'",

@@ -4,7 +4,7 @@ A suite that calls these is verified by changing the line that imports them, or 
 see `jaxnet.pytest_plugin`. Their tolerances and steps are accepted and not needed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial, wraps
 from typing import Any
 
@@ -17,14 +17,17 @@ from jaxnet.testing.by_position import named
 from jaxnet.verification import GradientReport
 from jaxnet.verification.function.stopped import with_stopped_held
 from jaxnet.verification.point import floating_leaves, with_floating
-from jaxnet.verification.rules.check_rule import check_modes
+from jaxnet.verification.rules.check_rule import check_modes, together
 from jaxnet.verification.rules.demands import DEMANDS
 from jaxnet.verification.rules.rule import Mode
 
 __tracebackhide__ = True
 
-MODES: dict[str, Mode] = {"fwd": "jvp", "rev": "vjp", "lin": "jvp"}
-"""JAX's names of the modes, and ours; "lin" is forward mode by `jax.linearize`."""
+MODES: dict[str, Mode] = {"fwd": "jvp", "rev": "vjp"}
+"""JAX's names of the modes, and ours."""
+
+LINEARIZE = "lin"
+"""JAX's name of the forward mode by `jax.linearize`."""
 
 TRACED = ("jit_is_eager", "vmap_is_loop", "batch_is_examples")
 """Demands on a rule that JAX has to trace."""
@@ -62,17 +65,17 @@ def check_grads(
     """
     modes = [modes] if isinstance(modes, str) else list(modes)
     for mode in modes or [""]:
-        check_choice("modes", mode, MODES)
-    given = _given(atol=atol, rtol=rtol, eps=eps)
-    if "lin" in modes:
-        f_lin = with_jvp(f, partial(_jvp_by_linearize, f))
-        own = check_modes(f_lin, *args, modes=("jvp",), order=order, **options)
-        passed(own, given)
-        modes = [mode for mode in modes if mode != "lin"]
-        if not modes:
-            return own
-    ours = [MODES[mode] for mode in modes]
-    return passed(check_modes(f, *args, modes=ours, order=order, **options), given)
+        check_choice("modes", mode, (*MODES, LINEARIZE))
+    f, options = _bound(f, options)
+    ours = [MODES[mode] for mode in modes if mode != LINEARIZE]
+    asked = [(f, ours)] if ours else []
+    if LINEARIZE in modes:
+        asked.append((with_jvp(f, partial(_jvp_by_linearize, f)), ["jvp"]))
+    found = [
+        check_modes(function, *args, modes=own, order=order, **options)
+        for function, own in asked
+    ]
+    return passed(together(found), _given(atol=atol, rtol=rtol, eps=eps))
 
 
 def check_vjp(
@@ -97,6 +100,7 @@ def check_vjp(
     Raises:
         GradientMismatch: the rule is wrong, or `f_vjp` gives another value than `f`.
     """
+    f, options = _bound(f, options)
     if not _is_jaxs(f_vjp, jax.vjp, f):
 
         def pulled(*args: Any) -> Any:
@@ -130,6 +134,7 @@ def check_jvp(
     Raises:
         GradientMismatch: the rule is wrong, or `f_jvp` gives another value than `f`.
     """
+    f, options = _bound(f, options)
     if not _is_jaxs(f_jvp, jax.jvp, f):
         options = _askable(lambda *args: f_jvp(args, args), args) | options
         f = with_jvp(f, f_jvp)
@@ -149,9 +154,9 @@ def assert_numerical_grads(
     What a `stop_gradient` in `f` gives is a constant here, as it is there: a gradient
     without it is right.
     """
-    kwargs = check_kwargs.pop("kwargs", {})
-    held = with_stopped_held(partial(f, **kwargs) if kwargs else f, tuple(f_args))
-    return check_grads(held, f_args, order, atol=atol, **check_kwargs)
+    f, options = _bound(f, check_kwargs)
+    held = with_stopped_held(f, tuple(f_args))
+    return check_grads(held, f_args, order, atol=atol, **options)
 
 
 def with_vjp(
@@ -183,6 +188,15 @@ def with_jvp(
 
     ruled.defjvp(forward)
     return ruled
+
+
+def _bound(
+    f: Callable[..., PyTree], options: Mapping[str, Any]
+) -> tuple[Callable[..., PyTree], dict[str, Any]]:
+    """The function of positions alone, and the options without `kwargs`."""
+    rest = dict(options)
+    kwargs = rest.pop("kwargs", {})
+    return (partial(f, **kwargs) if kwargs else f), rest
 
 
 def _jvp_by_linearize(f: Callable[..., PyTree], args: Any, tangents: Any) -> Any:

@@ -6,7 +6,7 @@ dtypes of its arguments.
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import wraps
 from inspect import signature, unwrap
@@ -22,6 +22,7 @@ import numpy as np
 from jaxnet.input_checks import first_line
 from jaxnet.jaxpr import IN_JAX, VERIFIER
 from jaxnet.verification import AuditReport, RuleReport, Verdict
+from jaxnet.verification.function.intended import NOT_JUDGED, is_named
 from jaxnet.verification.point import is_inexact, not_finite
 from jaxnet.verification.rules.check_rule import check_modes
 from jaxnet.verification.rules.rule import Mode
@@ -30,6 +31,7 @@ CLASSES: dict[type, Mode] = {jax.custom_vjp: "vjp", jax.custom_jvp: "jvp"}
 """What makes a rule, and the mode that it is the rule of."""
 
 OURS = str(Path(__file__).parent.parent)
+"""Where lines stand that are not the suite's."""
 
 KERNEL = IN_JAX + "pallas/"
 """In the path of what traces a kernel, in which nothing can be recorded."""
@@ -53,8 +55,6 @@ NO_EFFECTS = {
 
 NEVER_RUN = "not verified: its values, or finite ones, were not to be had"
 
-INTENDED = "not judged, as intended"
-
 Form: TypeAlias = tuple[Any, ...]
 
 
@@ -63,12 +63,13 @@ class Called:
     """A rule in one form: how often it was called, and with which values, once known.
 
     args: as they were given, their arrays on the host. lines: that call it.
-    is_x64: whether it was called with float64 enabled.
+    is_x64: whether it was called with float64 enabled. unknown: why there are no args.
     """
 
     rule: Any
     shapes: str
     is_x64: bool
+    unknown: str = NEVER_RUN
     args: tuple[Any, ...] | None = None
     calls: int = 0
     lines: dict[str, None] = field(default_factory=dict)
@@ -88,9 +89,7 @@ class Called:
 
     def is_among(self, intended: Sequence[str]) -> bool:
         """Whether it is named there, or the line of its rule."""
-        return any(
-            one == self.name or f"/{self.place}".endswith(f"/{one}") for one in intended
-        )
+        return any(is_named(one, self.name, [self.place]) for one in intended)
 
     def verified(self, is_intended: bool = False) -> RuleReport:
         """Whether it is right at those values."""
@@ -103,11 +102,11 @@ class Called:
             forms=(self.shapes,),
             verdict=Verdict.UNRESOLVED,
             passed=False,
-            cause=NEVER_RUN,
+            cause=self.unknown,
         )
         if is_intended:
             verdict = Verdict.UNINFORMATIVE
-            return replace(row, verdict=verdict, passed=True, cause=INTENDED)
+            return replace(row, verdict=verdict, passed=True, cause=NOT_JUDGED)
         if self.args is None:
             return row
         try:
@@ -161,11 +160,18 @@ class RulesCalled:
         @wraps(original)
         def called(rule: Any, *args: Any, **kwargs: Any) -> Any:
             __tracebackhide__ = True
-            with suppress(Exception):  # the caller's objects: his call goes on
+            try:
                 self._see(rule, args, kwargs)
+            except Exception as error:  # the caller's objects: his call goes on
+                self._not_seen(rule, error)
             return original(rule, *args, **kwargs)
 
         return called
+
+    def _not_seen(self, rule: Any, error: Exception) -> None:
+        why = f"not verified: its call was not recorded, {first_line(error)}"
+        unseen = Called(rule, "", is_x64=False, unknown=why)
+        self.forms.setdefault((type(rule), why), unseen).calls += 1
 
     def _see(self, rule: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         line, places = _caller()

@@ -19,7 +19,12 @@ from jaxnet.verification.explanation.by_design import has_no_slope, straight_thr
 from jaxnet.verification.explanation.calls import Call, Calls, calls, some, verified
 from jaxnet.verification.explanation.culprits import CHANGES, with_switch
 from jaxnet.verification.explanation.switched import gradient_by_switches
-from jaxnet.verification.function.intended import Intended, check_called, several
+from jaxnet.verification.function.intended import (
+    NOT_JUDGED,
+    Intended,
+    check_called,
+    several,
+)
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.function.program import Program
 from jaxnet.verification.function.sites import Site, backward, outermost, sites
@@ -29,8 +34,6 @@ from jaxnet.verification.report.verdict import Verdict
 from jaxnet.verification.rules.rule import Rule
 
 NOT_SEEN = "not verified: it is called in a shard_map, a linear solve or a loop's test"
-
-INTENDED = "not judged, as intended"
 
 UNUSED = "no gradient flows through it here"
 
@@ -127,7 +130,7 @@ def _report(
         cause=NOT_SEEN,
     )
     if is_meant or (not reports and share == 0):
-        cause = INTENDED if is_meant else UNUSED
+        cause = NOT_JUDGED if is_meant else UNUSED
         return replace(row, verdict=Verdict.UNINFORMATIVE, passed=True, cause=cause)
     if not reports:
         return row

@@ -80,6 +80,15 @@ def test_a_planted_mistake_is_caught_and_the_truth_named(definition):
     assert set(statuses(right, at).values()) == {"agree"}
 
 
+def test_a_second_derivative_beside_a_wrong_first_is_a_row_and_not_judged():
+    """It is right, and not that of the first, which differences are taken of."""
+    slope = jax.custom_jvp(lambda x: 1.01 * jnp.cos(x))
+    slope.defjvps(lambda t, _, x: -jnp.sin(x) * t)
+    found = statuses(Entry("f", of_slope(slope), (), mp.sin), point(0.7))
+    assert found[1, "reverse"] == found[1, "forward"] == "fault"
+    assert found[2, "reverse"] == found[2, "forward"] == "follows"
+
+
 def test_a_wrong_second_derivative_is_caught():
     """The first is right at the point and constant beside it."""
     flat = of_slope(lambda x: jnp.cos(jax.lax.stop_gradient(x)))

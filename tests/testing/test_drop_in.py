@@ -238,6 +238,24 @@ def test_functions_and_arguments_of_every_kind() -> None:
             check_grads(wrong, args, 1, modes=["rev"], **options)
 
 
+def scaled(x: Any, factor: float = 1.0) -> Any:
+    """With a keyword."""
+    return jnp.sin(factor * x)
+
+
+@pytest.mark.slow
+def test_keyword_arguments_in_every_check() -> None:
+    """They are bound before a rule by hand stands beside the function."""
+    options = {"kwargs": {"factor": 2.0}}
+    assert check_grads(scaled, (X,), 1, modes=["lin", "rev"], **options).passed
+    own = partial(scaled, factor=2.0)
+    assert check_vjp(scaled, partial(jax.vjp, own), (X,), **options).passed
+    assert check_jvp(scaled, partial(jax.jvp, own), (X,), **options).passed
+    assert assert_numerical_grads(scaled, (X,), 1, **options).passed
+    with pytest.raises(GradientMismatch):
+        check_vjp(scaled, partial(jax.vjp, scaled), (X,), **options)
+
+
 def _doubled(function: Any) -> Any:
     """The function, with a derivative twice as large."""
 

@@ -127,7 +127,10 @@ def test_a_rule_that_cannot_be_called_alone_says_why() -> None:
 
 
 def test_afterwards_all_is_as_before() -> None:
-    """JAX's own classes are whole again, and a wrong call gets JAX's own message."""
+    """JAX's own classes are whole again, and a wrong call gets JAX's own message.
+
+    What could not be recorded is said.
+    """
     before = jax.custom_vjp.__call__, jax.custom_jvp.__call__
     rules = RulesCalled()
     with rules.recorded():
@@ -135,6 +138,9 @@ def test_afterwards_all_is_as_before() -> None:
         with pytest.raises(TypeError, match="could not be resolved"):
             sine_of(1.0)(z=X)
     assert (jax.custom_vjp.__call__, jax.custom_jvp.__call__) == before
+    (row,) = rules.rows()
+    assert not row.is_wrong
+    assert "its call was not recorded, TypeError" in row.cause
 
 
 def test_the_rows_of_one_rule_are_one() -> None:

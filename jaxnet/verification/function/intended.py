@@ -1,6 +1,6 @@
 """Rules that are meant to be what they are: all else of a gradient is judged."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import jax
@@ -23,6 +23,9 @@ Meant = str | Callable[..., Any]
 
 Intended = Meant | Collection[Meant]
 """One or several of these."""
+
+NOT_JUDGED = "not judged, as intended"
+"""What is said of them."""
 
 
 def without_intended(
@@ -64,7 +67,7 @@ def without_intended(
     meant, closed = several(intended), program(params)
     for one in meant:
         check_replaced(check_called(one, every(closed)), one)
-    said = (f"not judged, as intended: {site.described}" for site in chosen(closed))
+    said = (f"{NOT_JUDGED}: {site.described}" for site in chosen(closed))
     return otherwise, tuple(said)
 
 
@@ -108,11 +111,16 @@ def _name(one: Meant) -> str:
     return one if isinstance(one, str) else getattr(one, "__name__", describe(one))
 
 
+def is_named(one: str, name: str, places: Iterable[str]) -> bool:
+    """Whether it is a name, or the file and line of one of some places."""
+    lines = (":".join(place.split(":")[:2]) for place in places)
+    return one == name or any(f"/{line}".endswith(f"/{one}") for line in lines)
+
+
 def is_site(one: Meant, site: Site) -> bool:
     """Whether it names a site, its rule, or is its rule."""
     if isinstance(one, str):
-        places = (":".join(place.split(":")[:2]) for place in (site.rule, site.line))
-        return one == site.name or any(f"/{x}".endswith(f"/{one}") for x in places)
+        return is_named(one, site.name, (site.rule, site.line))
     if isinstance(one, jax.custom_vjp):
         return any(backward(e) is one.bwd for e in site.equations)
     if isinstance(one, jax.custom_jvp):

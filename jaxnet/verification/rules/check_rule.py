@@ -153,7 +153,7 @@ def check_modes(
         put = DEMANDS if demands is None else demands
         found.append(_with_demands(rule, put, asked.held(rule, mode, found)))
         asked.add_higher_orders(rule, mode, order, found)
-    return _together(found)
+    return together(found)
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ class _Asked:
             self.add_higher_orders(derivative, whole, order - 1, found)
 
 
-def _together(found: list[GradientReport]) -> GradientReport:
+def together(found: list[GradientReport]) -> GradientReport:
     """One report of several of one function; what they say alike, once."""
     return replace(
         found[0],
