@@ -10,7 +10,7 @@ our verifier; what does not agree, and all that has a definition, by mpmath as w
 Rows are written to --out as they come, so that the command goes on where it was
 stopped; with other versions installed, or with --again, it begins anew. Some again,
 without the rest: `--only spence`. Prints the counts and writes LIBRARIES.md to --out.
-Takes twelve minutes on two cores. Needs `pip install -e '.[audit,test]'`.
+Takes twelve minutes on two cores. Needs `pip install -e '.[test]'`.
 """
 
 import json
@@ -25,17 +25,21 @@ from pathlib import Path
 import tyro
 from tqdm import tqdm
 
-from experiments.libraries import (
-    Entry,
-    Row,
-    as_markdown,
-    catalogue,
-    counts,
-    first_line,
-    rows_of,
-)
-from experiments.libraries.workers import answers
 from jaxnet import DISTRIBUTION
+
+try:
+    from experiments.libraries import (
+        Entry,
+        Row,
+        as_markdown,
+        catalogue,
+        counts,
+        first_line,
+        rows_of,
+    )
+    from experiments.libraries.workers import answers
+except ModuleNotFoundError as absent:
+    sys.exit(f"error: {absent.name} is not installed; pip install -e '.[test]'")
 
 PACKAGES = (
     *("jax", "jaxlib", "numpy", "mpmath", "optax", "flax", "equinox"),

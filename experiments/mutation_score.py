@@ -9,11 +9,13 @@ mutants each of them catches, and how many right rules it accuses. Ten minutes o
 cores; with --quick, two rules in two.
 """
 
+import sys
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +148,8 @@ def table(rules: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]]) -> Secti
 def main() -> None:
     """Ask all, print the table and write it."""
     flags = tyro.cli(Flags, description=__doc__)
+    if find_spec("chex") is None:
+        sys.exit("error: chex is not installed; pip install -e '.[benchmarks]'")
     chosen = dict(list(RULES.items())[:2]) if flags.quick else RULES
     section = table(chosen)
     print(section.text())

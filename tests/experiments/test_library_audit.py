@@ -7,9 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-pytest.importorskip("mpmath")
-
 from mpmath import mp
 
 from experiments import library_audit
