@@ -1,6 +1,7 @@
 """A jaxpr: read, and evaluated with a hook that sees every equation."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -31,6 +32,9 @@ MOST_ROUNDS = 1000
 
 MOST_FRAMES = 32
 """How many callers of an equation are looked at for one that is the user's."""
+
+WIDE = ("float64", "complex128", "int64", "uint64")
+"""The dtypes of x64 mode."""
 
 IN_JAX = "/jax/_src/"
 """Stands in the path of what JAX itself wrote."""
@@ -63,12 +67,18 @@ def sub_jaxprs(equation: Any) -> Iterator[Any]:
 
 @lru_cache(maxsize=256)
 def _expanded(primitive: Any) -> Any:
-    """What a primitive of JAX 0.12 that is written in terms of others runs."""
+    """What a primitive of JAX 0.12 that is written in terms of others runs.
+
+    Where it takes 64 bits, it was called in x64 mode, whatever the mode is by now.
+    """
 
     def expanded(*leaves: Any) -> Any:
         return primitive.expand(*jax.tree.unflatten(primitive.in_tree, leaves))
 
-    return jax.make_jaxpr(expanded)(*primitive.in_avals_flat)
+    avals = primitive.in_avals_flat
+    is_wide = any(str(getattr(a, "dtype", "")) in WIDE for a in avals)
+    with jax.enable_x64(True) if is_wide else nullcontext():
+        return jax.make_jaxpr(expanded)(*avals)
 
 
 def every_equation(jaxpr: Any) -> Iterator[Any]:
