@@ -33,7 +33,7 @@ from experiments.main_job.flags import (
     layer_sizes,
     num_steps,
 )
-from experiments.main_job.folder import check_free, locked
+from experiments.main_job.folder import check_free, holder_of, locked
 from experiments.main_job.watcher import Watcher
 from jaxnet import gradients
 from jaxnet.devices import check_same, code
@@ -102,13 +102,14 @@ def run(flags: Flags, mesh: Mesh | None) -> None:
     everyone = Mesh(jax.devices(), ("batch",)) if many else None
     with ExitStack() as held:
         try:
-            data, config = prepared(flags, held)
+            data, config = prepared(flags, mesh, held)
             watcher = Watcher(flags, config, everyone)
             state, history = begun(flags, watcher)
         except EXPECTED as error:
             agree({"refusal": error}, everyone)
             raise
         agree({"refusal": "none", **config, **facts(flags, state)}, everyone)
+        agree({"the writer to --out": holder_of(flags.folder)}, everyone)
         signals.training()
         try:
             train(
@@ -132,7 +133,9 @@ def run(flags: Flags, mesh: Mesh | None) -> None:
             watcher.finished()
 
 
-def prepared(flags: Flags, held: ExitStack) -> tuple[Mnist, dict[str, Any]]:
+def prepared(
+    flags: Flags, mesh: Mesh | None, held: ExitStack
+) -> tuple[Mnist, dict[str, Any]]:
     """The data and the configuration, once the folder is this run's, while it is held.
 
     Of many processes, the first holds it.
@@ -140,7 +143,7 @@ def prepared(flags: Flags, held: ExitStack) -> tuple[Mnist, dict[str, Any]]:
     if jax.process_index() == 0:
         held.enter_context(locked(flags.folder))
     data = load_data(flags)
-    return data, configuration(flags, data)
+    return data, configuration(flags, data, mesh)
 
 
 def begun(flags: Flags, watcher: Watcher) -> tuple[State, History | None]:
@@ -162,7 +165,7 @@ def facts(flags: Flags, state: State) -> dict[str, Any]:
     """What processes of one run have in common, besides the configuration."""
     return {
         "num_steps": num_steps(flags),
-        "devices": flags.devices,
+        "num_processes": flags.num_processes,
         "the step to begin at": int(state.step),
         "code": code(),
     }
@@ -186,8 +189,10 @@ def load_data(flags: Flags) -> Mnist:
     return Mnist(*(a[:QUICK_EXAMPLES] for a in data)) if flags.quick else data
 
 
-def configuration(flags: Flags, data: Mnist) -> dict[str, Any]:
-    """What makes the run: a checkpoint of another is refused."""
+def configuration(
+    flags: Flags, data: Mnist, mesh: Mesh | None = None
+) -> dict[str, Any]:
+    """What makes the run, to the last bit: a checkpoint of another is refused."""
     checksum = 0
     for array in data:
         checksum = zlib.crc32(array[::97].tobytes(), checksum)
@@ -200,6 +205,7 @@ def configuration(flags: Flags, data: Mnist) -> dict[str, Any]:
         "batch_size": flags.batch_size,
         "replacement": Recipe().replacement,
         "seed": flags.seed,
+        "devices": f"{mesh.size if mesh else 1} in {jax.process_count()} processes",
         "data": f"{len(data.train_labels)} + {len(data.test_labels)} images, "
         f"CRC {checksum:08x}",
     }

@@ -23,7 +23,7 @@ from jaxnet.input_checks import complaint
 P = ParamSpec("P")
 T = TypeVar("T")
 
-MOST_FACTS = 8192
+MOST_FACTS = 2**16
 """Bytes in which a process says what it is about to do."""
 
 
@@ -152,7 +152,7 @@ def check_same(facts: Mapping[str, Any], mesh: Mesh) -> None:
         raise ValueError(f"the processes differ: {'; '.join(differences)}; {fix}")
 
 
-def _brief(text: str, longest: int = 160) -> str:
+def _brief(text: str, longest: int = 400) -> str:
     """A text in one line of bounded length, which is the same for no other text."""
     line = " ".join(text.split())
     end = f"… ({hashlib.sha256(text.encode()).hexdigest()})"

@@ -9,7 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnet import input_checks
+from jaxnet import (
+    audit,
+    check_gradients,
+    check_vjp,
+    gradient_descent,
+    input_checks,
+    numerical_gradient,
+)
 from jaxnet.network import Dense, Network, init_params
 
 PARAMS = (
@@ -372,3 +379,21 @@ def test_public_functions_check_without_the_test_hook():
         "got float64 of shape (2,); pass class numbers as integers, one an example"
     }
     assert (len(labels), len(images), len(targets)) == (5, 2, 2)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: numerical_gradient(jnp.sum, x),
+        lambda x: gradient_descent(jnp.sum, x)[0],
+        lambda x: check_gradients(jnp.sum, {"x": x}).passed,
+        lambda x: check_vjp(jnp.sin, x).passed,
+        lambda x: audit(jnp.sin, x).passed,
+    ],
+)
+@pytest.mark.parametrize("transform", [jax.jit, jax.grad, jax.vmap])
+def test_what_looks_at_values_is_called_outside_of_jit(call, transform):
+    """One line of ours, in place of JAX's about a conversion to NumPy."""
+    x = 1.0 if transform is jax.grad else np.ones(3)
+    with pytest.raises(TypeError, match=r"tracer of jit, grad or vmap.*; c.* outside"):
+        transform(call)(x)

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -365,7 +366,7 @@ def test_processes_that_differ_do_not_begin(
     flags = small_flags(data, tmp_path / "out")
     changed = [
         *("--seed", 1, "--learning-rate", 0.2, "--gradient", "autodiff"),
-        *("--data", other, "--num-steps", 29),
+        *("--data", other, "--num-steps", 29, "--num-processes", 3),
     ]
     pair = Pair(*flags, "--num-steps", 30, own=((), changed))
     pairs.append(pair)
@@ -378,6 +379,7 @@ def test_processes_that_differ_do_not_begin(
             "learning_rate is 0.1 on process 0, 0.2 on process 1",
             "gradient is backprop on process 0, autodiff on process 1",
             "num_steps is 30 on process 0, 29 on process 1",
+            "num_processes is 2 on process 0, 3 on process 1",
             "; data is 200 + 50 images",
         ):
             assert words in last
@@ -387,17 +389,32 @@ def test_processes_that_differ_do_not_begin(
 def test_processes_that_resume_from_other_folders_do_not_begin(
     data: Path, tmp_path: Path, pairs: list[Pair]
 ) -> None:
-    """Of another step, or without a checkpoint: a folder that is not shared."""
-    outs = [tmp_path / name for name in ("10", "20", "none")]
+    """Of another step, without a checkpoint, or a copy: a folder that is not shared.
+
+    Nor from what another number of processes left: its bits could not be gone on with.
+    """
+    outs = [tmp_path / name for name in ("10", "20", "none", "copy", "alone")]
     for out, last in zip(outs, (10, 20), strict=False):
-        process = started(*small_flags(data, out), "--num-steps", last)
-        process.communicate(timeout=ENDS_WITHIN)
-        assert process.returncode == 0
-    for out, words in (
-        (outs[1], "the step to begin at is 10 on process 0, 20 on process 1"),
-        (outs[2], f"refusal is none on process 0, {outs[2]}: no checkpoint here"),
+        pair = Pair(*small_flags(data, out), "--num-steps", last)
+        pairs.append(pair)
+        assert pair.ended(0)[0] == pair.ended(1)[0] == 0
+    shutil.copytree(outs[0], outs[3])
+    process = started(*small_flags(data, outs[4]), "--num-steps", 10)
+    process.communicate(timeout=ENDS_WITHIN)
+    assert process.returncode == 0
+    number = "devices was '1 in 1 processes', is '2 in 2 processes'"
+    for first, out, words in (
+        (outs[0], outs[1], "the step to begin at is 10 on process 0, 20 on process 1"),
+        (
+            outs[0],
+            outs[2],
+            f"refusal is none on process 0, {outs[2]}: no checkpoint here",
+        ),
+        (outs[0], outs[3], "the writer to --out is process"),
+        (outs[0], outs[4], f"refusal is none on process 0, {outs[4]}/step"),
+        (outs[4], outs[4], number),
     ):
-        flags = [*small_flags(data, outs[0]), "--num-steps", 30, "--resume"]
+        flags = [*small_flags(data, first), "--num-steps", 30, "--resume"]
         pair = Pair(*flags, own=((), ("--out", out)))
         pairs.append(pair)
         for number in (0, 1):

@@ -9,12 +9,14 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from experiments.main_job.flags import Flags, num_steps
 from jaxnet.training import State
 from jaxnet.training.checkpoint import load_checkpoint
+from jaxnet.training.checkpoint_file import plain
 
 LOCK, METRICS, FIGURE = ".lock", "metrics.jsonl", "accuracy.png"
 WAYS_OUT = "go on by --resume, name another --out, or pass --overwrite"
@@ -30,19 +32,35 @@ def locked(folder: Path) -> Iterator[None]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     path, *_ = (plain(folder / name) for name in (LOCK, METRICS, FIGURE))
+    for checkpoint in folder.glob("step-*.safetensors"):
+        plain(checkpoint)
     with os.fdopen(
         os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644), "r+"
     ) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = " ".join(file.read(200).split()) or "another process"
+            holder = holder_of(folder)
             fix = "wait for it, or name another --out"
             raise OSError(f"{folder}: {holder} writes to it; {fix}") from None
         file.truncate()
-        file.write(f"process {os.getpid()} of {socket.gethostname()}\n")
+        since = datetime.now(UTC).isoformat(" ", "microseconds")
+        file.write(f"process {os.getpid()} of {socket.gethostname()}, since {since}\n")
         file.flush()
+        os.fsync(file.fileno())
         yield
+
+
+def holder_of(folder: Path) -> str:
+    """Who holds the folder's lock, or held it last, as all see that share the folder.
+
+    No two holders are told alike, on whatever machine.
+    """
+    try:
+        with plain(folder / LOCK).open() as file:
+            return " ".join(file.read(200).split()) or "another process"
+    except OSError:
+        return "nobody"
 
 
 def check_free(flags: Flags, like: State, config: dict[str, Any]) -> None:
@@ -78,16 +96,4 @@ def write_whole(path: Path, write: Callable[[Path], Any]) -> Path:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    return path
-
-
-def plain(path: Path) -> Path:
-    """The path, if there is nothing or a file.
-
-    Raises:
-        OSError: it is a link, a pipe, a folder or a device.
-    """
-    if path.is_symlink() or (path.exists() and not path.is_file()):
-        fix = "move it away, or name another --out"
-        raise OSError(f"{path}: expected a file or nothing, got another thing; {fix}")
     return path

@@ -32,7 +32,7 @@ from jaxnet.differences.flat_point import (
     scalar_value,
 )
 from jaxnet.float64 import traced_or_none
-from jaxnet.input_checks import check_positive, complaint
+from jaxnet.input_checks import check_positive, check_untraced, complaint
 from jaxnet.jaxpr import (
     bind,
     coarsest,
@@ -92,6 +92,8 @@ def numerical_gradient(
     """
     if step is not None:
         check_positive("step", step)
+    fix = "call numerical_gradient outside jit, grad and vmap"
+    check_untraced("point", point, fix)
     flat, structure = ravel_numpy(point)
     with jax.enable_x64(True):
         slopes = _slopes(function, flat, structure, step, mesh)

@@ -197,7 +197,7 @@ def _differences(tensors: Tensors, like: State) -> str:
 
 
 def _check_values(tensors: Tensors) -> None:
-    """No step below 0, no epoch of none, rows in order, and a run that is finite."""
+    """No step below 0, no epoch of none, rows in order, shares, and a finite run."""
     step = int(tensors["step"])
     check_count("step", step, minimum=0)
     check_count("history.steps_per_epoch", int(tensors["history.steps_per_epoch"]))
@@ -205,7 +205,16 @@ def _check_values(tensors: Tensors) -> None:
     if not ((rows >= 0) & (rows <= step)).all() or not (np.diff(rows) > 0).all():
         expected, got = f"steps 0…{step} in their order", str(rows[:12].tolist())
         raise ValueError(complaint("history.steps", expected, got, _ANOTHER))
-    _check_finite(tensors, runs=tensors["history.losses"].ndim - 1)
+    for name in ("history.train_accuracy", "history.test_accuracy"):
+        wrong = tensors[name][~((tensors[name] >= 0) & (tensors[name] <= 1))]
+        if wrong.size:
+            raise ValueError(complaint(name, "shares 0…1", str(wrong[0]), _ANOTHER))
+    losses = tensors["history.losses"]
+    finite = np.isfinite(losses).any(axis=tuple(range(losses.ndim - 1)))
+    if not finite.all():
+        got = f"none at step {np.argmin(finite)}"
+        raise ValueError(complaint("history.losses", "a finite one", got, _ANOTHER))
+    _check_finite(tensors, runs=losses.ndim - 1)
 
 
 def _check_finite(tensors: Tensors, runs: int) -> None:

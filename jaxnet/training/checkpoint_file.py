@@ -45,11 +45,12 @@ def write_checkpoint(
     """The path of the new file; only the `keep` newest in the folder are left.
 
     Raises:
-        OSError: the file cannot be written; the older ones are all there still.
+        OSError: the file cannot be written, or in its place is something else than a
+            file; the older ones are all there still.
     """
     text = json.dumps(dict(config), sort_keys=True, allow_nan=False)
     metadata = {"config": text, "sha256": _digest(tensors, text)}
-    path = folder / f"step-{step:08d}.safetensors"
+    path = plain(folder / f"step-{step:08d}.safetensors")
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -65,6 +66,18 @@ def write_checkpoint(
         reason = error.strerror or str(error)
         fix = "older checkpoints are kept; free the disk or name another folder"
         raise OSError(f"{path}: cannot be written ({reason}); {fix}") from None
+    return path
+
+
+def plain(path: Path) -> Path:
+    """The path, if there is nothing or a file.
+
+    Raises:
+        OSError: it is a link, a pipe, a folder or a device.
+    """
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        fix = "move it away, or name another folder"
+        raise OSError(f"{path}: expected a file or nothing, got another thing; {fix}")
     return path
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from jaxnet.array_types import PyTree
-from jaxnet.input_checks import complaint, describe
+from jaxnet.input_checks import check_untraced, complaint, describe
 
 Reals = Shaped[np.ndarray, "..."]
 """Real numbers in whatever floating dtype they came in."""
@@ -126,8 +126,10 @@ class Point:
         """Split `params`.
 
         Raises:
+            TypeError: a leaf is a tracer.
             ValueError: no leaf is real or complex, or one is not finite.
         """
+        check_untraced("params", params, "check outside jit, grad and vmap")
         flat, structure = jax.tree_util.tree_flatten_with_path(params)
         moving, held = list[Leaf](), list[str]()
         for position, (path, value) in enumerate(flat):

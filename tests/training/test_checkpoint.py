@@ -298,6 +298,9 @@ FORGED = {
     "a row before the run": ("history.steps", lambda x: x - 1, "0…30 in their order"),
     "a row after the run": ("history.steps", lambda x: x + 1, "0…30 in their order"),
     "rows of no order": ("history.steps", lambda x: x[::-1].copy(), r"got \[30, 0\]"),
+    "an accuracy above 1": ("history.test_accuracy", lambda x: x + 1, "shares 0…1"),
+    "no accuracy": ("history.train_accuracy", lambda x: x * np.float32("nan"), "nan"),
+    "a loss of NaN": ("history.losses", lambda x: x * np.float32("nan"), "at step 0"),
 }
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxnet.array_types import PyTree
 from jaxnet.devices import transfers_allowed
-from jaxnet.input_checks import check_choice
+from jaxnet.input_checks import check_choice, check_untraced
 from jaxnet.verification.budget import Budget
 from jaxnet.verification.check import check_gradients, first_of_pair
 from jaxnet.verification.point import is_inexact, not_finite
@@ -143,6 +143,7 @@ def check_modes(
     check_choice("order", order, ORDERS)
     for name in demands or ():
         check_choice("demands", name, DEMANDS)
+    check_untraced("args", args, "check outside jit, grad and vmap")
     if faults := [x for mode in modes for x in _not_finite(args, mode)]:
         return GradientReport(tuple(faults))
     own, other = (_plain(f, kwargs, has_aux) for f in (function, reference))
