@@ -307,10 +307,10 @@ def port_in_use(lab: Lab) -> Iterator[Try]:
 
 
 def differ(lab: Lab) -> Iterator[Try]:
-    """Two processes with another seed, rate, route, data, length, step or folder"""
+    """Two processes with another seed, rate, route, data, length, number or folder"""
     outs = [lab.out(), lab.out(), lab.out()]
     for out, last in zip(outs, (10, 20), strict=False):
-        lab.done(out, "--num-steps", last)
+        lab.done(out, "--num-steps", last, count=2)
     write_data(lab.folder / "other", seed=1)
     cases: tuple[tuple[str, Sequence[object], bool], ...] = (
         ("seed", ("--seed", 1), False),
@@ -318,6 +318,8 @@ def differ(lab: Lab) -> Iterator[Try]:
         ("gradient", ("--gradient", "autodiff"), False),
         ("data", ("--data", lab.folder / "other"), False),
         ("num_steps", ("--num-steps", 31), False),
+        ("num_processes", ("--num-processes", 3), False),
+        ("the writer to --out", ("--out", lab.out()), False),
         ("the step to begin at", ("--out", outs[1]), True),
         ("refusal", ("--out", outs[2]), True),
     )
@@ -329,6 +331,16 @@ def differ(lab: Lab) -> Iterator[Try]:
             found = ends(processes)
         words = f"error: the processes differ: {name} is .* on process 0, .* process 1"
         yield Try(all(end.says(1, words) for end in found), step(out) == before)
+
+
+def other_number(lab: Lab) -> Iterator[Try]:
+    """A run that another number of processes resumes: its bits would be others"""
+    for before, after in ((1, 2), (2, 1), (2, 3)):
+        out = lab.out()
+        lab.done(out, "--num-steps", 10, count=before)
+        found = lab.done(out, "--num-steps", 20, "--resume", count=after)
+        words = rf"error: .*: devices was '{before} in .*, is '{after} in"
+        yield Try(all(end.says(1, words) for end in found), step(out) == 10)
 
 
 def shared(lab: Lab) -> Iterator[Try]:
@@ -353,7 +365,8 @@ def reused(lab: Lab) -> Iterator[Try]:
 
 def not_files(lab: Lab) -> Iterator[Try]:
     """A link, a pipe or a folder in the place of a file: named before the first step"""
-    for name in (".lock", "metrics.jsonl", "accuracy.png"):
+    checkpoint = "step-00000010.safetensors"
+    for name in (".lock", "metrics.jsonl", "accuracy.png", checkpoint):
         for kind in ("link", "pipe", "folder"):
             out, target = lab.out(), lab.folder / "target"
             target.write_text("precious")
@@ -378,6 +391,7 @@ FAULTS: tuple[Callable[[Lab], Iterator[Try]], ...] = (
     never_comes,
     port_in_use,
     differ,
+    other_number,
     shared,
     reused,
     not_files,

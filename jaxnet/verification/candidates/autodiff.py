@@ -18,10 +18,6 @@ from jaxnet.verification.function.program import same_program
 from jaxnet.verification.function.widen import Widened
 from jaxnet.verification.point import Leaf, OfLeaves, Reals
 
-SHIFTS = 4
-"""How often constants that are not exact are moved: their effect is known to 50 %."""
-
-
 Wanted = Sequence[int] | None
 """The numbers of the leaves that are asked for; all by default."""
 
@@ -90,23 +86,12 @@ class Autodiff:
 
     @cached_property
     def shifts(self) -> list[Sequence[Reals]]:
-        """How the gradient changes if constants that are not exact are moved.
-
-        Each time, all at once: each at random by its uncertainty, up or down.
-        """
-        if self.widened is None or not self.widened.inexact:
+        """How the gradient changes if constants that are not exact are moved."""
+        if self.widened is None:
             return []
         with in_float64():
             values = [jnp.asarray(leaf.wide) for leaf in self.objective.point.leaves]
-            still = self._reals(self.widened.compiled(values))
-            moved = map(self.widened.moved, range(SHIFTS))
-            shifted = [
-                self._reals(self.widened.compiled(values, each)) for each in moved
-            ]
-            return [
-                [np.asarray(a - b) for a, b in zip(gradient, still, strict=True)]
-                for gradient in shifted
-            ]
+            return [self._reals(each) for each in self.widened.shifts(values)]
 
     def in_single(
         self, values: Sequence[Reals], wanted: Wanted = None

@@ -137,6 +137,15 @@ class Candidate:
         """The same where there is nothing that it could be held against."""
         return replace(self, gradient=[None] * len(self.gradient), change=why)
 
+    def shifts(self, objective: Objective) -> list[Gradient]:
+        """How it changes if inexact constants of its own, not the loss's, are moved."""
+        if self.widened is None:
+            return []
+        known = objective.widened.constants if objective.widened else ()
+        with in_float64():
+            found = self.widened.shifts(objective.point.wide(), known)
+            return [_fitted(self.name, tree, objective.point)[0] for tree in found]
+
     def after_another_round(self, objective: Objective) -> Gradient:
         """What it gives if each of its own iterations to a tolerance runs once more."""
         assert self.widened is not None

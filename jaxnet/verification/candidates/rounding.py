@@ -6,15 +6,16 @@ float32's ε times the size of the terms each entry is summed from. That size, t
 2e-9 of what float32 got wrong, so it hides no mistake.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
 
 from jaxnet.precision import DOUBLE, SINGLE, eps
 from jaxnet.verification.candidates.autodiff import Autodiff
-from jaxnet.verification.candidates.candidate import Candidate
+from jaxnet.verification.candidates.candidate import Candidate, Gradient
 from jaxnet.verification.directions import AnyDirection, along, norm_along
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.function.once import once
@@ -112,26 +113,35 @@ class Rounding:
     def _fixed_along(self, candidate: Candidate, direction: AnyDirection) -> float:
         """What inexact constants and the candidate's own iterations may do to it."""
         number = direction.leaf.number
-        squares = [along(s[number], direction) ** 2 for s in self._shifts(candidate)]
-        found = DEVIATIONS * float(np.sqrt(np.mean(squares))) if squares else 0.0
+        found = self._deviation(candidate, number, lambda x: along(x, direction))
         rounds = self._another_round(candidate)
-        return found + abs(along(rounds[number], direction)) if rounds else found
+        return float(found + abs(along(rounds[number], direction)) if rounds else found)
 
     def fixed(self, candidate: Candidate, leaf: Leaf) -> Reals:
         """The same for each entry of a leaf's gradient."""
-        found, shifts = np.zeros(leaf.values.shape), self._shifts(candidate)
-        if shifts:
-            squares = np.mean([np.square(s[leaf.number]) for s in shifts], axis=0)
-            found = DEVIATIONS * np.sqrt(squares)
+        found = self._deviation(candidate, leaf.number, np.asarray)
+        found = np.broadcast_to(found, leaf.values.shape)
         rounds = self._another_round(candidate)
         return np.asarray(found + np.abs(rounds[leaf.number]) if rounds else found)
 
-    def _shifts(self, candidate: Candidate) -> Sequence[Sequence[Reals]]:
-        """What constants that are not exact may do to a derivative of the loss.
+    def _deviation(
+        self, candidate: Candidate, number: int, of: Callable[[Reals], Any]
+    ) -> Any:
+        """What constants that are not exact may do to something `of` a leaf's gradient.
 
-        Nothing to one that JAX derived from the same trace: it has the same constants.
+        Those of the loss, and those of the candidate alone. Nothing to one that JAX
+        derived from the same trace: it has the same constants.
         """
-        return [] if candidate.is_derived(self.autodiff) else self.autodiff.shifts
+        if candidate.is_derived(self.autodiff):
+            return 0.0
+        both = self.autodiff.shifts, self._own_shifts(candidate)
+        leaf = [[s[number] for s in each if s[number] is not None] for each in both]
+        squares = [np.mean([of(x) ** 2 for x in each], axis=0) for each in leaf if each]
+        return DEVIATIONS * np.sqrt(sum(squares))
+
+    @once
+    def _own_shifts(self, candidate: Candidate) -> Sequence[Gradient]:
+        return candidate.shifts(self.objective)
 
     @once
     def _another_round(self, candidate: Candidate) -> Sequence[Reals]:

@@ -162,7 +162,7 @@ Weak = list[weakref.ref[np.ndarray]]
 def _traced_in_float64(
     function: Function, args: Sequence[Any]
 ) -> tuple[Arrays | None, Weak, Weak]:
-    """The floating constants under x64, copied; None where that cannot be traced.
+    """The floating constants under x64, copied, place by place; None if untraceable.
 
     Then, if they still live, arrays of the caller's in a dtype that his mode does not
     have, and copies of arrays, perhaps cut from his float64 data in an earlier trace.
@@ -178,9 +178,12 @@ def _traced_in_float64(
         if closed is None:
             gc.collect(YOUNG)  # now that the exception is gone
             continue
-        found = list({id(c): c for c in every_constant(closed)}.values())
-        exact = [np.array(c, wide_dtype(c.dtype)) for c in found if is_float(c.dtype)]
-        arrays = [c for c in found if isinstance(c, np.ndarray)]
+        places = list(every_constant(closed))
+        found = {id(c): c for c in places}
+        floating = {i: c for i, c in found.items() if is_float(c.dtype)}
+        wide = {i: np.array(c, wide_dtype(c.dtype)) for i, c in floating.items()}
+        exact = [wide[id(c)] for c in places if id(c) in wide]
+        arrays = [c for c in found.values() if isinstance(c, np.ndarray)]
         foreign = [weakref.ref(c) for c in arrays if _is_foreign(c) and _is_held(c)]
         copies = [c for c in arrays if is_float(c.dtype) and not _is_given(c)]
         cut = [weakref.ref(c) for c in copies if c.dtype != wide_dtype(c.dtype)]
@@ -256,23 +259,59 @@ def constants(
 ) -> list[Constant]:
     """The floating constants of a program, as exact as its trace under x64 tells.
 
+    exact: those of that trace, place by place. A constant is what stands in its place
+    there; where the places are not the same, what rounds to it.
     known: those of another function over the same data: what both hold is one thing to
     both, so that a loss and its gradient cannot part by it. A number is what its own
     trace says, if that says anything: 1e-150 and 2e-150 are both 0 in float32.
     """
+    floating = [own for own in every_constant(closed) if is_float(own.dtype)]
     places: dict[Any, list[Any]] = {}
-    for own in every_constant(closed):
-        if is_float(own.dtype):
-            key = np.asarray(own).tobytes() if np.ndim(own) == 0 else id(own)
-            places.setdefault((own.dtype, key), []).append(own)
+    in_place: dict[Any, np.ndarray | None] = {}
+    for own, there in zip(floating, _in_place(floating, exact), strict=True):
+        key = (own.dtype, _identity(own), there is not None and _identity(there))
+        places.setdefault(key, []).append(own)
+        in_place[key] = there
+    versions = list({_identity(v): v for v in exact}.values())
     found = []
-    for own in places.values():
-        same, meant = _same_data(own[0], known), _meant(own[0], exact)
-        told = np.ndim(own[0]) == 0 and bool(_versions(np.asarray(own[0]), exact))
+    for key, own in places.items():
+        there = in_place[key]
+        rivals = versions if there is None else [there]
+        same, meant = _same_data(own[0], known), _meant(own[0], rivals)
+        told = np.ndim(own[0]) == 0 and bool(_versions(np.asarray(own[0]), rivals))
         if same is not None and not told:
             meant = same.value, same.uncertainty
         found.append(Constant(*meant, tuple(own)))
     return found
+
+
+def _identity(constant: Any) -> Any:
+    """Numbers are one if they are equal, arrays if they are one object."""
+    if np.ndim(constant):
+        return id(constant)
+    return constant.dtype, np.asarray(constant).tobytes()
+
+
+def _in_place(floating: Sequence[Any], exact: Arrays) -> Sequence[np.ndarray | None]:
+    """What stands in the place of each constant under x64; None if that says nothing.
+
+    It says nothing where the two programs differ, and where it is rounded there too, as
+    a 0.1 that is cast to float32 is: it may stand elsewhere as it was meant.
+    """
+    pairs = [*zip(floating, exact, strict=False)]
+    is_aligned = len(floating) == len(exact) and all(
+        _versions(np.asarray(own), [there]) for own, there in pairs
+    )
+    if not is_aligned:
+        return [None] * len(floating)
+    return [there if _says_more(there, own) else None for own, there in pairs]
+
+
+def _says_more(there: np.ndarray, own: Any) -> bool:
+    """Whether a constant under x64 is another than the own one, or that is meant."""
+    value = np.asarray(own).astype(there.dtype)
+    is_other = not np.array_equal(there, value, equal_nan=True)
+    return is_other or (there.ndim == 0 and not np.any(_rounding(value, own.dtype)))
 
 
 def _same_data(own: Any, known: Sequence[Constant]) -> Constant | None:
@@ -298,14 +337,12 @@ def _meant(own: Any, exact: Arrays) -> tuple[np.ndarray, np.ndarray]:
     wider = [v for v in versions if not np.array_equal(v, value, equal_nan=True)]
     if wider:
         rivals = wider if array.ndim else versions
-        apart = [np.abs(v - wider[0]) for v in rivals]
-        return wider[0], np.asarray(np.max(apart, axis=0))
+        is_meant = len(rivals) > len(wider) and not np.any(_rounding(value, dtype))
+        first = value if is_meant else wider[0]
+        return first, np.asarray(np.max([np.abs(v - first) for v in rivals], axis=0))
     if is_given:
         return value, np.zeros(array.shape)
-    half_ulp = _half_ulp(value.real, dtype)
-    if np.iscomplexobj(value):
-        half_ulp = np.asarray(half_ulp + 1j * _half_ulp(value.imag, dtype))
-    return value, half_ulp
+    return value, _rounding(value, dtype)
 
 
 def _versions(own: np.ndarray, exact: Arrays) -> list[np.ndarray]:
@@ -316,6 +353,14 @@ def _versions(own: np.ndarray, exact: Arrays) -> list[np.ndarray]:
         return [
             v for v in alike if np.array_equal(v.astype(own.dtype), own, equal_nan=True)
         ]
+
+
+def _rounding(value: np.ndarray, dtype: Any) -> np.ndarray:
+    """`_half_ulp`, of complex numbers that of either part."""
+    half_ulp = _half_ulp(value.real, dtype)
+    if np.iscomplexobj(value):
+        half_ulp = np.asarray(half_ulp + 1j * _half_ulp(value.imag, dtype))
+    return half_ulp
 
 
 def _half_ulp(value: np.ndarray, dtype: Any) -> np.ndarray:

@@ -5,7 +5,7 @@ depends on the inputs, or that is computed from constants alone, is then compute
 float64, whatever the casts. What is made from random bits stays as the caller draws it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -64,6 +64,10 @@ PRINTS = {"debug_callback", "debug_print"}
 
 SAME = 32.0
 """How many ulps of what cannot be widened two traces of one function may differ by."""
+
+
+SHIFTS = 4
+"""How often constants that are not exact are moved: their effect is known to 50 %."""
 
 
 @jax.tree_util.register_dataclass
@@ -185,12 +189,26 @@ class Widened:
         """The shapes and dtypes of its result, as its caller runs it."""
         return jax.tree.unflatten(self.out_tree, self.own.closed.out_avals)
 
-    def moved(self, seed: int) -> list[np.ndarray]:
-        """The inexact constants, each number off by its uncertainty, up or down."""
-        random = np.random.default_rng(seed)
-        signs = [random.choice([-1.0, 1.0], c.value.shape) for c in self.inexact]
-        pairs = zip(self.inexact, signs, strict=True)
-        return [np.asarray(c.value + s * c.uncertainty) for c, s in pairs]
+    def shifts(
+        self, values: Sequence[Any], known: Sequence[Constant] = ()
+    ) -> Iterator[PyTree]:
+        """How its value changes if constants that are not exact are moved.
+
+        Each time, all at once: each number at random by its uncertainty, up or down.
+        known: constants that stay, those of another function over the same data.
+        """
+        still = {id(constant.value) for constant in known}
+        inexact = [id(c.value) not in still for c in self.inexact]
+        if not any(inexact):
+            return
+        before = self.compiled(values)
+        for seed in range(SHIFTS):
+            random = np.random.default_rng(seed)
+            signs = [random.choice([-1.0, 1.0], c.value.shape) for c in self.inexact]
+            triples = zip(self.inexact, signs, inexact, strict=True)
+            moved = [np.asarray(c.value + m * s * c.uncertainty) for c, s, m in triples]
+            after = self.compiled(values, moved)
+            yield jax.tree.map(lambda a, b: np.asarray(a - b), after, before)
 
     def as_run(self, values: Sequence[Any]) -> PyTree:
         """The function as its caller runs it, to be called in his mode."""
