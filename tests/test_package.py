@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
-from importlib.metadata import Distribution
+from importlib.metadata import Distribution, version
 from pathlib import Path
 
 import pytest
@@ -31,6 +31,7 @@ IMPORTED = {
     for name in FROM | WHOLE
     if name.split(".")[0] not in {*sys.stdlib_module_names, *OPTIONAL, "jaxnet"}
 } | {"jaxlib"}
+VERSION = version("jaxnet-gradients")
 DATA = {f"jaxnet/data/{name}.gz" for name in NAMES}
 SMOKE = """
 import jax, jaxnet, pathlib, sys
@@ -59,7 +60,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_wheel_holds_code_data_and_licences(built: Path) -> None:
     """The modules, the marker of types, MNIST with its notice; no tests."""
-    (wheel,) = built.glob("jaxnet_gradients-0.1.0-py3-none-any.whl")
+    (wheel,) = built.glob(f"jaxnet_gradients-{VERSION}-py3-none-any.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = {str(p.relative_to(ROOT)) for p in (ROOT / "jaxnet").rglob("*.py")}
     assert modules <= names
@@ -87,12 +88,18 @@ def test_the_wheel_needs_what_the_package_imports(built: Path) -> None:
 
 def test_the_source_distribution_can_be_tested(built: Path) -> None:
     """It holds the tests, the experiments and what they read, and nothing made."""
-    (archive,) = built.glob("jaxnet_gradients-0.1.0.tar.gz")
+    (archive,) = built.glob(f"jaxnet_gradients-{VERSION}.tar.gz")
     with tarfile.open(archive) as file:
         names = {name.split("/", 1)[1] for name in file.getnames() if "/" in name}
     wanted = {"tests/conftest.py", "experiments/train_mnist.py", "Makefile", "LICENSE"}
     assert {*wanted, *DATA, "README.md", "README.ja.md", "CHANGELOG.md"} <= names
     assert not any("__pycache__" in name or ".venv" in name for name in names)
+
+
+def test_the_version_has_its_changes() -> None:
+    """The newest heading of the changelog."""
+    headings = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert headings[0] == VERSION
 
 
 def test_the_wheel_works_from_another_folder(built: Path, tmp_path: Path) -> None:

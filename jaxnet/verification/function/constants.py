@@ -315,9 +315,13 @@ def _says_more(there: np.ndarray, own: Any) -> bool:
 
 
 def _same_data(own: Any, known: Sequence[Constant]) -> Constant | None:
-    """The constant of another function that rounds to the same numbers."""
+    """The constant of another function that rounds to the same numbers.
+
+    One that stands there in the same dtype comes first.
+    """
     array = np.asarray(own)
-    return next((c for c in known if _versions(array, [c.value])), None)
+    by_dtype = sorted(known, key=lambda c: c.places[0].dtype != own.dtype)
+    return next((c for c in by_dtype if _versions(array, [c.value])), None)
 
 
 def _meant(own: Any, exact: Arrays) -> tuple[np.ndarray, np.ndarray]:

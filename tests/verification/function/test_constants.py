@@ -42,6 +42,19 @@ def test_a_number_is_what_stands_in_its_place() -> None:
     assert found(halves) == {("bfloat16", 1.0): 0.0, ("float32", 1.001): 0.0}
 
 
+def test_a_program_that_is_run_anew_has_the_constants_of_the_first() -> None:
+    """Its numbers are those of their dtype, where another rounds to them too."""
+
+    def more(values: list[Any]) -> Any:
+        (x,) = values
+        return x * 1.001, *halves(values)
+
+    closed, _, exact = traced(more, [X])
+    known = constants(closed, exact)
+    again = {str(c.places[0].dtype): c.value for c in constants(closed, (), known)}
+    assert again == {"bfloat16": 1.0, "float32": 1.001}
+
+
 def test_where_places_differ_a_round_number_is_meant() -> None:
     """It may yet be the other one, and the allowance knows it."""
     assert found(longer_in_float64) == {
