@@ -295,20 +295,20 @@ def _identity(constant: Any) -> Any:
 def _in_place(floating: Sequence[Any], exact: Arrays) -> Sequence[np.ndarray | None]:
     """What stands in the place of each constant under x64; None if that says nothing.
 
-    It says nothing where the two programs differ, and where it is rounded there too, as
-    a 0.1 that is cast to float32 is: it may stand elsewhere as it was meant.
+    It says nothing where the programs differ in how many they have, where it is another
+    number (`finfo(dtype).eps` is), and where it is rounded there too, as a 0.1 that is
+    cast to float32 is: it may stand elsewhere as it was meant.
     """
-    pairs = [*zip(floating, exact, strict=False)]
-    is_aligned = len(floating) == len(exact) and all(
-        _versions(np.asarray(own), [there]) for own, there in pairs
-    )
-    if not is_aligned:
+    if len(floating) != len(exact):
         return [None] * len(floating)
+    pairs = zip(floating, exact, strict=True)
     return [there if _says_more(there, own) else None for own, there in pairs]
 
 
 def _says_more(there: np.ndarray, own: Any) -> bool:
-    """Whether a constant under x64 is another than the own one, or that is meant."""
+    """Whether a constant under x64 is the own one with more digits, or as is meant."""
+    if not _versions(np.asarray(own), [there]):
+        return False
     value = np.asarray(own).astype(there.dtype)
     is_other = not np.array_equal(there, value, equal_nan=True)
     return is_other or (there.ndim == 0 and not np.any(_rounding(value, own.dtype)))

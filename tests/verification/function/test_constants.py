@@ -42,6 +42,17 @@ def test_a_number_is_what_stands_in_its_place() -> None:
     assert found(halves) == {("bfloat16", 1.0): 0.0, ("float32", 1.001): 0.0}
 
 
+def test_a_number_that_the_dtype_makes_is_nobody_elses() -> None:
+    """And the others still have their places."""
+
+    def with_eps(values: list[Any]) -> Any:
+        (x,) = values
+        return *halves(values), x + float(jnp.finfo(x.dtype).eps)
+
+    expected = {("bfloat16", 1.0), ("float32", 1.001), ("float32", 2.0**-23)}
+    assert found(with_eps) == dict.fromkeys(expected, 0.0)
+
+
 def test_a_program_that_is_run_anew_has_the_constants_of_the_first() -> None:
     """Its numbers are those of their dtype, where another rounds to them too."""
 
