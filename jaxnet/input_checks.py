@@ -5,7 +5,10 @@ TypeError, a wrong shape or value a ValueError. Tracers have no values: under ji
 shapes and dtypes are checked.
 """
 
+import difflib
+import inspect
 import operator
+from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +19,9 @@ import numpy as np
 MAX_PARAMETERS = 2**30
 """4 GiB in float32, what a checkpoint may hold; beyond 2⁶³ bytes XLA ends Python."""
 
+TOLERANCES = {"tolerance", "tol", "atol", "rtol", "eps", "epsilon", "step", "h"}
+"""What other checkers have to be told."""
+
 
 def describe(value: Any) -> str:
     """Dtype and shape of an array, type and text of anything else."""
@@ -25,11 +31,16 @@ def describe(value: Any) -> str:
     return f"{type(value).__name__} {text if len(text) <= 40 else text[:37] + '…'}"
 
 
-def first_line(error: Exception, longest: int = 160) -> str:
-    """What an error says, in one line; of a callback's traceback, the last one."""
+def first_line(error: Exception, longest: int = 300) -> str:
+    """What an error says, in one line; of a callback's traceback, the last one.
+
+    A longer one is cut in its middle: JAX says the shape or the number last.
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
-    last = "Traceback (most recent call last)" in lines[0]
-    return f"{type(error).__name__}: {lines[-1 if last else 0][:longest]}"
+    line = lines[-1 if "Traceback (most recent call last)" in lines[0] else 0]
+    if len(line) > longest:
+        line = f"{line[: longest // 2]} … {line[-longest // 2 :]}"
+    return f"{type(error).__name__}: {line}"
 
 
 def complaint(name: str, expected: str, got: str, fix: str) -> str:
@@ -215,6 +226,38 @@ def check_positive(name: str, value: Any) -> None:
         raise TypeError(complaint(name, expected, describe(value), fix))
     if not (np.ndim(value) == 0 and np.isfinite(value) and value > 0):
         raise ValueError(complaint(name, expected, describe(value), fix))
+
+
+def check_no_more(given: Mapping[str, Any], known: Callable[..., Any]) -> None:
+    """No option that a function does not have; a tolerance is answered.
+
+    Raises:
+        TypeError: there is one.
+    """
+    for name, value in given.items():
+        if name in TOLERANCES:
+            expected = "no tolerance and no step"
+            fix = "leave it out: how far off a right gradient may be is derived"
+            raise TypeError(complaint(name, expected, describe(value), fix))
+        options = [
+            p.name
+            for p in inspect.signature(known).parameters.values()
+            if p.kind is inspect.Parameter.KEYWORD_ONLY
+        ]
+        near = difflib.get_close_matches(name, options, 1)
+        fix = f"did you mean `{near[0]}`?" if near else "mind the spelling"
+        expected = "one of the options " + ", ".join(options)
+        raise TypeError(complaint(name, expected, describe(value), fix))
+
+
+def check_function(name: str, value: Any, call: str) -> None:
+    """Something that can be called.
+
+    call: how it is meant to be given.
+    """
+    if not callable(value):
+        fix = f"write {call}"
+        raise TypeError(complaint(name, "a function", describe(value), fix))
 
 
 def check_choice(name: str, value: Any, choices: Any) -> None:

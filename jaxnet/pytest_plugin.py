@@ -7,7 +7,6 @@
 JAX is not imported before one of these is asked for.
 """
 
-import html
 import pickle
 import shlex
 import sys
@@ -35,14 +34,6 @@ REPLACED = {
 """What has a drop-in of its name in `jaxnet.testing`."""
 
 FLAGS = ("gradients", "audit_rules", "gradient_report")
-
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; }
-table { border-collapse: collapse; } td, th { padding: .1rem .8rem .1rem 0; }
-th { border-bottom: 1px solid; text-align: left; } ul { color: #555; }
-section { border-left: 4px solid #2a7; margin: 1rem 0; padding-left: 1rem; }
-section.failed { border-color: #c33; } h2 { font-size: 1rem; }
-"""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -177,9 +168,9 @@ class Verified:
         if self.rules and any(row.is_wrong for row in self.audit().rules):
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
         if self.path:
-            path = Path(self.path)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(self.page(), encoding="utf-8")
+            from jaxnet.verification.report.page import written
+
+            written(self.page(), self.path)
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """How many checks were made, and the table of the rules."""
@@ -202,15 +193,14 @@ class Verified:
 
     def page(self) -> str:
         """The checks and the rules as HTML, those that failed first."""
+        from jaxnet.verification.report.page import document, section
+
         ordered = sorted(self.checks, key=lambda check: check.passed)
-        parts = [_section(x.test, x.passed, x.page) for x in ordered]
+        parts = [section(check.test, check.page) for check in ordered]
         if self.rules:
-            audit = self.audit()
-            parts.append(_section("custom rules", audit.passed, audit._repr_html_()))
-        head = f"<meta charset=utf-8><title>{TITLE}</title><style>{STYLE}</style>"
+            parts.append(section("custom rules", self.audit().as_html()))
         wrong = sum(not check.passed for check in self.checks)
-        title = f"<h1>{len(self.checks)} checks, {wrong} failed</h1>"
-        return f"<!doctype html><html lang=en>{head}{title}{''.join(parts)}</html>\n"
+        return document(f"{len(self.checks)} checks, {wrong} failed", parts)
 
 
 def replaced() -> ExitStack:
@@ -238,9 +228,4 @@ def _check(test: str, report: Any) -> Check:
 
     notes = getattr(report, "notes", ())
     has_tolerances = any(note.startswith(NOT_NEEDED) for note in notes)
-    return Check(test, report.passed, report._repr_html_(), has_tolerances)
-
-
-def _section(title: str, passed: bool, page: str) -> str:
-    kind = "passed" if passed else "failed"
-    return f"<section class={kind}><h2>{html.escape(title)}</h2>{page}</section>"
+    return Check(test, report.passed, report.as_html(), has_tolerances)

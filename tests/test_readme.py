@@ -45,7 +45,7 @@ def test_the_first_example_prints_what_the_readme_says(readme: str) -> None:
     )
     first = " ".join(done.stdout.split("\n\n")[0].split())
     assert first.startswith("FAILED: candidate is 1.126")
-    assert "×4; 4 is axis 0 of the 4×3 data: a mean not taken?" in first
+    assert "×4; did you forget to divide by the batch size (4)?" in first
     assert first[7:60] in " ".join(text_of(readme).split())
 
 

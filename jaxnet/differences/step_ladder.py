@@ -118,6 +118,24 @@ class Estimate(NamedTuple):
 NO_ESTIMATE = Estimate(float("nan"), float("inf"), False)
 
 
+class Rungs(NamedTuple):
+    """What was seen at each step of the ladder, the widest first.
+
+    steps: h. quotients: central differences. extrapolated: with one Richardson step
+    from the wider step, NaN at the widest. one_sided: right minus left derivative.
+    """
+
+    steps: Steps
+    quotients: Steps
+    extrapolated: Steps
+    one_sided: Steps
+
+    def less(self, slope: float) -> "Rungs":
+        """Those of phi less a function of a known slope."""
+        quotients, extrapolated = self.quotients - slope, self.extrapolated - slope
+        return self._replace(quotients=quotients, extrapolated=extrapolated)
+
+
 class DirectionalDerivative(NamedTuple):
     """The derivative of phi at 0.
 
@@ -125,6 +143,7 @@ class DirectionalDerivative(NamedTuple):
     jump: how much phi changes across 0 within the smallest steps; 0.0 for none.
     is_cusp: whether one-sided derivatives grow without end, as those of √|t| do.
     size: the largest |phi| seen, next to which rounding is measured.
+    rungs: all that it was taken from; None if that was no ladder.
     """
 
     central: Estimate
@@ -132,6 +151,7 @@ class DirectionalDerivative(NamedTuple):
     jump: float
     size: float
     is_cusp: bool = False
+    rungs: Rungs | None = None
 
     @property
     def has_kink(self) -> bool:
@@ -195,6 +215,7 @@ def from_ladder(
             jump=_jump(start, forward, backward, rounding, finite),
             size=size,
             is_cusp=_is_cusp(one_sided[finite], 4 * error[finite]),
+            rungs=Rungs(steps, central, np.append(np.nan, levels.value), one_sided),
         )
 
 

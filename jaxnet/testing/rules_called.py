@@ -125,6 +125,7 @@ class Called:
             error=worst.error,
             bound=worst.bound,
             cause=worst.cause if worst.passed else worst.detail,
+            worst=worst,
         )
 
 

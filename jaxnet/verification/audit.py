@@ -12,7 +12,7 @@ from jax.interpreters.partial_eval import dce_jaxpr
 
 from jaxnet.array_types import PyTree
 from jaxnet.devices import transfers_allowed
-from jaxnet.input_checks import check_positive, complaint
+from jaxnet.input_checks import check_no_more, check_positive, complaint
 from jaxnet.jaxpr import Hook, bind, described, enclosing
 from jaxnet.verification.context import Context
 from jaxnet.verification.explanation.by_design import has_no_slope, straight_through
@@ -45,6 +45,7 @@ def audit(
     intended: Intended = (),
     key: Any = None,
     safety: float = 4.0,
+    **unknown: Any,
 ) -> AuditReport:
     """Whether every custom rule that `function` calls at `args` is right there.
 
@@ -61,6 +62,7 @@ def audit(
         key: seed of the random directions, and of a cotangent if the output is no
             scalar; 0 by default.
         safety: how many bounds an agreeing derivative may be off.
+        unknown: a tolerance, or another option that there is not, is a TypeError.
 
     Returns:
         A report with one record a rule, and what silently stops a gradient: leaves
@@ -71,6 +73,7 @@ def audit(
         TypeError, ValueError: the function cannot be called on `args` or traced, or
             has no floating argument or output.
     """
+    check_no_more(unknown, audit)
     check_positive("safety", safety)
     rule = Rule.of(function, None, args, (), key)
     if [np.shape(c) for c in rule.cotangent] == [()]:
@@ -146,6 +149,7 @@ def _report(
         cause=worst.cause
         if worst.passed
         else "; ".join(filter(None, [worst.detail, kind])),
+        worst=worst,
     )
 
 

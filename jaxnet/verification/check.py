@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
+from inspect import signature
 from typing import Any
 
 import jax
@@ -14,7 +15,13 @@ from jax.sharding import Mesh
 
 from jaxnet.array_types import PyTree, ScalarFunction
 from jaxnet.devices import automatic, transfers_allowed
-from jaxnet.input_checks import check_positive, complaint, describe
+from jaxnet.input_checks import (
+    check_function,
+    check_no_more,
+    check_positive,
+    complaint,
+    describe,
+)
 from jaxnet.verification.budget import Budget, BudgetSpent
 from jaxnet.verification.candidates.autodiff import Autodiff
 from jaxnet.verification.candidates.candidate import claims
@@ -31,7 +38,7 @@ from jaxnet.verification.leaf.run import held_against_run
 from jaxnet.verification.leaf.second_point import SecondPoint
 from jaxnet.verification.leaf.together import probed_together
 from jaxnet.verification.leaf.verdict import judge_leaf, not_looked_at
-from jaxnet.verification.point import Point
+from jaxnet.verification.point import Point, floating_leaves
 from jaxnet.verification.progress import progress
 from jaxnet.verification.report.gradient_report import GradientReport
 from jaxnet.verification.report.leaf_report import LeafReport
@@ -57,6 +64,7 @@ def check_gradients(
     mesh: Mesh | None = None,
     budget: int | timedelta | Budget | None = None,
     has_aux: bool = False,
+    **unknown: Any,
 ) -> GradientReport:
     """Whether gradients of `loss` at `params` are right, and if not, where and why.
 
@@ -91,6 +99,7 @@ def check_gradients(
             leaf that was not looked at for it is UNRESOLVED, and says so; what is
             needed to begin, some hundred evaluations and a gradient, is always done.
         has_aux: the loss returns a pair, of which the first alone is differentiated.
+        unknown: a tolerance, or another option that there is not, is a TypeError.
 
     Returns:
         The report: `print` it, ask it for `passed`, or call `raise_if_failed()`.
@@ -99,7 +108,9 @@ def check_gradients(
         TypeError, ValueError: the loss gives no finite real scalar at `params`, or
             `params` has no floating leaf.
     """
+    check_no_more(unknown, check_gradients)
     check_positive("safety", safety)
+    _check_loss(loss, params)
     allowed, point, meant = Budget.of(budget), Point.of(params), tuple[str, ...]()
     if has_aux:
         loss = partial(first_of_pair, loss)
@@ -136,9 +147,14 @@ def check_gradients(
         check_finite(context.start.value, partial(of_value, objective))
         bar.set_postfix_str("the gradient")
         claimed = claims(candidates, objective, context.autodiff)
-        fault = irreproducibility(context)
-        if fault:
-            claimed = [candidate.not_to_be_compared(fault) for candidate in claimed]
+        if fault := irreproducibility(context):
+            return GradientReport(
+                leaves=(_of_loss(fault),),
+                held=point.held,
+                notes=(*meant, *notes(context, claimed)),
+                evaluations=objective.evaluations,
+                seed=context.seed,
+            )
         bar.set_postfix_str("leaves together")
         context = context.within(allowed)
         together = probed_together(context, claimed)
@@ -175,7 +191,7 @@ def check_gradients(
         failed = {report.candidate for report in leaves if not report.passed}
         right = [c for c in claimed if c.name not in failed]
         whole = GradientReport(
-            leaves=tuple(leaves),
+            leaves=tuple(_in_order(point, leaves)),
             held=point.held,
             notes=(*meant, *notes(context, claimed)),
             blind_spots=blind_spots(context, probed, right[0]) if right else (),
@@ -214,6 +230,41 @@ def first_of_pair(function: Callable[..., PyTree], *args: Any) -> PyTree:
         text = complaint("function(*args)", "a pair", describe(pair), fix)
         raise TypeError(text)
     return pair[0]
+
+
+def _of_loss(fault: str) -> LeafReport:
+    """Of a loss whose values cannot be compared, whatever the candidates are."""
+    what = "", "the loss", (), Verdict.NONDETERMINISTIC, False
+    return LeafReport(*what, cause=fault)
+
+
+def _check_loss(loss: Any, params: Any) -> None:
+    """A function of the parameters alone, in its place.
+
+    Raises:
+        TypeError: it is another thing, or takes more.
+    """
+    call = "check_gradients(loss, params, candidates)"
+    check_function("loss", loss, call)
+    if callable(params) and not floating_leaves(params):
+        got = describe(params)
+        raise TypeError(complaint("params", "a pytree of arrays", got, f"write {call}"))
+    try:
+        taken = signature(loss)
+    except (TypeError, ValueError):  # one that is written in C
+        return
+    try:
+        taken.bind(params)
+    except TypeError:
+        fix = "bind the rest: lambda params: loss(params, data)"
+        got = f"one of {taken}"
+        raise TypeError(complaint("loss", "a function of params", got, fix)) from None
+
+
+def _in_order(point: Point, leaves: list[LeafReport]) -> list[LeafReport]:
+    """As the parameters are; first what they do not have."""
+    numbers = {leaf.path: leaf.number for leaf in point.leaves}
+    return sorted(leaves, key=lambda report: numbers.get(report.path, -1))
 
 
 def _failed_if_constant(leaves: list[LeafReport]) -> list[LeafReport]:

@@ -17,6 +17,7 @@ from jaxtyping import Float, Shaped
 
 from jaxnet.array_types import PyTree
 from jaxnet.input_checks import check_untraced, complaint, describe
+from jaxnet.verification.report.numbers import listed
 
 Reals = Shaped[np.ndarray, "..."]
 """Real numbers in whatever floating dtype they came in."""
@@ -140,7 +141,8 @@ class Point:
                 held.append(name)
         if not moving:
             fix = "differentiate with respect to at least one array of floats"
-            got = f"none among {len(flat)}"
+            kinds = [describe(value) for _, value in flat]
+            got = f"none among {len(flat)}" + (f": {listed(kinds)}" if kinds else "")
             raise ValueError(complaint("params", "a floating leaf", got, fix))
         everything = tuple(value for _, value in flat)
         return cls(tuple(moving), tuple(held), everything, structure)

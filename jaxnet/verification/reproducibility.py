@@ -14,9 +14,10 @@ ROUNDING = 1e3
 NOISES = 100.0
 """How many times its noise, or what rounding inside may do, it may vary."""
 
-
 UNDERFLOW = float(np.finfo(np.float32).tiny)
 """What is smaller may be 0 as the loss is called."""
+
+IS_IT_RANDOM = ": is it random? let it draw from a key that stays"
 
 
 def irreproducibility(context: Context) -> str:
@@ -24,17 +25,19 @@ def irreproducibility(context: Context) -> str:
     objective, start = context.objective, context.start
     first, second = objective.given
     if repr(first) != repr(second):
-        return f"the loss gives {first!r} and {second!r} for one input"
+        return f"the loss gives {first!r} and {second!r} for one input{IS_IT_RANDOM}"
     if not objective.traceable:
         first, second = objective.called_value(), objective.called_value()
         same = first == second
-        return "" if same else f"the loss gives {first!r} and {second!r}"
+        found = f"the loss gives {first!r} and {second!r} for one input{IS_IT_RANDOM}"
+        return "" if same else found
     if not objective.traces_alike():
         return "the loss is another program each time it is traced"
     rounding = ROUNDING * objective.precision * abs(start.value)
     apart = max(start.spread, start.change)
     if start.change > rounding or _is_beyond_noise(context, start.spread - rounding):
-        return f"the compiled loss gives values {apart:.3g} apart for one input"
+        found = f"the compiled loss gives values {apart:.3g} apart for one input"
+        return found + IS_IT_RANDOM
     return _eager_and_jit(context, rounding)
 
 

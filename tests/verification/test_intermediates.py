@@ -70,7 +70,7 @@ def test_right_ones_agree(function: Callable[[Any], Any]) -> None:
         (
             "no mean",
             "d_a2",
-            "×6; 6 is axis 0 of the 6×4 data: a mean not taken?; the mistake lies "
+            "×6; did you forget to divide by the batch size (6)?; the mistake lies "
             "between a2 and the loss",
         ),
         (

@@ -1,7 +1,7 @@
 """The gradients to be checked, fitted to the point, and how finely they can be."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -23,9 +23,11 @@ from jaxnet.verification.point import (
     OfLeaves,
     Point,
     Reals,
+    floating_leaves,
     is_inexact,
 )
 from jaxnet.verification.report.leaf_report import LeafReport
+from jaxnet.verification.report.numbers import listed
 from jaxnet.verification.report.verdict import Verdict
 
 Gradient = Sequence[Any]
@@ -57,7 +59,6 @@ class Candidate:
     dtypes: of each leaf as it came.
     faults: a MALFORMED record for each place where it does not fit.
     is_autodiff: whether it is the default, jax.grad of the loss by the verifier.
-    change: why it has no array of a leaf that it fits.
     run: what its caller gets of a callable, where that is coarser than float64.
     not_run: what it raised when it was called like that.
     widened: what a callable computes, where it could be traced.
@@ -70,7 +71,6 @@ class Candidate:
     faults: tuple[LeafReport, ...] = ()
     is_autodiff: bool = False
     widened: Widened | None = None
-    change: str = "the candidate gives two values for one input"
     run: Run | None = None
     not_run: str = ""
 
@@ -87,7 +87,7 @@ class Candidate:
         try:
             tree, repeats = called.twice()
         except Exception as error:  # the caller's function
-            return cls(name, source, *_raising(name, error, point))
+            return cls(name, source, *_raising(name, source, error, point))
         gradient, dtypes, faults = _fitted(name, tree, point)
         rest = is_autodiff, called.widened
         nothing = [None] * len(point.leaves)
@@ -112,7 +112,7 @@ class Candidate:
             tree = CalledGradient(self.source, objective, self.widened).at(point)
             fitted = _fitted(self.name, tree, point)
         except Exception as error:  # the caller's function
-            fitted = _raising(self.name, error, point)
+            fitted = _raising(self.name, self.source, error, point)
         rest = self.is_autodiff, self.widened
         return Candidate(self.name, self.source, *fitted, *rest)
 
@@ -131,11 +131,8 @@ class Candidate:
         if self.gives(leaf) or any(fault.path == leaf.path for fault in self.faults):
             return []
         rest = self.name, leaf.shape, Verdict.NONDETERMINISTIC, False
-        return [LeafReport(leaf.path, *rest, cause=self.change)]
-
-    def not_to_be_compared(self, why: str) -> "Candidate":
-        """The same where there is nothing that it could be held against."""
-        return replace(self, gradient=[None] * len(self.gradient), change=why)
+        cause = "the candidate gives two values for one input"
+        return [LeafReport(leaf.path, *rest, cause=cause)]
 
     def shifts(self, objective: Objective) -> list[Gradient]:
         """How it changes if inexact constants of its own, not the loss's, are moved."""
@@ -190,7 +187,7 @@ def _named(candidates: Any, point: Point) -> dict[str, Any]:
             jax.tree.structure(value) == point.structure
             for value in candidates.values()
         )
-        or not _shares_paths(candidates, point)
+        or not (_shares_paths(candidates, point) or _are_arrays(candidates))
     )
     if not is_named:
         return {"candidate": candidates}
@@ -198,6 +195,11 @@ def _named(candidates: Any, point: Point) -> dict[str, Any]:
         fix = "name at least one gradient, or pass None for jax.grad"
         raise ValueError(complaint("candidates", "name -> gradient", "{}", fix))
     return {str(name): value for name, value in candidates.items()}
+
+
+def _are_arrays(candidates: dict[str, Any]) -> bool:
+    """Whether these are one gradient of another tree, not gradients by name."""
+    return bool(candidates) and jax.tree_util.all_leaves(candidates.values())
 
 
 def is_function(source: Any, point: Point) -> bool:
@@ -230,7 +232,7 @@ def _run(name: str, called: CalledGradient, point: Point) -> tuple[Run | None, s
     try:
         gradient, faults = once()
     except Exception as error:  # the caller's function
-        return None, first_line(error, 200)
+        return None, first_line(error)
     if point.are_many:
         gradient = LeafByLeaf(lambda: once()[0], len(gradient))
     return Run(gradient, faults, called.widened.own), ""
@@ -251,6 +253,8 @@ def by_path(tree: PyTree, point: Point) -> dict[str, Any]:
 
 def _fitted(name: str, tree: PyTree, point: Point) -> Fitted:
     given = by_path(tree, point)
+    if cause := _other_tree(tree, given, point):
+        return _nowhere(name, cause, point)
     gradient, dtypes, faults = list[Reals | None](), [], []
     for leaf in point.leaves:
         value = given.pop(leaf.path, None)
@@ -264,10 +268,35 @@ def _fitted(name: str, tree: PyTree, point: Point) -> Fitted:
     return gradient, tuple(dtypes), tuple(faults)
 
 
-def _raising(name: str, error: Exception, point: Point) -> Fitted:
-    cause = f"raised {first_line(error, 200)}"
+def _raising(name: str, source: Any, error: Exception, point: Point) -> Fitted:
+    cause = f"raised {first_line(error)}"
+    if floating_leaves(source):
+        kind = type(source).__name__
+        cause += f"; {kind} is a module, which was called: pass a gradient"
+    return _nowhere(name, cause, point)
+
+
+def _nowhere(name: str, cause: str, point: Point) -> Fitted:
+    """What fits no leaf, for one cause."""
     faults = [_malformed(name, x.path, x.shape, cause) for x in point.leaves]
     return [None] * len(faults), (np.float64,) * len(faults), tuple(faults)
+
+
+def _other_tree(tree: PyTree, given: dict[str, Any], point: Point) -> str:
+    """What a candidate is that has no leaf of the parameters, in words."""
+    wanted = [leaf.path for leaf in point.leaves]
+    if isinstance(tree, tuple) and len(tree) == 2:
+        value, gradient = tree
+        if np.shape(value) == () and set(wanted) <= by_path(gradient, point).keys():
+            return "a pair of value and gradient: pass jax.grad, not value_and_grad"
+    if given.keys() & set(wanted) or not given:
+        return ""
+    expected = f"leaves like those of params, {listed(wanted)}"
+    if len(given) > 1 or "" not in given:
+        return f"another tree, {listed(sorted(given))}: expected {expected}"
+    is_scalar = np.shape(given[""]) == ()
+    is_loss = " (is it the loss itself, or a sum of its gradient?)" * is_scalar
+    return f"one array, {describe(given[''])}{is_loss}: expected {expected}"
 
 
 def _fault(name: str, leaf: Leaf, value: Any) -> LeafReport | None:

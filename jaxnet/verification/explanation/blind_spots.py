@@ -17,7 +17,26 @@ def blind_spots(
     context: Context, probed: Iterable[LeafProbes], right: Candidate
 ) -> tuple[str, ...]:
     """Canonical mistakes in a right gradient that no probe would have caught."""
-    found = [text for probes in probed for text in _of_leaf(context, probes, right)]
+    passing, zero, partly = dict[str, list[str]](), list[str](), list[str]()
+    for probes in probed:
+        gradient, name = right.gradient[probes.leaf.number], probes.leaf.name
+        if gradient is None or not gradient.size or not probes.probes:
+            continue
+        count = int(np.count_nonzero(gradient))
+        if not count:
+            zero.append(name)
+            continue
+        for mistake in _not_caught(context, probes, right):
+            passing.setdefault(mistake, []).append(name)
+        if left := gradient.size - count:
+            partly.append(f"{left:,} of the {gradient.size:,} entries of {name}")
+    found = [f"{mistake} in {', '.join(names)}" for mistake, names in passing.items()]
+    if zero:
+        found.append(
+            f"any factor on {', '.join(zero)}, of which the gradient is 0 here"
+        )
+    if partly:
+        found.append(f"{', '.join(partly)} have gradient 0")
     return (*_batch_of_one(context.objective.program), *found)
 
 
@@ -44,20 +63,13 @@ def mistakes(
             yield "a swap with another leaf of its shape", other
 
 
-def _of_leaf(context: Context, probes: LeafProbes, right: Candidate) -> Iterator[str]:
-    g, path = right.gradient[probes.leaf.number], probes.leaf.name
-    if g is None or not g.size or not probes.probes:
-        return
-    if not g.any():
-        yield f"any factor on {path}: its gradient is 0 here"
-        return
+def _not_caught(
+    context: Context, probes: LeafProbes, right: Candidate
+) -> Iterator[str]:
     for name, wrong in mistakes(context, probes, right):
         findings = hypothetical(context, probes, right, np.asarray(wrong))
         if all(found.verdict is not Verdict.DISAGREE for found in findings):
-            yield f"{name} in {path}"
-    zeros = int(g.size - np.count_nonzero(g))
-    if zeros:
-        yield f"a factor on {zeros} of the {g.size} entries of {path}: they are 0 here"
+            yield name
 
 
 def _batch_of_one(program: Program | None) -> Iterator[str]:

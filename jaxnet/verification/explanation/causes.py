@@ -22,6 +22,7 @@ from jaxnet.verification.leaf.finding import Finding
 from jaxnet.verification.leaf.probe import PROBES, Probe, probe
 from jaxnet.verification.leaf.probes import LeafProbes
 from jaxnet.verification.leaf.reference import Reference, reference_of
+from jaxnet.verification.report.error_map import ErrorMap
 from jaxnet.verification.report.verdict import Verdict
 
 NICE = 1e-3
@@ -60,7 +61,7 @@ class WrongLeaf:
 
     gradient: the candidate's, in float64.
     worst: the index of the entry that was found wrong, if one was.
-    sizes: axis sizes of the parameters and the data, and where they are.
+    sizes: axis sizes of the parameters and the data, in words.
     """
 
     context: Context
@@ -100,6 +101,19 @@ class WrongLeaf:
         size = max((abs(f.candidate) for f in found), default=0.0)
         return all(f.bound <= SHARP * size for f in found)
 
+    @cached_property
+    def reference(self) -> Reference | None:
+        """Every derivative of the leaf, where they can be known."""
+        return reference_of(self.context, self.probes, self.candidate)
+
+    @property
+    def error_map(self) -> ErrorMap | None:
+        """Where the gradient is wrong; of one entry alone, or unknown ones, none."""
+        if self.reference is None or self.gradient.size == 1:
+            return None
+        apart = np.abs(self.gradient - self.reference.values)
+        return ErrorMap.of(apart, self.reference.bounds)
+
     def findings(self) -> Iterator[Finding]:
         """What the leaf's own probes say of the gradient as it is."""
         rest = self.probes, self.candidate, self.gradient
@@ -131,7 +145,7 @@ def causes(wrong: WrongLeaf) -> Iterator[str]:
     yield from _by_ratio(wrong, nice_only=True)
     yield from _by_rearrangement(wrong)
     yield from _by_other_leaf(wrong)
-    reference = reference_of(wrong.context, wrong.probes, wrong.candidate)
+    reference = wrong.reference
     if reference is not None:
         yield from _by_part(wrong, reference)
     yield from _by_ratio(wrong, nice_only=False)
@@ -163,8 +177,11 @@ def _ratio_text(wrong: WrongLeaf, ratio: float, nice: Fraction | None) -> str:
         return "sign flipped, ×-1"
     whole = max(abs(nice.numerator), nice.denominator)
     where = wrong.sizes.get(whole)
-    mean = "a mean taken twice" if nice.denominator > 1 else "a mean not taken"
-    return times(ratio, nice) + (f"; {whole} is {where}: {mean}?" if where else "")
+    if where is None:
+        return times(ratio, nice)
+    forgot = f"did you forget to divide by {where}?"
+    twice = f"did you divide twice by {where}?"
+    return f"{times(ratio, nice)}; {twice if nice.denominator > 1 else forgot}"
 
 
 def _by_rearrangement(wrong: WrongLeaf) -> Iterator[str]:
@@ -205,8 +222,9 @@ def _by_part(wrong: WrongLeaf, reference: Reference) -> Iterator[str]:
     for axis, name in _axis_names(len(shape)) if len(shape) > 1 else []:
         if shape[axis] > 1 and len(where[axis]) == 1 and count > 1:
             yield f"{name.format(f' {int(where[axis][0])}')} alone{factor}"
-    if 1 < count <= where_wrong.size // 2:
-        yield f"{count} of {where_wrong.size} entries"
+    is_zero = (wrong.gradient == 0) & (np.abs(reference.values) <= reference.bounds)
+    if 1 < count <= np.count_nonzero(~is_zero) // 2:
+        yield f"{count:,} of {where_wrong.size:,} entries{factor}"
 
 
 def _factor(gradient: Wide, reference: Wide, wrong: Bool[np.ndarray, "*part"]) -> str:

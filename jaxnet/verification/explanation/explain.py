@@ -35,10 +35,16 @@ class Explainer:
     ) -> LeafReport:
         """The report, with why its verdict is what it is among its words.
 
-        An explanation runs the caller's program in ways of its own. Where that fails,
-        the words say so, and the verdict stands.
+        A wrong leaf shows where it is wrong too, if that is known. An explanation runs
+        the caller's program in ways of its own: where that fails, the words say so, and
+        the verdict stands.
         """
-        return _saying(report, lambda: self._words(report, candidate, probes))
+        if report.verdict is not Verdict.DISAGREE:
+            return _saying(report, lambda: self._words(report, probes))
+        rest = self._sizes, report.worst_index
+        wrong = WrongLeaf.of(self.context, probes, candidate, *rest)
+        said = _saying(report, lambda: self._words_of_wrong(wrong))
+        return replace(said, error_map=wrong.error_map)
 
     def of_fault(self, report: LeafReport, candidate: Candidate) -> LeafReport:
         """The same for a gradient that is not finite, where JAX computed it."""
@@ -50,22 +56,19 @@ class Explainer:
         leaf = next(x for x in self.context.point.leaves if x.path == report.path)
         return _saying(report, lambda: [self._not_finite(candidate).of_leaf(leaf)])
 
-    def _words(
-        self, report: LeafReport, candidate: Candidate, probes: LeafProbes
-    ) -> list[str]:
+    def _words(self, report: LeafReport, probes: LeafProbes) -> list[str]:
         objective = self.context.objective
-        if report.verdict is Verdict.NONDIFFERENTIABLE:
-            if objective.program is None or report.worst_index is None:
-                return []
-            flat = probes.leaf.flat_index(report.worst_index)
-            found = switches_beside(objective, probes.leaf, flat)[:MOST_NAMED]
-            return ["switching: " + ", ".join(found)] if found else []
-        if report.verdict is Verdict.DISAGREE:
-            rest = self._sizes, report.worst_index
-            wrong = WrongLeaf.of(self.context, probes, candidate, *rest)
-            guard = forgotten_guard(wrong, self._unguarded)
-            return [guard or next(causes(wrong), ""), self._culprits.of_leaf(wrong)]
-        return []
+        if report.verdict is not Verdict.NONDIFFERENTIABLE:
+            return []
+        if objective.program is None or report.worst_index is None:
+            return []
+        flat = probes.leaf.flat_index(report.worst_index)
+        found = switches_beside(objective, probes.leaf, flat)[:MOST_NAMED]
+        return ["switching: " + ", ".join(found)] if found else []
+
+    def _words_of_wrong(self, wrong: WrongLeaf) -> list[str]:
+        guard = forgotten_guard(wrong, self._unguarded)
+        return [guard or next(causes(wrong), ""), self._culprits.of_leaf(wrong)]
 
     @once
     def _not_finite(self, candidate: Candidate) -> NonFinite:
@@ -85,12 +88,12 @@ class Explainer:
 
     @cached_property
     def _sizes(self) -> dict[int, str]:
-        """Axis sizes of the data and the parameters, and where they are."""
+        """Axis sizes of the data and the parameters, in words."""
         program, point = self.context.objective.program, self.context.point
         sizes = _axis_sizes(program) if program else {}
         for leaf in point.leaves:
             for axis, size in enumerate(leaf.shape):
-                sizes.setdefault(size, f"axis {axis} of {leaf.name}")
+                sizes.setdefault(size, f"{size} (axis {axis} of {leaf.name})")
         return {size: where for size, where in sizes.items() if size > 1}
 
 
@@ -110,5 +113,6 @@ def _axis_sizes(program: Program) -> dict[int, str]:
         shape = tuple(np.shape(constant))
         text = "×".join(map(str, shape))
         for axis, size in enumerate(shape):
-            sizes.setdefault(size, f"axis {axis} of the {text} data")
+            words = f"{size} (axis {axis} of the {text} data)"
+            sizes.setdefault(size, words if axis else f"the batch size ({size})")
     return sizes

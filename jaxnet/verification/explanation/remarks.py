@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from jaxnet.jaxpr import coarsest_of, described, dtypes_of
-from jaxnet.precision import eps
+from jaxnet.precision import DOUBLE, eps
 from jaxnet.verification.candidates.candidate import Candidate
 from jaxnet.verification.context import Context
 from jaxnet.verification.function.rounding_noise import solvers
@@ -35,6 +35,10 @@ def notes(context: Context, candidates: list[Candidate]) -> tuple[str, ...]:
             found.append(f"the loss iterates to about {noise:.0e} in {where}")
     for candidate in candidates:
         found += _kept(candidate.name, candidate.widened)
+        dtype = max(candidate.dtypes, key=eps)
+        if candidate.widened is None and eps(dtype) > DOUBLE:
+            rounds = f"its rounding, {eps(dtype):.0e} of each term, is allowed"
+            found.append(f"{candidate.name} came in {np.dtype(dtype)}: {rounds}")
         if candidate.not_run:
             found.append(f"{candidate.name} raises as it is run: {candidate.not_run}")
     return tuple(found)

@@ -75,6 +75,8 @@ def held_against_run(
         reference_value=expected,
         error=abs(got - expected),
         bound=LOST * abs(expected),
+        unit=1.0,
+        ladder=None,
     )
     cause = "it is lost to rounding; in float64 it is right"
     return _failed(found, leaf, run.program, Verdict.DISAGREE, cause)

@@ -119,7 +119,13 @@ def _shares(
     rest = central.value - (np.sum(claimed[0]) - claimed[0])
     bounds = central.bound + others_round / context.safety
     return [
-        Probe(d, derivative._replace(central=central._replace(value=v, bound=b)))
+        Probe(
+            d,
+            derivative._replace(
+                central=central._replace(value=v, bound=b),
+                rungs=derivative.rungs and derivative.rungs.less(central.value - v),
+            ),
+        )
         for d, v, b in zip(line, rest.tolist(), bounds.tolist(), strict=True)
     ]
 

@@ -27,6 +27,7 @@ from jaxnet.verification.leaf.locate import (
 )
 from jaxnet.verification.leaf.probes import LeafProbes
 from jaxnet.verification.point import Leaf, two_norm
+from jaxnet.verification.report.ladder import Ladder
 from jaxnet.verification.report.leaf_report import LeafReport
 from jaxnet.verification.report.verdict import Verdict
 
@@ -96,7 +97,8 @@ def _report(
             cause = "zero but for rounding"
         else:
             verdict = Verdict.UNRESOLVED
-            cause = f"only errors above {resolved.at_all:.1g} of the leaf would show"
+            least = f"{resolved.at_all:.1g} of the array's norm"
+            cause = f"only errors above {least} would show"
     if verdict is Verdict.NONDIFFERENTIABLE:
         cause += other_kinks(probes, worst)
     if verdict is Verdict.DISAGREE:
@@ -116,17 +118,31 @@ def _report(
         bound=worst.bound / unit,
         resolution=resolved.at_all,
         cause=cause,
+        norm=resolved.norm,
+        unit=1.0 if worst.index is not None else small_unit(leaf),
+        ladder=_ladder(worst),
     )
+
+
+def _ladder(finding: Finding) -> Ladder | None:
+    """What the derivative of a finding was taken from; None if that was no ladder."""
+    derivative = finding.probe.derivative
+    if derivative.rungs is None:
+        return None
+    (steps, *slopes), (low, high) = derivative.rungs, derivative.interval
+    value = derivative.central.value
+    return Ladder.of(steps, slopes, value, high - low, finding.unit)
 
 
 class Resolution(NamedTuple):
     """The smallest error in the leaf's gradient that shows, by its 2-norm.
 
-    at_all: beside its own rounding. by_differences: if it had none.
+    at_all: beside its own rounding. by_differences: if it had none. norm: that 2-norm.
     """
 
     at_all: float
     by_differences: float
+    norm: float
 
 
 def resolution(
@@ -183,8 +199,8 @@ def _resolution(
     seen = (abs(f.reference) / (f.unit if f.index else leaf.largest) for f in findings)
     size = max(two_norm(gradient), *seen)
     if not size:
-        return Resolution(float("inf"), float("inf"))
-    return Resolution(float(hidden[0] / size), float(hidden[1] / size))
+        return Resolution(float("inf"), float("inf"), size)
+    return Resolution(float(hidden[0] / size), float(hidden[1] / size), float(size))
 
 
 def is_zero_but_for_rounding(

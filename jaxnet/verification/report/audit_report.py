@@ -3,20 +3,33 @@
 import json
 import math
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
+from jaxnet.verification.report.demand_report import DemandReport
 from jaxnet.verification.report.gradient_report import GradientMismatch, without_nan
-from jaxnet.verification.report.numbers import Severity, severity, short
+from jaxnet.verification.report.leaf_report import LeafReport
+from jaxnet.verification.report.numbers import (
+    seeded,
+    share,
+    short,
+)
+from jaxnet.verification.report.page import content, document, styled, written
+from jaxnet.verification.report.record import Record
 from jaxnet.verification.report.table import Table
 from jaxnet.verification.report.verdict import Verdict
 
 COLUMNS = ("rule", "calls", "inputs", "verdict", "error", "bound", "share")
+
+TITLE = "Are the custom rules right?"
+
+LEGEND = "error, bound: in units of the input's gradient; share: of the whole gradient"
 
 MOST_LINES = 3
 """How many calling lines are named in a row."""
 
 
 @dataclass(frozen=True)
-class RuleReport:
+class RuleReport(Record):
     """One custom rule, wherever a program calls it.
 
     name, rule: of the function, and the file and line of its rule.
@@ -24,7 +37,8 @@ class RuleReport:
     verified: how many of the calls were verified: some of each form.
     forms: the shapes of its inputs, each combination once.
     share: of the gradient's 2-norm, what is lost if nothing flows back through it.
-    worst_index, error, bound, cause: of the worst input of the worst call.
+    error, bound, cause: of the worst input of the worst call.
+    worst: the record of that.
     """
 
     name: str
@@ -39,11 +53,7 @@ class RuleReport:
     error: float = math.nan
     bound: float = math.nan
     cause: str = ""
-
-    @property
-    def severity(self) -> Severity:
-        """Sorts the worst first."""
-        return severity(self.verdict, self.passed, self.error, self.bound)
+    worst: LeafReport | DemandReport | None = None
 
     @property
     def is_wrong(self) -> bool:
@@ -56,21 +66,44 @@ class RuleReport:
         """The row of the table."""
         forms = self.forms[0] if self.forms else "-"
         forms += f" +{len(self.forms) - 1}" if len(self.forms) > 1 else ""
-        numbers = map(short, (self.error, self.bound, self.share))
-        return (self.name, str(self.calls), forms, self.verdict.value, *numbers)
+        norm = self.worst.scale if self.worst else math.nan
+        shares = share(self.error, norm), share(self.bound, norm), self.share
+        rest = (self.verdict.value, *map(short, shares))
+        return (self.name, str(self.calls), forms, *rest)
+
+    @property
+    def values(self) -> str:
+        """Where it stands and is called."""
+        some = ", ".join(self.lines[:MOST_LINES])
+        more = f" and {len(self.lines) - MOST_LINES} more lines"
+        called = f"called at {some}{more * (len(self.lines) > MOST_LINES)}"
+        return "; ".join(filter(None, [self.rule, called * bool(some)]))
 
     @property
     def detail(self) -> str:
         """The line below the row: what is wrong, where it stands and is called."""
-        some = ", ".join(self.lines[:MOST_LINES])
-        more = f" and {len(self.lines) - MOST_LINES} more lines"
-        called = f"called at {some}{more * (len(self.lines) > MOST_LINES)}"
-        return "; ".join(filter(None, [self.cause, self.rule, called * bool(some)]))
+        return "; ".join(filter(None, [self.cause, self.values]))
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """All lines and forms, of which the table names the first."""
+        return {
+            "rule": self.rule,
+            "called at": ", ".join(self.lines),
+            "inputs": "; ".join(self.forms),
+            "verified": f"{self.verified} of {self.calls} calls",
+            **(self.worst.facts if self.worst else {}),
+        }
+
+    @property
+    def pictures(self) -> tuple[str, ...]:
+        """Those of the worst input."""
+        return self.worst.pictures if self.worst else ()
 
 
 @dataclass(frozen=True)
 class AuditReport:
-    """The whole audit. `str` gives the table, worst row first, one sentence on top.
+    """The whole audit. `str` gives the table, with one sentence on top.
 
     rules: a record for each custom rule.
     stops: where a gradient ends without a word, each in words.
@@ -101,24 +134,41 @@ class AuditReport:
             raise GradientMismatch(str(self))
 
     def __str__(self) -> str:
-        return self._table().as_text()
+        return self.to_text()
+
+    def to_text(self, worst_first: bool = False) -> str:
+        """The table in 80 columns: rules as they are called, or the worst first."""
+        return self._table(worst_first).as_text()
 
     def _repr_html_(self) -> str:
-        return self._table().as_html()
+        return styled(self.as_html())
+
+    def as_html(self, worst_first: bool = False) -> str:
+        """What `to_html` writes, without the page around it."""
+        return content(self._table(worst_first))
+
+    def to_html(self, path: str | Path, worst_first: bool = False) -> Path:
+        """Write the audit with all its pictures as one HTML file; return its path.
+
+        The file has no script and needs nothing else. Folders are made on the way.
+        """
+        return written(document(TITLE, [self.as_html(worst_first)]), path)
 
     def to_json(self) -> str:
         """The report as JSON text: NaN is null, infinity a string."""
         return json.dumps(without_nan(asdict(self)), indent=1, allow_nan=False)
 
-    def _table(self) -> Table:
+    def _table(self, worst_first: bool = False) -> Table:
         calls = sum(rule.calls for rule in self.rules)
         verified = sum(rule.verified for rule in self.rules)
         return Table(
             sentence=self._sentence(),
             columns=COLUMNS,
-            rows=tuple((rule.cells, rule.detail) for rule in self.records),
+            records=self.records if worst_first else self.rules,
+            worst_first=self.records,
+            legend=LEGEND,
             remarks=tuple(f"stops a gradient: {stop}" for stop in self.stops),
-            last_line=f"{verified} of {calls} calls verified",
+            last_line=f"{verified} of {calls} calls verified{seeded(self.seed)}",
         )
 
     def _sentence(self) -> str:
@@ -131,5 +181,6 @@ class AuditReport:
         worst, failed = self.records[0], sum(not rule.passed for rule in self.rules)
         cause = f": {worst.cause}" if worst.cause else ""
         more = f"; {failed - 1} more below" if failed > 1 else ""
-        sentence = f"the rule of `{worst.name}` is {worst.verdict.value}{cause}{more}"
+        what = "wrong" if worst.is_wrong else worst.verdict.value
+        sentence = f"the rule of `{worst.name}` is {what}{cause}{more}"
         return f"FAILED: {sentence}."

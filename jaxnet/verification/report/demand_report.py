@@ -3,12 +3,18 @@
 import math
 from dataclasses import dataclass
 
-from jaxnet.verification.report.numbers import Severity, severity, short, told_apart
+from jaxnet.verification.report.numbers import (
+    joined,
+    share,
+    short,
+    told_apart,
+)
+from jaxnet.verification.report.record import Record
 from jaxnet.verification.report.verdict import Verdict
 
 
 @dataclass(frozen=True)
-class DemandReport:
+class DemandReport(Record):
     """One demand on one rule.
 
     name: the demand, such as "linear in cotangent".
@@ -17,6 +23,7 @@ class DemandReport:
     got, expected: two ways to compute one number there.
     error, bound: the largest difference of the two, and the largest that rounding
         explains.
+    norm: the 2-norm of the array that the expected number stands in.
     """
 
     name: str
@@ -29,6 +36,12 @@ class DemandReport:
     error: float = math.nan
     bound: float = math.nan
     cause: str = ""
+    norm: float = math.nan
+
+    @property
+    def scale(self) -> float:
+        """What error and bound are shares of in a table."""
+        return self.norm
 
     @property
     def place(self) -> str:
@@ -38,11 +51,6 @@ class DemandReport:
         )
 
     @property
-    def severity(self) -> Severity:
-        """Sorts the worst first."""
-        return severity(self.verdict, self.passed, self.error, self.bound)
-
-    @property
     def sentence(self) -> str:
         """What is wrong, without the cause and without a full stop."""
         return f"{self.candidate} fails the demand '{self.name}'"
@@ -50,14 +58,30 @@ class DemandReport:
     @property
     def cells(self) -> tuple[str, ...]:
         """The row of the table: a demand has no shape and no resolution."""
-        numbers = map(short, (self.error, self.bound))
+        shares = (share(self.error, self.scale), share(self.bound, self.scale))
+        numbers = map(short, shares)
         return (self.name, self.candidate, "-", self.verdict.value, *numbers, "-")
+
+    @property
+    def values(self) -> str:
+        """Where the two differ most, and both there."""
+        where = f"at {list(self.worst_index)}: " if self.worst_index else ""
+        if not (math.isfinite(self.got) and math.isfinite(self.expected)):
+            return where
+        both = told_apart(self.got, self.expected, digits=6)
+        return where + "{} instead of {}".format(*both)
 
     @property
     def detail(self) -> str:
         """The line below the row; empty where there is nothing to add."""
-        where = f"at {list(self.worst_index)}: " if self.worst_index else ""
-        values = ""
-        if math.isfinite(self.got) and math.isfinite(self.expected):
-            values = "{} instead of {}".format(*told_apart(self.got, self.expected, 6))
-        return where + "; ".join(part for part in (values, self.cause) if part)
+        return joined(self.values, self.cause)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What a table has no room for: nothing beside both numbers."""
+        return {"where": self.values.rstrip(": ")}
+
+    @property
+    def pictures(self) -> tuple[str, ...]:
+        """A demand has no picture."""
+        return ()

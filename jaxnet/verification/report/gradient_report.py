@@ -3,15 +3,22 @@
 import json
 import math
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from jaxnet.verification.report.demand_report import DemandReport
 from jaxnet.verification.report.leaf_report import LeafReport
-from jaxnet.verification.report.numbers import short
-from jaxnet.verification.report.table import Table
+from jaxnet.verification.report.numbers import seeded, short
+from jaxnet.verification.report.page import content, document, styled, written
+from jaxnet.verification.report.table import Table, alike
 from jaxnet.verification.report.verdict import Verdict
 
 COLUMNS = ("leaf", "candidate", "shape", "verdict", "error", "bound", "resolution")
+
+TITLE = "Is the gradient right?"
+
+LEGEND = "error, bound, resolution: in units of the leaf's gradient (its 2-norm)"
+OF_DEMANDS = "; of a demand, of the array's"
 
 
 class GradientMismatch(AssertionError):
@@ -22,7 +29,7 @@ class GradientMismatch(AssertionError):
 
 @dataclass(frozen=True)
 class GradientReport:
-    """The whole check. `str` gives the table, worst row first, one sentence on top.
+    """The whole check. `str` gives the table, with one sentence on top.
 
     leaves: a record for each leaf and candidate.
     demands: a record for each demand on a rule; of gradients there are none.
@@ -74,26 +81,44 @@ class GradientReport:
             raise GradientMismatch(str(self))
 
     def __str__(self) -> str:
-        return self._table().as_text()
+        return self.to_text()
+
+    def to_text(self, worst_first: bool = False) -> str:
+        """The table in 80 columns: leaves in their own order, or the worst first."""
+        return self._table(worst_first).as_text()
 
     def _repr_html_(self) -> str:
-        return self._table().as_html()
+        return styled(self.as_html())
+
+    def as_html(self, worst_first: bool = False) -> str:
+        """What `to_html` writes, without the page around it."""
+        return content(self._table(worst_first))
+
+    def to_html(self, path: str | Path, worst_first: bool = False) -> Path:
+        """Write the report with all its pictures as one HTML file; return its path.
+
+        The file has no script and needs nothing else. Folders are made on the way.
+        """
+        return written(document(TITLE, [self.as_html(worst_first)]), path)
 
     def to_json(self) -> str:
         """The report as JSON text: NaN is null, infinity a string."""
         return json.dumps(without_nan(asdict(self)), indent=1, allow_nan=False)
 
-    def _table(self) -> Table:
+    def _table(self, worst_first: bool = False) -> Table:
+        worst = self.records
         runs = list(filter(None, map(self._run, self._names)))
         held = ["held fixed: " + ", ".join(self.held)] if self.held else []
         notes = ["note: " + note for note in self.notes]
-        blind = ["this point cannot show: " + spot for spot in self.blind_spots]
+        blind = ["not covered here: " + spot for spot in self.blind_spots]
         return Table(
             sentence=self._praise() if self.passed else self._complaint(),
             columns=COLUMNS,
-            rows=tuple((record.cells, record.detail) for record in self.records),
+            records=worst if worst_first else (*self.leaves, *self.demands),
+            worst_first=worst,
+            legend=LEGEND + OF_DEMANDS * bool(self.demands),
             remarks=(*runs, *held, *notes, *blind),
-            last_line=f"{self.evaluations} evaluations of the loss",
+            last_line=f"{self.evaluations} evaluations of the loss{seeded(self.seed)}",
         )
 
     @property
@@ -110,6 +135,8 @@ class GradientReport:
         where = f", most in {path}" if len(ran) > 1 else ""
         if not math.isfinite(share):
             return f"as it is run, {name} is not finite{where}"
+        if not share:
+            return f"as it is run, {name} is exactly its float64 value"
         return (
             f"as it is run, {name} is within {short(share)} of its float64 value{where}"
         )
@@ -118,19 +145,35 @@ class GradientReport:
         names = self._names
         right = f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} right"
         sizes = [x.resolution for x in self.leaves if math.isfinite(x.resolution)]
-        seen = f"errors above {max(sizes, default=0.0):.1g} of a leaf would have shown"
+        least = max(sizes, default=0.0)
+        digits = math.floor(-math.log10(least)) if least else 0
+        to = (
+            f", to {digits} {'digit' if digits == 1 else 'digits'}"
+            if digits > 0
+            else ""
+        )
+        seen = (
+            f"; smallest detectable error: {least:.1g} of the array's norm"
+            if least
+            else ""
+        )
         kinks = self.verdict is Verdict.NONDIFFERENTIABLE
         count = len({leaf.path for leaf in self.leaves if 0 not in leaf.shape})
         leaves = f"{count} leaf" if count == 1 else f"{count} leaves"
-        return f"PASSED: {'kinks aside, ' * kinks}{right} on {leaves}; {seen}."
+        return f"PASSED: {'kinks aside, ' * kinks}{right} on {leaves}{to}{seen}."
 
     def _complaint(self) -> str:
-        worst = self.worst
-        failed = sum(not record.passed for record in self.records)
+        worst, failed = self.worst, [x for x in self.records if not x.passed]
+        same = alike(failed)[0]
         sentence = worst.sentence
+        if len(same) > 1:
+            sentence = (
+                f"{worst.candidate} is {worst.verdict.value} in {len(same)} leaves"
+            )
         sentence += f": {worst.cause}" if worst.cause else ""
-        sentence += f"; {failed - 1} more below" if failed > 1 else ""
-        sentence += "" if sentence.endswith("?") else "."
+        rest = len(failed) - len(same)
+        sentence += f"; {rest} more below" if rest else ""
+        sentence += "" if sentence.endswith(("?", ".")) else "."
         alone = f" {self.odd_one_out} stands alone." if self.odd_one_out else ""
         return f"FAILED: {sentence}{alone}"
 

@@ -3,12 +3,24 @@
 import math
 from dataclasses import dataclass
 
-from jaxnet.verification.report.numbers import Severity, severity, short, told_apart
+from jaxnet.verification.report.error_map import ErrorMap
+from jaxnet.verification.report.ladder import Ladder
+from jaxnet.verification.report.numbers import (
+    joined,
+    share,
+    short,
+    told_apart,
+)
+from jaxnet.verification.report.pictures import of_errors, of_ladder
+from jaxnet.verification.report.record import Record
 from jaxnet.verification.report.verdict import Verdict
+
+NO_NAME = "params"
+"""What parameters are called that are one array."""
 
 
 @dataclass(frozen=True)
-class LeafReport:
+class LeafReport(Record):
     """One leaf of one candidate.
 
     path: the leaf, as `jax.tree_util.keystr` writes it.
@@ -22,6 +34,11 @@ class LeafReport:
     resolution: the smallest error, relative to the leaf's norm, that is told from none.
     evaluations: of the loss, spent on this leaf and on those probed together with it
         (shared by all candidates).
+    norm: the 2-norm of the leaf's gradient.
+    unit: the size of the step that error and bound are derivatives along: 1 of a
+        coordinate; of a random direction, the smallest by which a coordinate moves.
+    ladder: of the worst probe, if it was one.
+    error_map: of a wrong leaf, where each entry's derivative is known.
     """
 
     path: str
@@ -38,6 +55,15 @@ class LeafReport:
     as_run: float | None = None
     cause: str = ""
     evaluations: int = 0
+    norm: float = math.nan
+    unit: float = 1.0
+    ladder: Ladder | None = None
+    error_map: ErrorMap | None = None
+
+    @property
+    def scale(self) -> float:
+        """What error and bound are shares of in a table, as the resolution is."""
+        return self.norm * self.unit
 
     @property
     def proves_nothing(self) -> bool:
@@ -48,12 +74,7 @@ class LeafReport:
     def place(self) -> str:
         """The path, with the index of the worst coordinate where there is one."""
         index = f"[{', '.join(map(str, self.worst_index))}]" if self.worst_index else ""
-        return (self.path or "params") + index
-
-    @property
-    def severity(self) -> Severity:
-        """Sorts the worst first."""
-        return severity(self.verdict, self.passed, self.error, self.bound)
+        return (self.path or NO_NAME) + index
 
     @property
     def sentence(self) -> str:
@@ -62,24 +83,57 @@ class LeafReport:
         if self.verdict is Verdict.DISAGREE:
             values = told_apart(self.candidate_value, self.reference_value, digits=6)
             what = "{}, not {},".format(*values)
-        return f"{self.candidate} is {what} at {self.place}"
+        where = f" at {self.place}" if self.place != NO_NAME else ""
+        return f"{self.candidate} is {what}{where}"
 
     @property
     def cells(self) -> tuple[str, ...]:
         """The row of the table."""
         shape = "×".join(map(str, self.shape)) or "scalar"
-        numbers = map(short, (self.error, self.bound, self.resolution))
-        name = self.path or "params"
+        shares = (share(self.error, self.scale), share(self.bound, self.scale))
+        numbers = map(short, (*shares, self.resolution))
+        name = self.path or NO_NAME
         return (name, self.candidate, shape, self.verdict.value, *numbers)
+
+    @property
+    def values(self) -> str:
+        """Where the error is largest, and both values there; empty if it is nowhere."""
+        where = f"at {self.place}: " if self.worst_index else ""
+        if self.verdict is not Verdict.DISAGREE:
+            return where
+        both = told_apart(self.candidate_value, self.reference_value, digits=9)
+        return where + "{}, differences say {}".format(*both)
 
     @property
     def detail(self) -> str:
         """The line below the row; empty where there is nothing to add."""
         if self.verdict is Verdict.AGREE and not self.cause:
             return ""
-        where = f"at {self.place}: " if self.worst_index else ""
-        values = ""
-        if self.verdict is Verdict.DISAGREE:
-            both = told_apart(self.candidate_value, self.reference_value, digits=9)
-            values = "{}, differences say {}".format(*both)
-        return where + "; ".join(part for part in (values, self.cause) if part)
+        return joined(self.values, self.cause)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What a table has no room for."""
+        both = told_apart(self.candidate_value, self.reference_value, digits=9)
+        is_known = math.isfinite(self.candidate_value)
+        along = "along a random direction" if self.worst_index is None else ""
+        place = along if self.shape and is_known else ""
+        return {
+            "candidate": both[0] * is_known,
+            "differences": both[1] * is_known,
+            "where": self.place if self.worst_index else place,
+            "as it is run, off by": "" if self.as_run is None else short(self.as_run),
+            "norm of the gradient": short(self.norm) if self.norm == self.norm else "",
+            "evaluations": str(self.evaluations or ""),
+        }
+
+    @property
+    def pictures(self) -> tuple[str, ...]:
+        """The ladder of the worst probe, and where an array is wrong, as SVG."""
+        found = list[str]()
+        if self.ladder:
+            given = self.ladder, self.candidate_value, self.bound
+            found.append(of_ladder(*given))
+        if self.error_map:
+            found.append(of_errors(self.error_map))
+        return tuple(filter(None, found))

@@ -1,6 +1,7 @@
-"""Numbers as the report writes them, and the order of its rows."""
+"""Numbers and names as the report writes them, and the order of its rows."""
 
 import math
+from collections.abc import Sequence
 
 from jaxnet.verification.report.verdict import Verdict
 
@@ -9,7 +10,12 @@ Severity = tuple[bool, int, float]
 
 def short(value: float) -> str:
     """Two digits, or a dash for what was not measured."""
-    return f"{value:.1e}" if math.isfinite(value) else "-"
+    return "-" if math.isnan(value) else "0" if not value else f"{value:.1e}"
+
+
+def share(value: float, of: float) -> float:
+    """One number in units of another; 0 is 0 whatever the unit."""
+    return value / of if of else value and math.copysign(math.inf, value)
 
 
 def told_apart(one: float, other: float, digits: int) -> tuple[str, str]:
@@ -24,3 +30,21 @@ def severity(verdict: Verdict, passed: bool, error: float, bound: float) -> Seve
     """Sorts the worst first: what failed before what passed, then by verdict."""
     excess = error / bound if bound else 0.0
     return passed, verdict.rank, -excess if excess == excess else 0.0
+
+
+def joined(values: str, cause: str) -> str:
+    """A place with its values, and why it is so."""
+    if not values or not cause:
+        return values + cause
+    return values + ("" if values.endswith(": ") else "; ") + cause
+
+
+def seeded(seed: tuple[int, ...]) -> str:
+    """The seed of random directions, in words that end a sentence."""
+    return "; seed " + " ".join(map(str, seed)) if seed else ""
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """The first of many names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

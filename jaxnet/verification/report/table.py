@@ -1,62 +1,110 @@
-"""A sentence, a table and remarks: as text in 100 columns, and as HTML."""
+"""Records with a sentence, a legend and remarks, as text in 80 columns."""
 
-import html
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-WIDTHS = (24, 12, 14, 17, 8, 8, 10)
-"""Of the columns of the text; one space stands between two."""
+from jaxnet.verification.report.numbers import listed
+from jaxnet.verification.report.record import Cells, Record
 
-LINE = 100
-"""How many columns a line of text takes at most."""
+LINE = 80
+"""How many columns a line takes at most."""
+
+GIVE_WAY = (1, 2, 2)
+"""The first columns, which are shortened where a line would be longer, and how soon:
+a leaf's name tells more than a candidate's and a shape."""
+
+MOST_NAMED = 3
+"""How many leaves are named where one row stands for many."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """What a person reads; a row is its cells and the line below them."""
+    """What a person reads.
+
+    records: in the order of the rows. worst_first: the same, the worst first.
+    """
 
     sentence: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[tuple[str, ...], str], ...]
+    columns: Cells
+    records: Sequence[Record]
+    worst_first: Sequence[Record]
+    legend: str
     remarks: tuple[str, ...]
     last_line: str
 
     def as_text(self) -> str:
-        """Text without colour, no line longer than `LINE`."""
-        lines = [*_wrapped(self.sentence, ""), "", _line(self.columns)]
-        for cells, detail in self.rows:
-            lines.append(_line(cells))
+        """Text without colour, no line longer than `LINE`; equal causes once."""
+        rows = _rows(self.records)
+        widths = _widths([self.columns, *(cells for cells, _ in rows)])
+        lines = [*_wrapped(self.sentence, ""), "", _line(self.columns, widths)]
+        for cells, detail in rows:
+            lines.append(_line(cells, widths))
             lines += _wrapped("    " + detail, "      ") if detail else []
+        lines += _wrapped(self.legend, "")
         lines += [""] if self.remarks else []
         for remark in self.remarks:
-            lines += _wrapped(remark, "")
+            lines += _wrapped(remark, "  ")
         return "\n".join(line.rstrip() for line in [*lines, self.last_line])
 
-    def as_html(self) -> str:
-        """The same as HTML: the line below a row spans the table."""
-        head = "".join(f"<th>{html.escape(name)}</th>" for name in self.columns)
-        body = "".join(self._row(cells, detail) for cells, detail in self.rows)
-        rest = [*self.remarks, self.last_line]
-        remarks = "".join(f"<li>{html.escape(remark)}</li>" for remark in rest)
-        return (
-            f"<p>{html.escape(self.sentence)}</p>"
-            f"<table><tr>{head}</tr>{body}</table><ul>{remarks}</ul>"
-        )
 
-    def _row(self, cells: tuple[str, ...], detail: str) -> str:
-        row = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells)
-        below = f"<tr><td colspan={len(cells)}>{html.escape(detail)}</td></tr>"
-        return f"<tr>{row}</tr>{below * bool(detail)}"
+def alike(records: Sequence[Record]) -> list[list[Record]]:
+    """Records of which all is the same but the leaf, and nothing was measured."""
+    groups = dict[object, list[Record]]()
+    for number, record in enumerate(records):
+        _, candidate, _, *rest = record.cells
+        is_alone = record.values or not record.detail
+        key = number if is_alone else (candidate, *rest, record.detail)
+        groups.setdefault(key, []).append(record)
+    return list(groups.values())
 
 
-def _line(cells: tuple[str, ...]) -> str:
-    fitted = [_fit(c, w).ljust(w) for c, w in zip(cells, WIDTHS, strict=True)]
+def names_of(records: Sequence[Record], most: int = MOST_NAMED) -> str:
+    """The leaves of records, in words."""
+    return listed(list(dict.fromkeys(record.cells[0] for record in records)), most)
+
+
+def shortened(text: str, width: int) -> str:
+    """Text of at most so many columns; the end, which tells more, keeps two thirds."""
+    if len(text) <= width:
+        return text
+    last = (width - 1) * 2 // 3
+    return f"{text[: width - 1 - last]}…{text[len(text) - last :]}"
+
+
+def _rows(records: Sequence[Record]) -> list[tuple[Cells, str]]:
+    """Cells and what stands below them; a cause that was said is not said again."""
+    rows, said = list[tuple[Cells, str]](), dict[str, str]()
+    for group in alike(records):
+        first, *others = group
+        cells, detail, cause = first.cells, first.detail, first.cause
+        if others:
+            cells = (f"{len(group)} leaves", cells[1], "-", *cells[3:])
+            detail += f"; in {names_of(group)}"
+        elif cause in said and len(said[cause]) < len(cause):
+            detail = detail.replace(cause, said[cause])
+        elif cause:
+            said[cause] = f"the same as {cells[0]}"
+        rows.append((cells, detail))
+    return rows
+
+
+def _widths(rows: Sequence[Cells]) -> list[int]:
+    """Of the columns; the first give way, the longest first, until a row fits."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    while sum(widths) + len(widths) - 1 > LINE:
+        longest = max(range(len(GIVE_WAY)), key=lambda i: GIVE_WAY[i] * widths[i])
+        widths[longest] -= 1
+    return widths
+
+
+def _line(cells: Cells, widths: Sequence[int]) -> str:
+    fitted = [shortened(c, w).ljust(w) for c, w in zip(cells, widths, strict=True)]
     return " ".join(fitted)
 
 
-def _fit(text: str, width: int) -> str:
-    return text if len(text) <= width else "…" + text[len(text) - width + 1 :]
-
-
 def _wrapped(text: str, indent: str) -> list[str]:
-    return textwrap.wrap(text, LINE, subsequent_indent=indent) or [""]
+    wrapped = textwrap.wrap(
+        text, LINE, subsequent_indent=indent, break_on_hyphens=False
+    )
+    return wrapped or [""]

@@ -19,6 +19,7 @@ from jaxnet.verification.point import is_inexact, not_finite
 from jaxnet.verification.report.gradient_report import GradientReport
 from jaxnet.verification.report.leaf_report import LeafReport
 from jaxnet.verification.report.verdict import Verdict
+from jaxnet.verification.rules.arguments import Arguments
 from jaxnet.verification.rules.demands import DEMANDS, demanded
 from jaxnet.verification.rules.rule import Mode, Rule
 
@@ -144,7 +145,8 @@ def check_modes(
     for name in demands or ():
         check_choice("demands", name, DEMANDS)
     check_untraced("args", args, "check outside jit, grad and vmap")
-    if faults := [x for mode in modes for x in _not_finite(args, mode)]:
+    named = Arguments.of(function, args)
+    if faults := [x for mode in modes for x in _not_finite(named, mode)]:
         return GradientReport(tuple(faults))
     own, other = (_plain(f, kwargs, has_aux) for f in (function, reference))
     asked = _Asked(modes, key, Budget.of(budget), options)
@@ -216,7 +218,7 @@ def _with_cause(leaf: LeafReport, broken: str) -> LeafReport:
     return replace(leaf, cause="; ".join(filter(None, [leaf.cause, broken])))
 
 
-def _not_finite(args: tuple[Any, ...], name: str) -> tuple[LeafReport, ...]:
+def _not_finite(args: Arguments, name: str) -> tuple[LeafReport, ...]:
     """A MALFORMED record for each argument that is not finite: nothing can be said."""
     flat = jax.tree_util.tree_leaves_with_path(args)
     pairs = [(jax.tree_util.keystr(path), x) for path, x in flat if is_inexact(x)]

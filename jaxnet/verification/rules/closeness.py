@@ -10,6 +10,7 @@ from jaxtyping import Inexact
 
 from jaxnet.array_types import PyTree
 from jaxnet.precision import eps
+from jaxnet.verification.point import real_view, two_norm
 from jaxnet.verification.report.demand_report import DemandReport
 from jaxnet.verification.report.verdict import Verdict
 
@@ -58,11 +59,11 @@ class Closeness:
                     expected=float(np.real(one[index])),
                     error=error,
                     bound=bound,
+                    norm=two_norm(real_view(one)),
                 )
             if error >= largest.error:
-                largest = DemandReport(
-                    name, "", Verdict.AGREE, True, error=error, bound=bound
-                )
+                norm = two_norm(real_view(one))
+                largest = replace(largest, error=error, bound=bound, norm=norm)
         return largest
 
     def holds(self, one: PyTree, other: PyTree) -> bool:

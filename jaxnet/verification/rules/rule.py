@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnet.array_types import PyTree
-from jaxnet.input_checks import complaint, first_line
+from jaxnet.input_checks import check_function, complaint, first_line
 from jaxnet.jaxpr import dependent_outputs, dtypes_of
 from jaxnet.precision import eps
 from jaxnet.verification.function.cotangents import Arrays, inner, random_like
@@ -24,6 +24,7 @@ from jaxnet.verification.point import (
     is_inexact,
     with_floating,
 )
+from jaxnet.verification.rules.arguments import Arguments
 from jaxnet.verification.rules.closeness import Closeness
 from jaxnet.verification.seeds import seed_of
 
@@ -60,7 +61,7 @@ class Rule:
 
     function: Map
     reference: Map
-    args: tuple[Any, ...]
+    args: Arguments
     moving: Arrays
     cotangent: Arrays
     seed: tuple[int, ...]
@@ -79,6 +80,7 @@ class Rule:
         mode: Mode = "vjp",
     ) -> "Rule":
         """Bind the arguments that are held fixed, and draw a cotangent."""
+        check_function("function", function, "the function first, then its arguments")
         held = _held(function, nondiff_argnums, len(args))
         moved = tuple(None if i in held else x for i, x in enumerate(args))
         bound = [_bound(f, args, held) for f in (function, reference or function)]
@@ -95,9 +97,9 @@ class Rule:
         outputs = floating_leaves(output)
         cotangent = random_like([outputs[i] for i in chosen], [*seed, 2])
         left_out = tuple(paths[i] for i in range(len(paths)) if i not in chosen)
-        names = tuple(f"[{i}]" for i in sorted(held))
-        rest = seed, names, left_out, mode
-        return cls(own, other, moved, moving, cotangent, *rest)
+        named = Arguments.of(function, moved)
+        rest = seed, tuple(named.names[i] for i in sorted(held)), left_out, mode
+        return cls(own, other, named, moving, cotangent, *rest)
 
     def derivative(self, mode: Mode) -> "Rule":
         """The function (args, direction) -> what the linear map gives.
@@ -119,7 +121,7 @@ class Rule:
             self,
             function=applied,
             reference=applied,
-            args=(*self.args, {NAMES[self.mode]: own}),
+            args=self.args.and_one(NAMES[self.mode], own),
             moving=moving,
             cotangent=random_like(applied(moving), [*self.seed, 3]),
             mode=mode,

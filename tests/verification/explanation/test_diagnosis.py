@@ -137,9 +137,9 @@ def test_a_factor_of_the_size_of_an_axis_names_it() -> None:
 
         return check_gradients(mean, {"W": WIDE}, candidate).worst.cause
 
-    assert causes(7.0) == "×7; 7 is axis 0 of the 7×4 data: a mean not taken?"
-    assert causes(1 / 7) == "×1/7; 7 is axis 0 of the 7×4 data: a mean taken twice?"
-    assert causes(6.0) == "×6; 6 is axis 1 of ['W']: a mean not taken?"
+    assert causes(7.0) == "×7; did you forget to divide by the batch size (7)?"
+    assert causes(1 / 7) == "×1/7; did you divide twice by the batch size (7)?"
+    assert causes(6.0) == "×6; did you forget to divide by 6 (axis 1 of ['W'])?"
     assert causes(11.0) == "×11"
 
 

@@ -137,6 +137,6 @@ def test_a_sign_in_one_block_is_found_there() -> None:
     f.defvjp(lambda x: (f(x), x), lambda x, g: (run(negated, x, g),))
     with pytest.raises(GradientMismatch, match="DISAGREE") as caught:
         assert_vjp(f, sample((2 * ROWS, 3), jnp.float32))
-    assert "at [0][" in str(caught.value)
-    row = int(str(caught.value).split("at [0][")[1].split(",")[0])
+    assert "at x[" in str(caught.value)
+    row = int(str(caught.value).split("at x[")[1].split(",")[0])
     assert row >= ROWS

@@ -1,6 +1,7 @@
 """What check_vjp and check_jvp make of whatever a caller's function takes and gives."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from flax import nnx
 from jax.experimental import sparse
 
 from jaxnet import Verdict, check_gradients, check_jvp, check_vjp
+from jaxnet.verification.rules.arguments import Arguments, names_of
 
 X = np.random.default_rng(0).normal(size=4).astype(np.float32)
 
@@ -48,9 +50,9 @@ def test_positions_held_by_a_rule_are_not_taken_modulo_the_arguments(
     args = (X, X + 1, X + 2, *options)
     right = check_vjp(attention(1.0), *args)
     assert right.passed, str(right)
-    assert right.held == (("[3]", "[4]") if options else ())
+    assert right.held == (("causal", "scale") if options else ())
     wrong = check_vjp(attention(0.0), *args)
-    assert [x.path for x in wrong.leaves if not x.passed] == ["[0]", "[1]"]
+    assert [x.path for x in wrong.leaves if not x.passed] == ["q", "k"]
 
 
 def test_a_position_without_an_argument_is_refused() -> None:
@@ -59,12 +61,53 @@ def test_a_position_without_an_argument_is_refused() -> None:
         check_vjp(jnp.sin, X, nondiff_argnums=(1,))
 
 
-def test_arguments_keep_their_numbers() -> None:
-    """With the first one held, the second is still [1]."""
+def test_arguments_keep_their_names() -> None:
+    """With the first one held, the second is still x."""
     report = check_vjp(lambda n, x: n * x**2, 2.0, X, nondiff_argnums=(0,))
     assert report.passed
-    assert [x.path for x in report.leaves] == ["[1]"]
-    assert report.held == ("[0]",)
+    assert [x.path for x in report.leaves] == ["x"]
+    assert report.held == ("n",)
+
+
+NAMED: dict[str, tuple[Callable[..., Any], tuple[Any, ...], list[str]]] = {
+    "by name": (lambda x, y: x * y, (X, X), ["x", "y"]),
+    "pytree": (lambda p: p["w"] * 2, ({"w": X},), ["p['w']"]),
+    "several": (lambda x, *rest: x * rest[1], (X, X, X), ["x", "rest[0]", "rest[1]"]),
+    "rule": (rule_of(1.0), (X,), ["x"]),
+    "partial": (partial(lambda x, y: x * y, y=2.0), (X,), ["x"]),
+    "not Python": (np.sum, (X,), ["a"]),
+    "no signature": (
+        type("F", (), {"__call__": max, "__signature__": 1})(),
+        (X,),
+        [""],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_arguments_are_called_what_the_function_calls_them(name: str) -> None:
+    """By its signature; a leaf of a pytree has the rest of its path behind it."""
+    function, args, names = NAMED[name]
+    if name == "no signature":
+        assert names_of(function, 2) == ("[0]", "[1]")
+        return
+    paths = jax.tree_util.tree_leaves_with_path(Arguments.of(function, args))
+    assert [jax.tree_util.keystr(path) for path, _ in paths] == names
+
+
+def test_the_place_of_a_mistake_begins_with_the_arguments_name() -> None:
+    """`x[2]`, and not `[0][2]`."""
+    wrong = jax.custom_vjp(lambda x: jnp.sin(x))
+    slopes = jnp.array([1.0, 1.0, 2.0, 1.0])
+    wrong.defvjp(lambda x: (wrong(x), x), lambda x, c: (slopes * jnp.cos(x) * c,))
+    assert check_vjp(wrong, X, demands=()).worst.place == "x[2]"
+
+
+def test_an_argument_that_is_called_cotangent() -> None:
+    """The one that a second order adds has a name of its own."""
+    named = Arguments.of(lambda cotangent: cotangent, (X,))
+    twice = named.and_one("cotangent", [X]).and_one("cotangent", [X])
+    assert twice.names == ("cotangent", "cotangent2", "cotangent3")
 
 
 @pytest.mark.slow
@@ -111,7 +154,7 @@ def test_a_linear_function_has_a_second_order() -> None:
     report = check_vjp(lambda x: 3 * x, X, order=2)
     assert report.passed, str(report)
     paths = [x.path for x in report.leaves]
-    assert paths == ["[0]", "[0]", "[1]['cotangent'][0]"]
+    assert paths == ["x", "x", "cotangent[0]"]
 
 
 @pytest.mark.slow
@@ -125,7 +168,7 @@ def test_the_second_order_is_also_with_respect_to_the_cotangent() -> None:
     assert check_vjp(rule_of(1.0), X, order=2).passed
     report = check_vjp(stopped, X, order=2)
     assert report.verdict is Verdict.DISAGREE
-    assert report.worst.path == "[1]['cotangent'][0]"
+    assert report.worst.path == "cotangent[0]"
 
 
 def test_outputs_that_no_argument_reaches_are_left_out_and_listed() -> None:

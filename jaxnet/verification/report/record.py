@@ -1,0 +1,52 @@
+"""What every record of a report has: its row, what stands below it, and its facts."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+from jaxnet.verification.report.numbers import Severity, severity
+from jaxnet.verification.report.verdict import Verdict
+
+Cells = tuple[str, ...]
+
+
+class Record(ABC):
+    """What was found of one thing: a leaf, a demand, a rule.
+
+    error, bound: how far it is off, and how far it may be. cause: why, in words.
+    """
+
+    verdict: Verdict
+    passed: bool
+    error: float
+    bound: float
+    cause: str
+
+    @property
+    def severity(self) -> Severity:
+        """Sorts the worst first."""
+        return severity(self.verdict, self.passed, self.error, self.bound)
+
+    @property
+    @abstractmethod
+    def cells(self) -> Cells:
+        """The row of the table: a name, whose it is, its shape, and more."""
+
+    @property
+    @abstractmethod
+    def values(self) -> str:
+        """Where it is worst, and both values there; empty if that is nowhere."""
+
+    @property
+    @abstractmethod
+    def detail(self) -> str:
+        """The line below the row; empty where there is nothing to add."""
+
+    @property
+    @abstractmethod
+    def facts(self) -> Mapping[str, str]:
+        """What a table has no room for, by name."""
+
+    @property
+    @abstractmethod
+    def pictures(self) -> tuple[str, ...]:
+        """As SVG."""

@@ -1,0 +1,211 @@
+"""Mistakes of a caller: each is answered in one line that says what to write."""
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxnet import audit
+from jaxnet.input_checks import first_line
+from jaxnet.verification import (
+    GradientReport,
+    Verdict,
+    check_gradients,
+    check_jvp,
+    check_vjp,
+)
+
+PARAMS = {"W": np.full((3, 2), 0.3), "b": np.full(2, 0.1)}
+GRADIENT = {"W": np.full((3, 2), 0.6), "b": np.full(2, 0.2)}
+
+
+def loss(params: Any) -> Any:
+    """Σ W² + Σ b²."""
+    return jnp.sum(params["W"] ** 2) + jnp.sum(params["b"] ** 2)
+
+
+def head(report: GradientReport) -> str:
+    """The first sentence."""
+    return " ".join(str(report).partition("\n\n")[0].split())
+
+
+IN_PYTHON = """
+import jax, jax.numpy as jnp, jaxnet
+params, loss = {"b": jnp.ones(2)}, lambda p: jnp.sum(p["b"] ** 2)
+for call in (
+    lambda: jaxnet.check_gradients(params, loss),
+    lambda: jaxnet.check_gradients(loss, jax.grad(loss), params),
+    lambda: jaxnet.check_vjp(params["b"], jnp.tanh),
+    lambda: jaxnet.audit(params["b"], jnp.tanh),
+):
+    try:
+        call()
+    except TypeError as error:
+        print(error)
+"""
+
+
+@pytest.mark.slow
+def test_swapped_arguments() -> None:
+    """As they come without annotations that are executed: the call is written out."""
+    done = subprocess.run(
+        [sys.executable, "-c", IN_PYTHON], capture_output=True, text=True, check=True
+    )
+    first, second, third, fourth = done.stdout.splitlines()
+    assert first.startswith("`loss`: expected a function, got dict")
+    assert second.startswith("`params`: expected a pytree of arrays, got function")
+    for line in (first, second):
+        assert line.endswith("; write check_gradients(loss, params, candidates)")
+    for line in (third, fourth):
+        assert line.startswith("`function`: expected a function, got float32 of shape")
+        assert line.endswith("; write the function first, then its arguments")
+
+
+def test_a_loss_of_more_than_the_parameters() -> None:
+    """Its data are to be bound; a default is no argument that is missing."""
+    with pytest.raises(TypeError, match=r"^`loss`: .* one of \(p.*, x.*\); bind"):
+        check_gradients(lambda p, x: loss(p), PARAMS)
+    assert check_gradients(lambda p, x=1: loss(p), PARAMS, GRADIENT).passed
+
+
+@pytest.mark.parametrize("name", ["tolerance", "atol", "eps"])
+def test_a_tolerance(name: str) -> None:
+    """There is none to be given, to any of the checks."""
+    given = {name: 1e-3}
+    match = f"^`{name}`: expected no tolerance and no step, got float 0.001; leave it"
+    with pytest.raises(TypeError, match=match):
+        check_gradients(loss, PARAMS, **given)
+    for check in (check_vjp, check_jvp, audit):
+        with pytest.raises(TypeError, match=match):
+            check(jnp.tanh, np.ones(2), **given)
+
+
+def test_an_option_that_is_misspelt() -> None:
+    """The nearest is named, and all that there are."""
+    match = r"^`saftey`: expected .*safety.*, got float 2.0; did you mean `safety`\?$"
+    with pytest.raises(TypeError, match=match):
+        check_gradients(loss, PARAMS, saftey=2.0)
+
+
+@pytest.mark.parametrize("is_called", [False, True])
+def test_value_and_grad(is_called: bool) -> None:
+    """Its pair is known, as a function and as values; also beside a pair of arrays."""
+    both = jax.value_and_grad(loss)
+    report = check_gradients(loss, PARAMS, both if is_called else both(PARAMS))
+    words = "a pair of value and gradient: pass jax.grad, not value_and_grad"
+    assert head(report) == f"FAILED: candidate is MALFORMED in 2 leaves: {words}."
+    pair = (PARAMS["b"], PARAMS["b"] + 1)
+
+    def of_pair(p: Any) -> Any:
+        return jnp.sum(p[0] * p[1] ** 2)
+
+    found = check_gradients(of_pair, pair, jax.value_and_grad(of_pair))
+    assert words in found.worst.cause
+    assert check_gradients(of_pair, pair, jax.grad(of_pair)).passed
+
+
+@jax.tree_util.register_dataclass
+@dataclass
+class Module:
+    """A pytree that can be called."""
+
+    layers: list[Any]
+
+    def __call__(self, x: Any) -> Any:
+        """A product."""
+        return x @ self.layers[0]
+
+
+def many(params: Any) -> Any:
+    """Of 44 leaves."""
+    return sum(map(jnp.sum, map(jnp.square, params)))
+
+
+def test_another_tree() -> None:
+    """One sentence, and one row, however many leaves there are."""
+    params = [np.ones(3)] * 44
+    report = check_gradients(many, params, PARAMS)
+    text = str(report)
+    assert head(report).startswith(
+        "FAILED: candidate is MALFORMED in 44 leaves: another tree, ['W'], ['b']: "
+        "expected leaves like those of params, [0], [1], [2] and 41 more"
+    )
+    assert len(text.splitlines()) < 14
+    assert len(report.leaves) == 44
+
+
+def test_the_loss_itself_in_the_place_of_its_gradient() -> None:
+    """One number where a tree is due."""
+    report = check_gradients(loss, PARAMS, loss)
+    assert "is it the loss itself, or a sum of its gradient?" in head(report)
+
+
+def test_a_module_where_a_gradient_is_due() -> None:
+    """It is called, as any function; that it is a module is said."""
+    report = check_gradients(loss, PARAMS, Module([np.ones(3)]))
+    assert "Module is a module, which was called: pass a gradient" in head(report)
+    assert "in 2 leaves: raised ValueError" in head(report)
+
+
+def test_parameters_that_are_no_floats() -> None:
+    """What they are is said."""
+    with pytest.raises(ValueError, match=r"none among 1: int 3; differentiate"):
+        check_gradients(lambda x: x**2, 3)
+
+
+def test_a_random_loss_is_blamed_and_no_candidate() -> None:
+    """One record: nothing is said of the gradients, which may be right."""
+    random = np.random.default_rng(0)
+    report = check_gradients(
+        lambda p: loss(p) + random.normal(), PARAMS, {"one": GRADIENT, "two": GRADIENT}
+    )
+    (leaf,) = report.leaves
+    assert (leaf.candidate, leaf.verdict) == ("the loss", Verdict.NONDETERMINISTIC)
+    assert not report.passed
+    assert report.odd_one_out is None
+    said = head(report)
+    assert said.startswith("FAILED: the loss is NONDETERMINISTIC: the loss gives ")
+    assert said.endswith(
+        "for one input: is it random? let it draw from a key that stays."
+    )
+    assert "one" not in said.replace("one input", "").split()
+
+
+def test_a_random_candidate_is_blamed_itself() -> None:
+    """The loss is not."""
+    random = np.random.default_rng(0)
+
+    def gradient(params: Any) -> Any:
+        return jax.tree.map(lambda x: 2 * x + random.normal(), params)
+
+    report = check_gradients(loss, PARAMS, gradient)
+    assert {x.candidate for x in report.leaves} == {"candidate"}
+    assert "the candidate gives two values for one input" in head(report)
+
+
+def test_a_message_of_jax_is_whole() -> None:
+    """Its shapes stand at its end; what is very long is cut in the middle."""
+    with pytest.raises(ValueError, match=r"got \(5,\) and \(3,\)\.; call it"):
+        check_gradients(lambda p: jnp.sum(jnp.ones((7, 5)) @ p["W"]), PARAMS)
+    long = first_line(ValueError("a shape " + "and more " * 100 + "of (5,)"))
+    assert long.startswith("ValueError: a shape")
+    assert long.endswith("of (5,)")
+    assert len(long) < 330
+    assert first_line(ValueError("x" * 290)) == "ValueError: " + "x" * 290
+
+
+@pytest.mark.parametrize(
+    ("dtype", "said"), [("float32", "1e-07"), ("bfloat16", "8e-03"), ("float64", "")]
+)
+def test_the_dtype_of_a_candidate_is_noted(dtype: str, said: str) -> None:
+    """Arrays that are coarser than float64, with what their rounding is."""
+    given = jax.tree.map(lambda x: x.astype(jnp.dtype(dtype)), GRADIENT)
+    notes = check_gradients(loss, PARAMS, {"mine": given}).notes
+    note = f"mine came in {dtype}: its rounding, {said} of each term, is allowed"
+    assert (note in notes) == bool(said)
+    assert not any("came in" in x for x in check_gradients(loss, PARAMS).notes)
