@@ -8,7 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnet.verification import GradientReport, LeafReport, Verdict, check_gradients
+from jaxnet.verification import (
+    GradientReport,
+    LeafReport,
+    Verdict,
+    check_gradients,
+    check_vjp,
+)
 
 X = np.random.default_rng(0).standard_normal(6)
 
@@ -89,6 +95,14 @@ def test_every_kind_of_tree() -> None:
 
 
 @pytest.mark.slow
+def test_params_without_an_entry_prove_nothing() -> None:
+    """A rule has demands to meet for them, a gradient has nothing."""
+    report = check_gradients(jnp.sum, np.zeros((0, 3)))
+    assert not report.passed
+    assert str(report).startswith("FAILED: nothing was checked: every leaf of params")
+    assert check_vjp(jnp.sin, np.zeros((0, 3))).passed
+
+
 @pytest.mark.parametrize("path", [path for path in FLOATING if "empty" not in path])
 def test_a_mistake_in_any_kind_of_leaf(path: str) -> None:
     """The leaf is named, and no other."""

@@ -63,8 +63,12 @@ class GradientReport:
 
     @property
     def passed(self) -> bool:
-        """Whether every leaf of every candidate passed, and every demand."""
-        return all(record.passed for record in self.records)
+        """Whether something was checked, and every leaf and demand passed."""
+        return not self._is_vacuous and all(record.passed for record in self.records)
+
+    @property
+    def _is_vacuous(self) -> bool:
+        return not self.demands and all(0 in leaf.shape for leaf in self.leaves)
 
     @property
     def worst(self) -> LeafReport | DemandReport:
@@ -163,6 +167,8 @@ class GradientReport:
         return f"PASSED: {'kinks aside, ' * kinks}{right} on {leaves}{to}{seen}."
 
     def _complaint(self) -> str:
+        if self._is_vacuous:
+            return "FAILED: nothing was checked: every leaf of params is empty."
         worst, failed = self.worst, [x for x in self.records if not x.passed]
         same = alike(failed)[0]
         sentence = worst.sentence
