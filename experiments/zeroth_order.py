@@ -212,7 +212,7 @@ METHODS = (
         1.0,
         "Sarkar 2025",
     ),
-    Method("Open_ES of evosax", None, MEMBERS, 3e-2, "Salimans 2017"),
+    Method("Open_ES of evosax", None, MEMBERS, 3e-3, "Salimans 2017"),
 )
 """Learning rates are the best of a sweep of 5 seconds each."""
 

@@ -34,8 +34,8 @@ GREY_LEVELS = np.arange(256, dtype=np.float32) / np.float32(255)
 """What each byte of an image stands for, 0 to 1."""
 
 INSTEAD = (
-    "write `x_train, t_train, x_test, t_test = load_mnist()`, which gives rows of grey "
-    "levels 0 to 1 and class numbers, and one_hot(t_train) where rows of those are due"
+    "write `x_train, t_train, x_test, t_test = load_mnist()`: images are rows of grey "
+    "levels 0 to 1, labels class numbers; one_hot(t_train) gives the book's labels"
 )
 """Of the book's `(x_train, t_train), (x_test, t_test) = load_mnist(normalize=True)`."""
 

@@ -21,8 +21,9 @@ class Exercise:
     """The links of a backward pass, each held against differences of the loss.
 
     loss: of `params`, a dictionary; the values between are named by `jaxnet.tap`.
-    taps: of a link that is with respect to one of those, that one's name; any other
-        link is d + the name of a parameter.
+    taps: of a link that is with respect to one of those, that one's name; each is made
+        of the one before it. Any other link is d + the name of a parameter, and made
+        of the last tap's before it.
     formulas: of every link, from the loss on; the last hint.
     """
 
@@ -84,8 +85,10 @@ class Exercise:
         leaf = self.found[name]
         if leaf.passed:
             return "is right"
-        first = next(n for n in self.formulas if not self._is_well(n))
-        before = "" if first == name else f" (look at {first} first)"
+        order = list(self.formulas)
+        before = [n for n in order[: order.index(name)] if n in self.taps]
+        wrong = [n for n in before if n in self.found and not self.found[n].passed]
+        first = f" (look at {wrong[0]} first)" if wrong else ""
         index = leaf.worst_index
         place = f"its shape is {np.shape(self.links[name])}, not {leaf.shape}"
         if index is not None:
@@ -98,10 +101,7 @@ class Exercise:
             cause = cause.replace(f"d_{tap}", link)
         more = (place, cause, self.formulas[name])[:rungs]
         lines = [f"{word}: {text}" for word, text in zip(HINTS[1:], more, strict=False)]
-        return "\n     ".join([f"is wrong{before}", *lines])
-
-    def _is_well(self, name: str) -> bool:
-        return name not in self.found or self.found[name].passed
+        return "\n     ".join([f"is wrong{first}", *lines])
 
     def score(self, path: str | Path | None = None) -> str:
         """JSON for a grader: how many links are right, and of each its hints."""
