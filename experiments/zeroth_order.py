@@ -41,6 +41,9 @@ BATCH_SIZE = 100
 GROWTH = 1.3
 """How many times as many steps lie before each point of a curve as before the last."""
 
+SHARE = 0.8
+"""The test accuracy whose price is printed."""
+
 STEP = 1e-3
 """h of the differences along a random direction, as MeZO's ε: in float32 their rounding
 is some 1e-4 then, and a slope along a direction some tenths."""
@@ -270,19 +273,34 @@ def run(flags: Flags) -> None:
         for method in methods:
             sweep(method, data, flags)
         return
-    print(f"{'method':<24}{'rate':>8}{'steps':>9}{'evaluations':>14}{'accuracy':>10}")
+    print(HEADER)
     curves = dict[str, list[Point]]()
     for method in methods:
         curves[method.name] = list(trained(method, data, flags))
-        end = curves[method.name][-1]
-        numbers = f"{end.steps:>9,}{end.evaluations:>14,}{end.test_accuracy:>10.4f}"
-        print(f"{method.name:<24}{method.learning_rate:>8g}{numbers}", flush=True)
+        print(as_row(method, curves[method.name]), flush=True)
     flags.out.mkdir(parents=True, exist_ok=True)
     path = flags.out / "zeroth_order.json"
     rows = {name: [p._asdict() for p in curve] for name, curve in curves.items()}
     path.write_text(json.dumps(rows, indent=1))
     figure = accuracy_curves(curves)
     print("written:", path, save_figure(figure, flags.out / "zeroth_order.png"))
+
+
+HEADER = f"""\
+{"":<22}{"learning":>9}{"ms":>7}{"":>8}{"test":>10}{f"to {SHARE}:":>11}
+{"method":<22}{"rate":>9}{"a step":>7}{"steps":>8}{"accuracy":>10}{"seconds":>11}\
+{"evaluations":>13}"""
+
+
+def as_row(method: Method, curve: list[Point]) -> str:
+    """A line of the table."""
+    end = curve[-1]
+    there = next((p for p in curve if p.test_accuracy >= SHARE), None)
+    price = (f"{there.seconds:.2g}", f"{there.evaluations:,}") if there else ("–", "–")
+    each = f"{1e3 * end.seconds / end.steps:.3g}"
+    numbers = f"{each:>7}{end.steps:>8,}{end.test_accuracy:>10.4f}"
+    name = f"{method.name:<22}{method.learning_rate:>9g}"
+    return f"{name}{numbers}{price[0]:>11}{price[1]:>13}"
 
 
 def is_wanted(method: Method, flags: Flags) -> bool:
