@@ -26,6 +26,7 @@ import numpy as np
 import tyro
 from matplotlib.figure import Figure
 
+from experiments.command import command
 from jaxnet import (
     GradientReport,
     LeafReport,
@@ -164,7 +165,7 @@ class Problem:
 
 def main() -> None:
     """Parse the flags, and run."""
-    sys.exit(run(tyro.cli(Flags, description=__doc__)))
+    sys.exit(command(Flags, __doc__, run))
 
 
 def run(flags: Flags) -> int:

@@ -11,22 +11,19 @@ gradient of a few hidden units as images. Takes about 15 seconds on two cores.
 """
 
 import json
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import tyro
-from jaxtyping import Float
-from matplotlib.figure import Figure
 
+from experiments.command import command
 from experiments.patience import said_if_slow
 from jaxnet import Network, Params, init_params, load_mnist
 from jaxnet.gradients import autodiff, backprop, numerical
-from jaxnet.plots import save_figure
+from jaxnet.plots import gradient_images
 
 OUTPUTS = ("softmax_cross_entropy", "sigmoid_cross_entropy")
 
@@ -49,7 +46,7 @@ class Flags:
 
 def main() -> None:
     """Parse the flags, and run."""
-    run(tyro.cli(Flags, description=__doc__))
+    command(Flags, __doc__, run)
 
 
 def run(flags: Flags) -> None:
@@ -130,38 +127,8 @@ def draw(routes: dict[str, Params], flags: Flags, path: Path) -> Path:
     columns = {name: chosen[name] for name in ("backprop", "autodiff", "numerical")}
     columns["backprop\n- autodiff"] = chosen["backprop"] - chosen["autodiff"]
     columns["numerical\n- autodiff"] = chosen["numerical"] - chosen["autodiff"]
-    return gradient_images(columns, units, path)
-
-
-def gradient_images(
-    routes: dict[str, Float[np.ndarray, "units pixels"]],
-    units: Sequence[int],
-    path: str | Path,
-) -> Path:
-    """A row a hidden unit, a column a route or a difference of routes, as images.
-
-    Each column has a scale of its own, symmetric about 0 and written beneath it.
-    """
-    side = math.isqrt(next(iter(routes.values())).shape[1])
-    size = (1.9 * len(routes), 1.6 * len(units) + 1.1)
-    figure = Figure(figsize=size, layout="constrained")
-    grid = figure.subplots(len(units), len(routes), squeeze=False)
-    for column, (name, gradients) in enumerate(routes.items()):
-        scale = float(np.abs(gradients).max()) or 1.0
-        for row, unit in enumerate(units):
-            axes = grid[row, column]
-            image = axes.imshow(
-                gradients[row].reshape(side, side), cmap="RdBu", vmin=-scale, vmax=scale
-            )
-            axes.set(xticks=[], yticks=[])
-            if column == 0:
-                axes.set_ylabel(f"hidden unit {unit}")
-        grid[0, column].set_title(name, fontsize=10)
-        bar = figure.colorbar(image, ax=grid[:, column], location="bottom", shrink=0.9)
-        bar.set_ticks([-scale, 0, scale], labels=[f"{-scale:.0e}", "0", f"{scale:.0e}"])
-        bar.ax.tick_params(labelsize=8)
-    figure.supxlabel("slope of the loss by the weight of each pixel", fontsize=10)
-    return save_figure(figure, path)
+    gradient_images(columns, units, path)
+    return path
 
 
 if __name__ == "__main__":

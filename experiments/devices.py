@@ -28,7 +28,6 @@ import tyro
 from jax.sharding import Mesh
 
 from experiments.main_job.folder import write_whole
-from experiments.train_mnist import route as traceable
 from jaxnet import gradients
 from jaxnet.mnist import Mnist, load_mnist
 from jaxnet.training import init_state, train
@@ -139,7 +138,7 @@ def runs(mesh: Mesh | None, quick: bool, seed: int = 0) -> dict[str, Any]:
             train,
             data,
             start,
-            gradient=traceable(route, mesh),
+            gradient=route,
             batch_size=batch_size(quick),
             replacement=replacement,
             mesh=mesh,

@@ -18,11 +18,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
+from experiments.command import command
 from jaxnet import Network, init_params, load_mnist
 from jaxnet.array_types import Array, Scalar
 from jaxnet.differences.central import relative_step
@@ -51,7 +51,7 @@ class Flags:
 
 def main() -> None:
     """Parse the flags, and run."""
-    run(tyro.cli(Flags, description=__doc__))
+    command(Flags, __doc__, run)
 
 
 def run(flags: Flags) -> None:

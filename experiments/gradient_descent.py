@@ -8,18 +8,17 @@ gradient_field.png to `--out`. Takes about 3 seconds.
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
+from experiments.command import command
 from jaxnet import gradient_descent, numerical_gradient
-from jaxnet.plots import save_figure
+from jaxnet.plots import descent_on_contours, save_figure
 
 BOOK_GRADIENTS = {
     (3.0, 4.0): (6.0, 8.0),
@@ -44,7 +43,7 @@ class Flags:
 
 def main() -> None:
     """Parse the flags, and run."""
-    run(tyro.cli(Flags, description=__doc__))
+    command(Flags, __doc__, run)
 
 
 def run(flags: Flags) -> None:
@@ -62,8 +61,10 @@ def run(flags: Flags) -> None:
     line = np.arange(-2, 2.1, 1 if flags.quick else 0.25)
     points = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)
     field = numerical_gradient(lambda x: bowl(x.T).sum(), points)
+    contours = flags.out / "descent.png"
+    descent_on_contours(lambda *x: bowl(x), path, contours)
     files = [
-        descent_on_contours(lambda *x: bowl(x), path, flags.out / "descent.png"),
+        contours,
         gradient_field(points, field, flags.out / "gradient_field.png"),
         flags.out / "gradient_descent.json",
     ]
@@ -95,33 +96,6 @@ def exactly(point: Any) -> str:
 def scientific(point: Any) -> str:
     """A point as the notebook prints it."""
     return f"({', '.join(f'{x:.4e}' for x in point)})"
-
-
-def descent_on_contours(
-    function: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    descent: Float[np.ndarray, "points 2"],
-    path: str | Path,
-) -> Path:
-    """The points of a descent on the contours of a function of two numbers."""
-    figure = Figure(figsize=(5.5, 5), layout="constrained")
-    axes = figure.subplots()
-    reach = 1.15 * np.abs(descent).max()
-    line = np.linspace(-reach, reach, 201)
-    values = function(*np.meshgrid(line, line))
-    lines = axes.contour(line, line, values, levels=8, colors="silver", linewidths=0.8)
-    axes.clabel(lines, fontsize=8)
-    axes.plot(*descent.T, ".", markersize=4, label=f"{len(descent) - 1} steps")
-    axes.plot(*descent[0], "o", color="C1", label=_point("start", descent[0]))
-    axes.plot(
-        *descent[-1], "*", color="C3", markersize=12, label=_point("end", descent[-1])
-    )
-    axes.set(xlabel="x0", ylabel="x1", aspect="equal")
-    axes.legend(loc="lower left")
-    return save_figure(figure, path)
-
-
-def _point(name: str, point: np.ndarray) -> str:
-    return f"{name} ({', '.join(f'{x:.3g}' for x in point)})"
 
 
 def gradient_field(

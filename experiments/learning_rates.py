@@ -19,11 +19,11 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-import tyro
 from jaxtyping import Float
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 
+from experiments.command import command
 from experiments.patience import said_if_slow
 from jaxnet import History, Mnist, State, load_mnist, train
 from jaxnet.plots import save_figure
@@ -56,7 +56,7 @@ class Flags:
 
 def main() -> None:
     """Parse the flags, and run."""
-    run(tyro.cli(Flags, description=__doc__))
+    command(Flags, __doc__, run)
 
 
 def run(flags: Flags) -> None:

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import tyro
 
+from experiments.command import command
 from jaxnet import cross_entropy_error, sum_squared_error
 
 
@@ -76,7 +76,7 @@ EXAMPLES = (
 
 def main() -> None:
     """Parse the flags, and run."""
-    run(tyro.cli(Flags, description=__doc__))
+    command(Flags, __doc__, run)
 
 
 def run(flags: Flags) -> None:

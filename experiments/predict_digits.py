@@ -2,27 +2,29 @@
 
     python experiments/predict_digits.py --test-indices 0 1 2
     python experiments/predict_digits.py --images mine.png
+    python experiments/predict_digits.py --quick       # trains a network first
 
 Prints, for each image, the digit and the probabilities of all ten, and draws them in
-`--out`/digits.png. PNG files may have any size and either polarity; a digit should fill
-the image as MNIST's do. Takes a second. The network is the newest checkpoint in
-`--checkpoint`, which `python experiments/train_mnist.py` makes.
+`--out`/digits.png, with the true digit where it is known. PNG files may have any size
+and either polarity; a digit should fill the image as MNIST's do. Takes a second. The
+network is the newest checkpoint in
+`--checkpoint`, which `python experiments/train_mnist.py` makes; with `--quick`, one
+that 600 steps train.
 """
 
 import math
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tyro
-from jaxtyping import Float, Float32
-from matplotlib.figure import Figure
+from jaxtyping import Float32, Int32
 from PIL import Image
 
+from experiments.command import command
 from jaxnet.mnist import load_mnist
-from jaxnet.network import BOOK_NETWORK, Network, predict
-from jaxnet.plots import save_figure
+from jaxnet.network import BOOK_NETWORK, Network, Params, predict
+from jaxnet.plots import predicted_digits
+from jaxnet.training import init_state, train
 from jaxnet.training.checkpoint import load_params
 
 MAX_FILE_PIXELS = 10_000_000
@@ -42,37 +44,51 @@ class Flags:
     """Folder of four IDX files; MNIST by default."""
     out: Path = Path("out")
     """Folder for the figure."""
+    quick: bool = False
+    """Train 600 steps instead of reading a checkpoint."""
 
 
 def main() -> None:
-    """Parse the flags, and turn expected errors into one line."""
-    flags = tyro.cli(Flags, description=__doc__)
-    try:
-        run(flags)
-    except (OSError, TypeError, ValueError) as error:
-        sys.exit(f"error: {error}")
+    """Parse the flags, and run."""
+    command(Flags, __doc__, run)
 
 
 def run(flags: Flags) -> None:
     """Predict, print and draw."""
-    params, config, path = load_params(flags.checkpoint)
-    settings = config.get("network")
-    network = Network(**settings) if isinstance(settings, dict) else BOOK_NETWORK
-    print(f"network of {path}")
-    names, images = gather(flags, num_pixels=params[0].weight.shape[0])
+    params, network = trained() if flags.quick else loaded(flags.checkpoint)
+    names, images, labels = gather(flags, num_pixels=params[0].weight.shape[0])
     probabilities = np.asarray(predict(params, images, network))
     for name, shares in zip(names, probabilities, strict=True):
         listed = " ".join(f"{share:.3f}" for share in shares)
         print(f"{name}: {shares.argmax()}  ({listed})")
-    print(
-        f"written: {predicted_digits(images, probabilities, flags.out / 'digits.png')}"
-    )
+    path = flags.out / "digits.png"
+    predicted_digits(images, probabilities, labels, path)
+    print(f"written: {path}")
+
+
+def loaded(checkpoint: Path) -> tuple[Params, Network]:
+    """The network of a checkpoint."""
+    params, config, path = load_params(checkpoint)
+    settings = config.get("network")
+    network = Network(**settings) if isinstance(settings, dict) else BOOK_NETWORK
+    print(f"network of {path}")
+    return params, network
+
+
+def trained() -> tuple[Params, Network]:
+    """A network after an epoch."""
+    state, history = train(load_mnist(as_bytes=True), init_state(0), num_steps=600)
+    share = history.test_accuracy[-1]
+    print(f"network of 600 steps, test accuracy {share:.4f}")
+    return state.params, BOOK_NETWORK
 
 
 def gather(
     flags: Flags, num_pixels: int
-) -> tuple[list[str], Float32[np.ndarray, "digits pixels"]]:
-    """The images with their names."""
+) -> tuple[
+    list[str], Float32[np.ndarray, "digits pixels"], Int32[np.ndarray, " digits"] | None
+]:
+    """The images with their names, and their labels where all are known."""
     side = math.isqrt(num_pixels)
     rows = [read_png(path, side) for path in flags.images]
     names = [str(path) for path in flags.images]
@@ -87,7 +103,8 @@ def gather(
                 )
             rows.append(test.test_images[number])
             names.append(f"test image {number} (a {test.test_labels[number]})")
-    return names, np.stack(rows)
+    labels = None if flags.images else test.test_labels[list(numbers)]
+    return names, np.stack(rows), labels
 
 
 def read_png(path: Path, side: int) -> Float32[np.ndarray, " pixels"]:
@@ -105,25 +122,6 @@ def read_png(path: Path, side: int) -> Float32[np.ndarray, " pixels"]:
     grey = np.asarray(small, np.float32) / np.float32(255)
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     return (1 - grey if border.mean() > 0.5 else grey).ravel()
-
-
-def predicted_digits(
-    images: Float[np.ndarray, "digits pixels"],
-    probabilities: Float[np.ndarray, "digits classes"],
-    path: str | Path,
-) -> Path:
-    """Each image above the probabilities of its classes."""
-    count, side = len(images), math.isqrt(images.shape[1])
-    figure = Figure(figsize=(1.8 * count, 3.6), layout="constrained")
-    above, below = figure.subplots(2, count, squeeze=False)
-    for image, shares, axes, bars in zip(
-        images, probabilities, above, below, strict=True
-    ):
-        axes.imshow(image.reshape(side, side), cmap="gray", vmin=0, vmax=1)
-        axes.set(title=str(shares.argmax()), xticks=[], yticks=[])
-        bars.bar(range(len(shares)), shares)
-        bars.set(ylim=(0, 1), xticks=range(len(shares)))
-    return save_figure(figure, path)
 
 
 if __name__ == "__main__":

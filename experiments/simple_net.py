@@ -13,8 +13,8 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import tyro
 
+from experiments.command import command
 from jaxnet import Dense, Params, cross_entropy_error, loss, predict
 from jaxnet.gradients import ROUTES
 
@@ -34,7 +34,7 @@ class Flags:
 
 def main() -> None:
     """Parse the flags, and run."""
-    run(tyro.cli(Flags, description=__doc__))
+    command(Flags, __doc__, run)
 
 
 def run(flags: Flags) -> None:

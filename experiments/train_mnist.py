@@ -17,11 +17,9 @@ if __name__ == "__main__":
 import sys
 import zlib
 from contextlib import ExitStack
-from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import tyro
 from jax.sharding import AxisType, Mesh
 
@@ -35,7 +33,6 @@ from experiments.main_job.flags import (
 )
 from experiments.main_job.folder import check_free, holder_of, locked
 from experiments.main_job.watcher import Watcher
-from jaxnet import gradients
 from jaxnet.devices import check_same, code
 from jaxnet.input_checks import first_line
 from jaxnet.mnist import Mnist, load_mnist
@@ -116,12 +113,13 @@ def run(flags: Flags, mesh: Mesh | None) -> None:
                 data,
                 state,
                 history,
-                gradient=route(flags.gradient, mesh),
+                gradient=flags.gradient,
                 batch_size=flags.batch_size,
                 num_steps=num_steps(flags),
                 mesh=mesh,
                 steps_per_call=10 if flags.gradient == "numerical" else STEPS_PER_CALL,
                 callback=watcher,
+                progress=False,
             )
         except OSError as error:
             if many:
@@ -169,12 +167,6 @@ def facts(flags: Flags, state: State) -> dict[str, Any]:
         "the step to begin at": int(state.step),
         "code": code(),
     }
-
-
-def route(name: str, mesh: Mesh | None = None) -> Any:
-    """The gradient, in a form that can be traced."""
-    numerical = partial(gradients.numerical, dtype=jnp.float32, mesh=mesh)
-    return numerical if name == "numerical" else gradients.ROUTES[name]
 
 
 def fresh_state(flags: Flags) -> State:

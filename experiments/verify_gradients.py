@@ -12,10 +12,11 @@ along a direction. It is held to bounds 10,000 times wider, 1e-4 of a leaf. Writ
 verify_gradients.json and verify_gradients.png to `--out`, and exits 1 if any gradient
 is wrong. Takes about 30 seconds on two cores; `--seeds 20` about 4 minutes.
 
-`--break NAME` plants a mistake beside the right routes: zero-b1, w2-percent,
-all-percent, pixel-row, hidden-column, w1-sign, w1-tiny (a factor 1.00001); or
-book-log-eps, which is the book's own pair: the loss adds 1e-7 to the probability, the
-gradient y - t does not.
+`--break NAME` plants a mistake beside the right routes: those of a backward pass by
+hand, mean-forgotten (1/N), slope-missing (σ'), transposed and bias-not-summed; zero-b1,
+w2-percent, all-percent, pixel-row, hidden-column, w1-sign, w1-tiny (a factor 1.00001);
+or book-log-eps, which is the book's own pair: the loss adds 1e-7 to the probability,
+the gradient y - t does not.
 """
 
 import json
@@ -32,12 +33,14 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 
+from experiments.command import command
 from experiments.patience import said_if_slow
-from jaxnet import Mnist, Params, init_params, load_mnist
+from jaxnet import Dense, Mnist, Params, init_params, load_mnist
+from jaxnet.activations import d_sigmoid
 from jaxnet.array_types import Scalar
 from jaxnet.backprop import backprop
 from jaxnet.gradients import autodiff, numerical
-from jaxnet.input_checks import check_batch
+from jaxnet.input_checks import check_batch, check_count
 from jaxnet.losses import BOOK_EPSILON, softmax
 from jaxnet.mnist import NUM_CLASSES
 from jaxnet.network import BOOK_NETWORK, forward, mean_loss
@@ -47,6 +50,8 @@ from jaxnet.training.checkpoint import load_params
 from jaxnet.verification import GradientReport, Verdict, check_gradients
 
 HIDDEN = 50
+WRONG = (Verdict.DISAGREE, Verdict.MALFORMED)
+"""What a mistake is called: another number, or another shape."""
 WIDE = 40_000.0
 """How many bounds the numerical route may be off; 4 are allowed to the others."""
 
@@ -81,6 +86,16 @@ class Problem:
             params = jax.tree.map(lambda x: jnp.asarray(x, np.float64), self.params)
             return jax.tree.map(np.asarray, self.by_hand(params))
 
+    @cached_property
+    def links(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The images x, the hidden outputs z1, and d_z1 = dy W2ᵀ, in float64."""
+        with jax.enable_x64(True):
+            params = jax.tree.map(lambda x: jnp.asarray(x, np.float64), self.params)
+            (x, z1), logits = forward(params, self.images, BOOK_NETWORK)
+            d_logits = BOOK_NETWORK.output_loss.d_logits(logits, self.labels)
+            d_z1 = d_logits / len(self.images) @ params[1].weight.T
+            return np.asarray(x), np.asarray(z1), np.asarray(d_z1)
+
 
 def draw_problem(data: Mnist, seed: int, batch_size: int = 100) -> Problem:
     """An untrained network and random training images."""
@@ -111,7 +126,36 @@ def _without_column(gradient: Params, problem: Problem) -> Params:
     return (gradient[0]._replace(weight=weight), *gradient[1:])
 
 
+def _mean_forgotten(gradient: Params, problem: Problem) -> Params:
+    """The sum over the examples, not their mean: 1/N is forgotten."""
+    size = float(len(problem.images))
+    return _scaled(dict.fromkeys(range(4), size), gradient, problem)
+
+
+def _transposed(gradient: Params, problem: Problem) -> Params:
+    """W2's gradient is dyᵀ z1, not z1ᵀ dy."""
+    first, last = gradient
+    return first, last._replace(weight=last.weight.T)
+
+
+def _slope_missing(gradient: Params, problem: Problem) -> Params:
+    """The first layer's gradient is made of dy W2ᵀ, without σ'."""
+    x, _, d_z1 = problem.links
+    return Dense(x.T @ d_z1, d_z1.sum(axis=0)), gradient[1]
+
+
+def _bias_not_summed(gradient: Params, problem: Problem) -> Params:
+    """b1's gradient has a row an example."""
+    _, z1, d_z1 = problem.links
+    first, last = gradient
+    return first._replace(bias=d_z1 * np.asarray(d_sigmoid(z1))), last
+
+
 MISTAKES: dict[str, Callable[[Params, Problem], Params]] = {
+    "mean-forgotten": _mean_forgotten,
+    "slope-missing": _slope_missing,
+    "transposed": _transposed,
+    "bias-not-summed": _bias_not_summed,
     "zero-b1": partial(_scaled, {1: 0.0}),
     "w2-percent": partial(_scaled, {2: 1.01}),
     "all-percent": partial(_scaled, dict.fromkeys(range(4), 1.01)),
@@ -121,6 +165,10 @@ MISTAKES: dict[str, Callable[[Params, Problem], Params]] = {
     "w1-tiny": partial(_scaled, {0: 1.00001}),
 }
 Break = Literal[
+    "mean-forgotten",
+    "slope-missing",
+    "transposed",
+    "bias-not-summed",
     "zero-b1",
     "w2-percent",
     "all-percent",
@@ -161,14 +209,19 @@ class Flags:
 
 def main() -> None:
     """Parse the flags, run, and exit 1 if a gradient is wrong."""
-    flags = tyro.cli(Flags, description=__doc__)
+    sys.exit(0 if command(Flags, __doc__, run) else 1)
+
+
+def run(flags: Flags) -> bool:
+    """Verify or count; whether all is as it should be."""
+    check_count("batch_size", flags.batch_size)
+    check_count("seeds", flags.seeds, minimum=0)
     if flags.quick:
         flags = replace(flags, batch_size=20, num_steps=100)
     data = load_mnist(flags.data)
     if flags.quick:
         data = Mnist(*(array[:1000] for array in data))
-    passed = count(data, flags) if flags.seeds else verify(data, flags)
-    sys.exit(0 if passed else 1)
+    return count(data, flags) if flags.seeds else verify(data, flags)
 
 
 def verify(data: Mnist, flags: Flags) -> bool:
@@ -182,7 +235,8 @@ def verify(data: Mnist, flags: Flags) -> bool:
     path = flags.out / "verify_gradients.json"
     values = {name: json.loads(report.to_json()) for name, report in reports.items()}
     path.write_text(json.dumps(values, indent=1))
-    figure = verified_leaves(reports, flags.out / "verify_gradients.png")
+    figure = flags.out / "verify_gradients.png"
+    verified_leaves(reports, figure)
     print("written:", path, figure)
     return all(report.passed for report in reports.values())
 
@@ -235,7 +289,7 @@ def count(data: Mnist, flags: Flags) -> bool:
         candidates: dict[str, Any] = {n: planted(problem, n) for n in MISTAKES}
         candidates["backprop"] = problem.by_hand
         report = check_gradients(problem.loss, problem.params, candidates, key=seed)
-        wrong = {x.candidate for x in report.leaves if x.verdict is Verdict.DISAGREE}
+        wrong = {x.candidate for x in report.leaves if x.verdict in WRONG}
         caught.update(wrong)
     for name in MISTAKES:
         print(f"{name:<14} caught {caught[name]} of {flags.seeds}")

@@ -1,7 +1,10 @@
 """`python -m jaxnet`: what there is, and how to start."""
 
+import os
+import sys
 from inspect import getdoc
-from textwrap import shorten
+from textwrap import fill
+from typing import get_origin
 
 import jaxnet
 
@@ -26,12 +29,24 @@ Train the book's network, from a clone: make train
 Public names:"""
 
 
+COLUMNS = 80
+MARGIN = 25
+"""Where what is said of a name begins."""
+
+
 def main() -> None:
     """Print the guide, and the first line of every public docstring."""
-    print(GUIDE)
+    lines = [GUIDE]
     for name in jaxnet.__all__:
-        first = (getdoc(getattr(jaxnet, name)) or "").partition("\n")[0]
-        print(f"    {name:20} {shorten(first, 75, placeholder=' …')}")
+        value = getattr(jaxnet, name)
+        words = str(value) if get_origin(value) else getdoc(value) or ""
+        begin, rest = f"    {name}".ljust(MARGIN - 1) + " ", " " * MARGIN
+        first = words.partition("\n")[0]
+        lines.append(fill(first, COLUMNS, initial_indent=begin, subsequent_indent=rest))
+    try:
+        print("\n".join(lines), flush=True)
+    except BrokenPipeError:  # its reader, `head` as a rule, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ gradient(params, images, labels, network) -> Params
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from typing import Any, Protocol, runtime_checkable
 
 import jax
@@ -17,7 +17,7 @@ from jaxnet import backprop as by_hand
 from jaxnet.array_types import Images, Labels
 from jaxnet.devices import automatic
 from jaxnet.differences.of_network import network_differences
-from jaxnet.input_checks import check_batch, check_untraced
+from jaxnet.input_checks import check_batch, check_choice, check_untraced
 from jaxnet.losses import in_range
 from jaxnet.network import BOOK_NETWORK, Network, Params, mean_loss
 
@@ -122,3 +122,15 @@ ROUTES: dict[str, Gradient] = {
     "autodiff": autodiff,
     "numerical": numerical,
 }
+
+
+@cache
+def traceable(name: str, mesh: Mesh | None = None) -> Gradient:
+    """The route of a name as training takes it: the numerical one in float32.
+
+    `mesh` is the numerical route's.
+    """
+    check_choice("gradient", name, ROUTES)
+    if name == "numerical":
+        return partial(numerical, dtype=jnp.float32, mesh=mesh)
+    return ROUTES[name]

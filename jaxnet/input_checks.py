@@ -9,8 +9,9 @@ import difflib
 import inspect
 import operator
 from collections.abc import Callable, Mapping
+from functools import wraps
 from itertools import pairwise
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,9 @@ MAX_PARAMETERS = 2**30
 
 TOLERANCES = {"tolerance", "tol", "atol", "rtol", "eps", "epsilon", "step", "h"}
 """What other checkers have to be told."""
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
 def describe(value: Any) -> str:
@@ -48,6 +52,31 @@ def complaint(name: str, expected: str, got: str, fix: str) -> str:
     return f"`{name}`: expected {expected}, got {got}; {fix}"
 
 
+def without(
+    **instead: str,
+) -> Callable[[Callable[Arguments, Result]], Callable[Arguments, Result]]:
+    """A function that says what to write instead of keywords of the book's.
+
+    >>> @without(lr="write learning_rate")
+    ... def descend(learning_rate): ...
+    >>> descend(lr=0.1)
+    Traceback (most recent call last):
+    TypeError: `lr`: expected no such argument, got float 0.1; write learning_rate
+    """
+
+    def named(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+        @wraps(function)
+        def checked(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+            for name in (name for name in kwargs if name in instead):
+                got = describe(kwargs[name])
+                raise TypeError(complaint(name, "no such argument", got, instead[name]))
+            return function(*args, **kwargs)
+
+        return checked
+
+    return named
+
+
 def check_labels(
     labels: Any, num_examples: int, num_classes: int, name: str = "labels"
 ) -> None:
@@ -71,13 +100,8 @@ def check_classes(name: str, labels: Any, num_classes: int) -> None:
     _check_range(labels, num_classes, name, expected, fix)
 
 
-def check_batch(params: Any, images: Any, labels: Any = None) -> tuple[Any, Any, Any]:
-    """Images that the first layer takes, and labels that the last one can give.
-
-    Returns them as JAX arrays, labels in int32: jit must not meet one NumPy dtype
-    inside and outside `jax.enable_x64`, where it stands for two. Traced labels stay as
-    they are: their values, which int32 may not hold, are not known yet.
-    """
+def check_images(params: Any, images: Any) -> tuple[Any, Any]:
+    """Images that the first layer takes; both as JAX arrays."""
     weights = check_params(params)
     expected = f"floats of shape (batch, {weights[0].shape[0]})"
     fix = "flatten each image to a row, grey levels in [0, 1]"
@@ -87,11 +111,20 @@ def check_batch(params: Any, images: Any, labels: Any = None) -> tuple[Any, Any,
     if len(shape) != 2 or shape[1] != weights[0].shape[0] or shape[0] == 0:
         raise ValueError(complaint("images", expected, describe(images), fix))
     check_finite("images", images)
-    if labels is not None:
-        check_labels(labels, shape[0], weights[-1].shape[1])
-        if not is_traced(labels):
-            labels = jnp.asarray(labels, jnp.int32)
-    return jax.tree.map(jnp.asarray, (params, images, labels))
+    return jax.tree.map(jnp.asarray, (params, images))
+
+
+def check_batch(params: Any, images: Any, labels: Any) -> tuple[Any, Any, Any]:
+    """Images that the first layer takes, and labels that the last one can give.
+
+    Returns them as JAX arrays, labels in int32: jit must not meet one NumPy dtype
+    inside and outside `jax.enable_x64`, where it stands for two. Traced labels stay as
+    they are: their values, which int32 may not hold, are not known yet.
+    """
+    params, images = check_images(params, images)
+    check_labels(labels, len(images), params[-1].weight.shape[1])
+    dtype = None if is_traced(labels) else jnp.int32
+    return params, images, jnp.asarray(labels, dtype)
 
 
 def check_params(params: Any) -> list[Any]:
@@ -125,6 +158,19 @@ def check_floats(name: str, value: Any, fix: str) -> None:
     """An array of floats, of any precision."""
     if not jnp.issubdtype(_dtype(value, name, "floats", fix), np.floating):
         raise TypeError(complaint(name, "floats", describe(value), fix))
+
+
+def check_is(name: str, value: Any, kind: type, fix: str) -> None:
+    """A value of a type."""
+    if not isinstance(value, kind):
+        expected = f"a {kind.__name__}"
+        raise TypeError(complaint(name, expected, describe(value), fix))
+
+
+def check_callable(name: str, value: Any, fix: str) -> None:
+    """A function."""
+    if not callable(value):
+        raise TypeError(complaint(name, "a function", describe(value), fix))
 
 
 def check_finite(name: str, values: Any) -> None:
@@ -248,16 +294,6 @@ def check_no_more(given: Mapping[str, Any], known: Callable[..., Any]) -> None:
         fix = f"did you mean `{near[0]}`?" if near else "mind the spelling"
         expected = "one of the options " + ", ".join(options)
         raise TypeError(complaint(name, expected, describe(value), fix))
-
-
-def check_function(name: str, value: Any, call: str) -> None:
-    """Something that can be called.
-
-    call: how it is meant to be given.
-    """
-    if not callable(value):
-        fix = f"write {call}"
-        raise TypeError(complaint(name, "a function", describe(value), fix))
 
 
 def check_choice(name: str, value: Any, choices: Any) -> None:

@@ -76,7 +76,7 @@ def from_one_hot(
 
 
 def sum_squared_error(
-    y: Float[Array, "*batch classes"],
+    y: Float[Array, "*batch classes"] | Integer[Array, "*batch classes"],
     t: Float[Array, "*batch classes"]
     | Integer[Array, "*batch classes"]
     | Integer[Array, "*batch"]
@@ -97,7 +97,7 @@ def sum_squared_error(
 
 
 def cross_entropy_error(
-    y: Float[Array, "*batch classes"],
+    y: Float[Array, "*batch classes"] | Integer[Array, "*batch classes"],
     t: Float[Array, "*batch classes"]
     | Integer[Array, "*batch classes"]
     | Integer[Array, "*batch"]
@@ -106,8 +106,9 @@ def cross_entropy_error(
 ) -> Scalar:
     """-Σₖ tₖ log(yₖ + 1e-7) in nats over one example; the mean over a batch.
 
-    `y` are probabilities. `t` is one-hot (shape of `y`) or class numbers (integers,
-    shape of `y` less its last axis), told apart by shape and dtype, never by size.
+    `y` are probabilities; 0 and 1 may be integers. `t` is one-hot (shape of `y`) or
+    class numbers (integers, shape of `y` less its last axis), told apart by shape and
+    dtype, never by size.
 
     Raises:
         TypeError: `t` has the shape of class numbers but is not of integers.
@@ -126,6 +127,8 @@ def _book_arguments(
     y: Array, t: Array | int | np.integer
 ) -> tuple[jax.Array, jax.Array]:
     y, t = jnp.asarray(y), np.asarray(t) if isinstance(t, (int, np.integer)) else t
+    if jnp.issubdtype(y.dtype, np.integer):
+        y = y.astype(float)
     check_floats("y", y, "pass probabilities")
     check_targets(y.shape, t)
     t = jnp.asarray(t)

@@ -16,6 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int32, UInt8
 
+from jaxnet.input_checks import without
+
 NAMES = (
     "train-images-idx3-ubyte",
     "train-labels-idx1-ubyte",
@@ -30,6 +32,12 @@ MAX_EXAMPLES = 2**18
 sets of ten classes in this form, has 240,000."""
 GREY_LEVELS = np.arange(256, dtype=np.float32) / np.float32(255)
 """What each byte of an image stands for, 0 to 1."""
+
+INSTEAD = (
+    "write `x_train, t_train, x_test, t_test = load_mnist()`: images are rows of grey "
+    "levels 0 to 1, labels class numbers; one_hot(t_train) gives the book's labels"
+)
+"""Of the book's `(x_train, t_train), (x_test, t_test) = load_mnist(normalize=True)`."""
 
 _SHIPPED = Path(__file__).parent / "data"
 _GZIP_RATIO = 1032
@@ -47,6 +55,7 @@ class Mnist(NamedTuple):
     test_labels: Int32[np.ndarray, " test"]
 
 
+@without(normalize=INSTEAD, flatten=INSTEAD, one_hot_label=INSTEAD)
 def load_mnist(
     folder: str | Path | None = None,
     *,

@@ -4,6 +4,7 @@ aₗ = f(aₗ₋₁ Wₗ + bₗ) for every hidden layer, logits = a W + b for th
 Source: *Deep Learning from Scratch*, section 4.5 (class TwoLayerNet).
 """
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +12,8 @@ from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Float
+import numpy as np
+from jaxtyping import Float, Key
 
 from jaxnet.activations import ACTIVATIONS, Activation
 from jaxnet.array_types import (
@@ -27,9 +29,12 @@ from jaxnet.array_types import (
 from jaxnet.input_checks import (
     check_batch,
     check_choice,
+    check_images,
     check_layer_sizes,
     check_num_parameters,
     check_positive,
+    complaint,
+    describe,
 )
 from jaxnet.losses import OUTPUTS, OutputLoss
 
@@ -77,20 +82,22 @@ BOOK_NETWORK = Network()
 
 
 def init_params(
-    key: RandomKey, layer_sizes: Sequence[int] = (784, 50, 10), scale: float = 0.01
+    key: RandomKey | int,
+    layer_sizes: Sequence[int] = (784, 50, 10),
+    scale: float = 0.01,
 ) -> Params:
     """Weights drawn from N(0, scale²) and biases 0, in float32.
 
-    `key` is consumed: split it first if you need it again. One layer for each pair of
-    neighbouring sizes.
+    `key` is consumed: split it first if you need it again. A whole number is the seed
+    of a key. One layer for each pair of neighbouring sizes.
 
-    >>> [layer.weight.shape for layer in init_params(jax.random.key(0))]
+    >>> [layer.weight.shape for layer in init_params(0)]
     [(784, 50), (50, 10)]
     """
     check_layer_sizes(layer_sizes)
     check_num_parameters(layer_sizes)
     check_positive("scale", scale)
-    keys = jax.random.split(key, len(layer_sizes) - 1)
+    keys = jax.random.split(as_key(key), len(layer_sizes) - 1)
     return tuple(
         Dense(
             weight=scale * jax.random.normal(k, (inputs, outputs), jnp.float32),
@@ -100,6 +107,24 @@ def init_params(
             keys, layer_sizes[:-1], layer_sizes[1:], strict=True
         )
     )
+
+
+def as_key(key: RandomKey | int) -> Key[jax.Array, "*runs"]:
+    """The key itself, one of `PRNGKey` as one of `jax.random.key`, or that of a seed.
+
+    Raises:
+        TypeError: it is none of these.
+    """
+    if isinstance(key, (jax.Array, np.ndarray)):
+        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+            return jnp.asarray(key)
+        if key.dtype == np.uint32:
+            return jax.random.wrap_key_data(jnp.asarray(key))
+    try:
+        return jax.random.key(operator.index(key))
+    except TypeError:
+        expected, fix = "a key or a whole number", "pass jax.random.key(0), or 0"
+        raise TypeError(complaint("key", expected, describe(key), fix)) from None
 
 
 def forward(
@@ -136,7 +161,7 @@ def mean_loss(
 
 def logits(params: Params, images: Images, network: Network = BOOK_NETWORK) -> Logits:
     """The last layer's values before its output function."""
-    params, images, _ = check_batch(params, images)
+    params, images = check_images(params, images)
     return _logits(params, images, network)
 
 
@@ -149,7 +174,7 @@ def predict(
     >>> predict(params, jnp.zeros((3, 784))).shape
     (3, 10)
     """
-    params, images, _ = check_batch(params, images)
+    params, images = check_images(params, images)
     return _predict(params, images, network)
 
 

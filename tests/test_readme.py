@@ -1,5 +1,6 @@
 """The READMEs tell the truth: their code runs, their commands are there and start."""
 
+import os
 import re
 import shlex
 import subprocess
@@ -137,4 +138,15 @@ def test_the_module_says_how_to_start() -> None:
         [sys.executable, "-m", "jaxnet"], capture_output=True, text=True, check=True
     )
     assert "check_gradients" in done.stdout
-    assert max(map(len, done.stdout.splitlines())) <= 100
+    assert "tuple[jaxnet.network.Dense, ...]" in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 80
+
+
+def test_the_module_can_be_piped_into_head() -> None:
+    """A reader that closes early is no error."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = [sys.executable, "-m", "jaxnet"]
+    with os.fdopen(writer, "w") as closed:
+        done = subprocess.run(words, stdout=closed, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -30,6 +30,9 @@ BLOG = (
 )
 """Training and test accuracy that the blog printed at the start of each epoch."""
 
+BLOG_EPOCH = 600
+"""Steps of the blog's epoch."""
+
 
 class Watcher:
     """The callback: prints and writes each new row, and keeps the latest state.
@@ -100,7 +103,9 @@ class Watcher:
             from jaxnet.plots import training_curves
 
             path = self.flags.folder / FIGURE
-            self.paths.append(write_whole(path, partial(training_curves, history)))
+            blog = np.array(BLOG) if history.steps_per_epoch == BLOG_EPOCH else None
+            draw = partial(training_curves, history, blog=blog)
+            self.paths.append(write_whole(path, draw))
         self.say("written: " + ", ".join(map(str, self.paths)))
         if self.bar is not None:
             self.bar.close()
@@ -126,7 +131,8 @@ def table_row(history: History) -> str:
     """The newest accuracies beside the blog's, where it has that step."""
     step, count = history.steps[-1], len(history.steps) - 1
     numbers = [history.train_accuracy[-1], history.test_accuracy[-1]]
-    if history.steps_per_epoch == 600 and step == 600 * count and count < len(BLOG):
+    is_theirs = history.steps_per_epoch == BLOG_EPOCH and step == BLOG_EPOCH * count
+    if is_theirs and count < len(BLOG):
         numbers.extend(BLOG[count])
     ours, blog = (" ".join(f"{x:7.4f}" for x in numbers[i : i + 2]) for i in (0, 2))
     return f"{step:5d} {ours}   {blog}".rstrip()

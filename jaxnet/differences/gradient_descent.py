@@ -18,14 +18,17 @@ from jaxnet.differences.flat_point import (
 )
 from jaxnet.float64 import traced_or_none
 from jaxnet.input_checks import (
+    check_callable,
     check_count,
     check_finite,
     check_positive,
     check_untraced,
     complaint,
+    without,
 )
 
 
+@without(lr="write learning_rate", step_num="write num_steps")
 def gradient_descent(
     function: ScalarFunction,
     init: PyTree,
@@ -46,6 +49,7 @@ def gradient_descent(
     >>> print(point.round(6), path.round(6))
     0.25 [1.   0.5  0.25]
     """
+    check_callable("function", function, "write gradient_descent(function, init)")
     check_positive("learning_rate", learning_rate)
     check_count("num_steps", num_steps, minimum=0)
     check_untraced("init", init, "call gradient_descent outside jit, grad and vmap")

@@ -3,6 +3,7 @@
 Source: *Deep Learning from Scratch*, section 4.3.
 """
 
+import warnings
 from collections.abc import Callable
 from functools import cache
 from weakref import WeakSet
@@ -32,7 +33,12 @@ from jaxnet.differences.flat_point import (
     scalar_value,
 )
 from jaxnet.float64 import traced_or_none
-from jaxnet.input_checks import check_positive, check_untraced, complaint
+from jaxnet.input_checks import (
+    check_callable,
+    check_positive,
+    check_untraced,
+    complaint,
+)
 from jaxnet.jaxpr import (
     bind,
     coarsest,
@@ -81,6 +87,9 @@ def numerical_gradient(
     axis: every process passes the same, and gets what one device gives, up to the
     rounding of the function's values.
 
+    A function that does not read its argument, as the book's `lambda w: net.loss(x, t)`
+    does not, has slopes of 0, and a warning says so.
+
     Raises:
         TypeError: `point` holds no numbers, or the result is not a real scalar.
         ValueError: the function is not finite beside the point, or `step` is lost there
@@ -90,6 +99,7 @@ def numerical_gradient(
     >>> numerical_gradient(lambda x: x[0] ** 2 + x[1] ** 2, np.array([3, 4])).round(6)
     array([6., 8.])
     """
+    check_callable("function", function, "write numerical_gradient(function, point)")
     if step is not None:
         check_positive("step", step)
     fix = "call numerical_gradient outside jit, grad and vmap"
@@ -102,7 +112,20 @@ def numerical_gradient(
         fix = "pass a smaller `step`, or a point inside the function's domain"
         got = f"{slopes[index]} at coordinate {index}"
         raise ValueError(complaint("function", "finite values beside point", got, fix))
+    if flat.size and not slopes.any() and _reads_nothing(function):
+        expected, got = "a function of its argument", "one that does not read it"
+        fix = "no array is changed in place here: write lambda w: loss(w, …)"
+        warnings.warn(complaint("function", expected, got, fix), stacklevel=2)
     return structure(slopes)
+
+
+def _reads_nothing(function: ScalarFunction) -> bool:
+    """Whether it gives a value of whatever it is called with: all its slopes are 0."""
+    try:
+        function(object())
+    except Exception:  # as whoever reads its argument will say
+        return False
+    return True
 
 
 def _slopes(

@@ -17,7 +17,7 @@ from jaxtyping import Float32, Int, Int32
 from jaxnet.array_types import Array, PyTree, RandomKey
 from jaxnet.float64 import platform
 from jaxnet.input_checks import complaint, describe
-from jaxnet.network import Params, init_params
+from jaxnet.network import Params, as_key, init_params
 from jaxnet.xla_options import in_haste
 
 SGD = optax.inject_hyperparams(optax.sgd)(learning_rate=0.1)
@@ -53,19 +53,39 @@ class History(NamedTuple):
     test_accuracy: Float32[np.ndarray, "*runs rows"]
     losses: Float32[np.ndarray, "*runs steps"]
 
+    def __repr__(self) -> str:
+        """Three lines: how long, from where to where, at what losses."""
+        length = f"{self.losses.shape[-1]} steps, {self.steps_per_epoch} an epoch"
+        runs = "".join(f"{count} runs of " for count in self.losses.shape[:-1])
+        lines = [f"History of {runs}{length}"]
+        rows = self.test_accuracy, self.train_accuracy
+        test, train = (_from_to(np.moveaxis(row, -1, 0), ".4f") for row in rows)
+        lines.append(f"  test accuracy      {test}    (training images {train})")
+        losses = _from_to(np.moveaxis(self.losses, -1, 0), ".4f")
+        lines.append(f"  loss of the batch  {losses}")
+        return "\n".join(lines)
+
+
+def _from_to(values: Float32[np.ndarray, "times *runs"], form: str) -> str:
+    """The first and the last value; of many runs, the medians of those."""
+    if not len(values):
+        return "none yet"
+    first, last = (f"{np.median(values[i]):{form}}" for i in (0, -1))
+    return f"{first} → {last}"
+
 
 def init_state(
-    key: RandomKey,
+    key: RandomKey | int,
     layer_sizes: Sequence[int] = (784, 50, 10),
     optimizer: optax.GradientTransformation = SGD,
     scale: float = 0.01,
 ) -> State:
     """The state before the first step; an axis of keys gives a batch of runs.
 
-    `key` is consumed: half of it draws the parameters, half the batches.
+    `key` is consumed: half of it draws the parameters, half the batches. A whole number
+    is the seed of a key.
     """
-    if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
-        key = jax.random.wrap_key_data(jnp.asarray(key))
+    key = as_key(key)
     is_traced = isinstance(key, jax.core.Tracer)
     initial = _initial if is_traced else _compiled(platform())
     return initial(key, tuple(layer_sizes), optimizer, scale)

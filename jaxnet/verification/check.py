@@ -16,12 +16,13 @@ from jax.sharding import Mesh
 from jaxnet.array_types import PyTree, ScalarFunction
 from jaxnet.devices import automatic, transfers_allowed
 from jaxnet.input_checks import (
-    check_function,
+    check_callable,
     check_no_more,
     check_positive,
     complaint,
     describe,
 )
+from jaxnet.progress import progress
 from jaxnet.verification.budget import Budget, BudgetSpent
 from jaxnet.verification.candidates.autodiff import Autodiff
 from jaxnet.verification.candidates.candidate import claims
@@ -39,7 +40,6 @@ from jaxnet.verification.leaf.second_point import SecondPoint
 from jaxnet.verification.leaf.together import probed_together
 from jaxnet.verification.leaf.verdict import judge_leaf, not_looked_at
 from jaxnet.verification.point import Point, floating_leaves
-from jaxnet.verification.progress import progress
 from jaxnet.verification.report.gradient_report import GradientReport
 from jaxnet.verification.report.leaf_report import LeafReport
 from jaxnet.verification.report.verdict import Verdict
@@ -141,7 +141,7 @@ def check_gradients(
         return replace(there, notes=(ON_DEVICE, *meant, *there.notes))
     asked = intermediates is not None and intermediates != {}
     chain = Chain.of(objective, intermediates) if asked else None
-    with progress(len(point.leaves)) as bar:
+    with progress(len(point.leaves), "check_gradients", "leaf") as bar:
         bar.set_postfix_str("the value")
         context = Context.of(objective, safety, seed_of(key), every_coordinate)
         check_finite(context.start.value, partial(of_value, objective))
@@ -245,7 +245,7 @@ def _check_loss(loss: Any, params: Any) -> None:
         TypeError: it is another thing, or takes more.
     """
     call = "check_gradients(loss, params, candidates)"
-    check_function("loss", loss, call)
+    check_callable("loss", loss, f"write {call}")
     if callable(params) and not floating_leaves(params):
         got = describe(params)
         raise TypeError(complaint("params", "a pytree of arrays", got, f"write {call}"))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from jaxnet import Mnist, load_mnist
 from jaxnet.verification import Verdict
 
 pytestmark = pytest.mark.slow
@@ -38,7 +39,7 @@ def run(monkeypatch, capsys, tmp_path):
             experiment.main()
         text = capsys.readouterr().out
         lines = [x for x in text.splitlines() if not x.startswith("written")]
-        assert max(map(len, lines)) <= 100
+        assert max(map(len, lines), default=0) <= 100
         return Outcome(exit.value.code, text, tmp_path / "o")
 
     return run
@@ -69,6 +70,39 @@ def test_a_planted_mistake_fails(run):
     assert outcome.text.count("FAILED: zero-b1 is 0, not ") == 2
     assert "all zero" in outcome.text
     assert {x["odd_one_out"] for x in outcome.reports()} == {"zero-b1"}
+
+
+SAID = {
+    "mean-forgotten": "×20; 20 is axis 0 of the 20×784",
+    "slope-missing": "slope-missing is ",
+    "transposed": "shape (10, 50), expected (50, 10): transposed?",
+    "bias-not-summed": "shape (20, 50), expected (50,): sum over axis 0",
+}
+
+
+def test_mistakes_of_a_backward_pass_are_named():
+    """Each stands alone, in the leaves that it is in, with its words."""
+    data = Mnist(*(array[:1000] for array in load_mnist()))
+    problem = experiment.draw_problem(data, seed=0, batch_size=20)
+    leaves = {"mean-forgotten": 4, "slope-missing": 2}
+    for mistake, words in SAID.items():
+        report = experiment.check(problem, mistake)
+        assert words in " ".join(str(report).split())
+        assert report.odd_one_out == mistake
+        wrong = [x for x in report.leaves if x.verdict in experiment.WRONG]
+        assert {x.candidate for x in wrong} == {mistake}
+        assert len(wrong) == leaves.get(mistake, 1)
+
+
+def test_a_wrong_flag_is_one_line(run):
+    """A place without a checkpoint, a batch of none."""
+    for flags, words in (
+        (["--checkpoint", "nowhere"], "error: nowhere: no checkpoint here"),
+        (["--seeds", "-1"], "error: `seeds`: expected a whole number"),
+    ):
+        code = run(*flags).code
+        assert code.startswith(words)
+        assert "\n" not in code
 
 
 def test_the_book_s_own_pair_fails(run):

@@ -447,3 +447,43 @@ for count in (2, 4):
 def test_many_devices_are_as_one() -> None:
     """On 2 and 4 CPU devices the parameters are those of one, up to rounding."""
     subprocess.run([sys.executable, "-W", "error", "-c", ON_MANY_DEVICES], check=True)
+
+
+def test_history_is_three_lines(data: Mnist, key: jax.Array) -> None:
+    """How long, from where to where; of many runs, their medians; of none, none yet."""
+    _, history = small_train(data, init_state(key, SIZES), num_steps=30)
+    ends = [f"{x[0]:.4f} → {x[-1]:.4f}" for x in history[2:]]
+    train_accuracy, test_accuracy, losses = ends
+    assert repr(history).splitlines() == [
+        "History of 30 steps, 25 an epoch",
+        f"  test accuracy      {test_accuracy}    (training images {train_accuracy})",
+        f"  loss of the batch  {losses}",
+    ]
+    _, runs = small_train(
+        data, init_state(jax.random.split(key, 3), SIZES), num_steps=2
+    )
+    assert repr(runs).startswith("History of 3 runs of 2 steps, 25 an epoch\n")
+    assert f"{np.median(runs.losses[:, -1]):.4f}" in repr(runs)
+    none = np.zeros(0, np.float32)
+    empty = History(25, np.zeros(0, np.int64), none, none, none)
+    assert repr(empty).count("none yet") == 3
+
+
+def test_routes_by_name_are_the_routes(data: Mnist, key: jax.Array) -> None:
+    """Each name gives the losses of its function, in every bit."""
+    numerical = partial(gradients.numerical, dtype=jnp.float32)
+    for name, route in {**gradients.ROUTES, "numerical": numerical}.items():
+        named, own = (
+            small_train(data, init_state(key, SIZES), num_steps=3, gradient=gradient)
+            for gradient in (name, route)
+        )
+        assert identical(named[0], own[0])
+    assert gradients.traceable("numerical") is gradients.traceable("numerical")
+
+
+def test_progress_is_shown_where_it_is_asked_for(data, key, capsys) -> None:
+    """A bar on the error stream; by default on a terminal only, which this is not."""
+    for progress in (None, False, True):
+        small_train(data, init_state(key, SIZES), num_steps=30, progress=progress)
+        said = capsys.readouterr().err
+        assert ("30/30" in said and "loss " in said) == bool(progress)

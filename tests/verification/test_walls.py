@@ -13,7 +13,6 @@ TOWER = (
     "rules",
     "check",
     "chain",
-    "progress",
     "explanation",
     "reproducibility",
     "leaf",
@@ -30,7 +29,7 @@ TOWER = (
 """From the top to the ground."""
 
 BELOW = ("differences", "array_types", "devices", "float64", "input_checks")
-BELOW += ("jaxpr", "precision", "taps", "xla_options")
+BELOW += ("jaxpr", "precision", "progress", "taps", "xla_options")
 """What of the package the verifier stands on."""
 
 

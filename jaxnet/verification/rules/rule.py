@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnet.array_types import PyTree
-from jaxnet.input_checks import check_function, complaint, first_line
+from jaxnet.input_checks import check_callable, complaint, first_line
 from jaxnet.jaxpr import dependent_outputs, dtypes_of
 from jaxnet.precision import eps
 from jaxnet.verification.function.cotangents import Arrays, inner, random_like
@@ -80,7 +80,8 @@ class Rule:
         mode: Mode = "vjp",
     ) -> "Rule":
         """Bind the arguments that are held fixed, and draw a cotangent."""
-        check_function("function", function, "the function first, then its arguments")
+        fix = "write the function first, then its arguments"
+        check_callable("function", function, fix)
         held = _held(function, nondiff_argnums, len(args))
         moved = tuple(None if i in held else x for i, x in enumerate(args))
         bound = [_bound(f, args, held) for f in (function, reference or function)]
