@@ -11,7 +11,7 @@ from experiments import backprop_by_hand as experiment
 pytestmark = pytest.mark.slow
 
 FOUND = {
-    "mean-forgotten": ("dy", "×12; 12 is axis 0 of"),
+    "mean-forgotten": ("dy", "×12; did you forget to divide by"),
     "sign": ("dy", "sign flipped, ×-1"),
     "log-epsilon": ("dy", "the loss adds 1e-07"),
     "y-minus-t": ("dy", "the mistake lies between a2 and the loss"),
@@ -23,7 +23,7 @@ FOUND = {
     "slope-missing": ("dz1", "it is da1: the derivative between them is missing"),
     "slope-of-z1": ("dz1", "the derivative between them is taken at z1, not at a1"),
     "bias-not-summed": ("db1", "sum over axis 0, along which it was broadcast"),
-    "bias-mean": ("db2", "×1/12; 12 is axis 0 of"),
+    "bias-mean": ("db2", "×1/12; did you divide twice by"),
     "bias-other-axis": ("db2", "expected (10,): a sum over another axis?"),
     "dw1-of-da1": ("dW1", "it is made of da1 where dz1 should be"),
 }

@@ -147,7 +147,7 @@ def test_what_stops_a_gradient() -> None:
 
     report = audit(loss, {"used": X, "unused": X})
     text = "\n".join(report.stops)
-    assert "[0]['unused'] has no path to the output" in text
+    assert "params['unused'] has no path to the output" in text
     assert text.count("stop_gradient") == 1
     for name in ("argmax", "round", "convert_element_type"):
         assert f"`{name}` at {__file__}" in text

@@ -44,7 +44,10 @@ class Explainer:
         rest = self._sizes, report.worst_index
         wrong = WrongLeaf.of(self.context, probes, candidate, *rest)
         said = _saying(report, lambda: self._words_of_wrong(wrong))
-        return replace(said, error_map=wrong.error_map)
+        try:
+            return replace(said, error_map=wrong.error_map)
+        except Exception as error:  # the caller's program
+            return _with_words(said, [_failed(error)])
 
     def of_fault(self, report: LeafReport, candidate: Candidate) -> LeafReport:
         """The same for a gradient that is not finite, where JAX computed it."""
@@ -100,10 +103,17 @@ class Explainer:
 def _saying(report: LeafReport, words: Callable[[], list[str]]) -> LeafReport:
     """The report with more words."""
     try:
-        said = words()
+        return _with_words(report, words())
     except Exception as error:  # the caller's program
-        said = [f"the explanation failed: {first_line(error)}"]
+        return _with_words(report, [_failed(error)])
+
+
+def _with_words(report: LeafReport, said: list[str]) -> LeafReport:
     return replace(report, cause="; ".join(filter(None, [report.cause, *said])))
+
+
+def _failed(error: Exception) -> str:
+    return f"the explanation failed: {first_line(error)}"
 
 
 def _axis_sizes(program: Program) -> dict[int, str]:

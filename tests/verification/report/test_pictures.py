@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from jaxnet.differences.step_ladder import STEPS
-from jaxnet.verification import LeafReport, check_gradients
+from jaxnet.verification import LeafReport, Verdict, check_gradients
+from jaxnet.verification.explanation.causes import WrongLeaf
 from jaxnet.verification.report.error_map import ErrorMap
 from jaxnet.verification.report.pictures import of_errors, of_ladder
 
@@ -163,6 +164,19 @@ def test_a_map_shows_where_a_large_leaf_is_wrong() -> None:
     np.testing.assert_allclose(leaf.error_map.errors, errors, atol=1e-9)
     assert len(leaf.pictures) == 2
     assert worst(1.0).error_map is None
+
+
+def test_a_map_that_fails_changes_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an explanation: the words say that it failed."""
+
+    def broken(wrong: Any) -> Any:
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(WrongLeaf, "error_map", property(broken))
+    leaf = worst(1.01)
+    assert leaf.verdict is Verdict.DISAGREE
+    assert "×1.01" in leaf.cause or "this coordinate alone" in leaf.cause
+    assert "the explanation failed: RuntimeError: no such kernel" in leaf.cause
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (7,), (3, 100), (200, 5), (2, 3, 400)])
