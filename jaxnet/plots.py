@@ -18,15 +18,15 @@ from jaxnet.training.state import History
 from jaxnet.verification import GradientReport, LeafReport
 
 try:
-    from matplotlib import figure as matplotlib_figure
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as PlainFigure
     from matplotlib.lines import Line2D
 except ImportError as error:
     fix = f"pip install '{DISTRIBUTION}[experiments]'"
     raise ImportError(f"jaxnet.plots needs matplotlib: {fix}") from error
 
 
-class Figure(matplotlib_figure.Figure):
+class Figure(PlainFigure):
     """A figure that is shown where a notebook's cell ends with it, without pyplot."""
 
     def _repr_png_(self) -> bytes:
@@ -90,7 +90,9 @@ def gradient_images(
         bar = figure.colorbar(image, ax=grid[:, column], location="bottom", shrink=0.9)
         bar.set_ticks([-scale, 0, scale], labels=[f"{-scale:.0e}", "0", f"{scale:.0e}"])
         bar.ax.tick_params(labelsize=8)
-    figure.supxlabel("∂L/∂W1: slope of the loss by each pixel's weight", fontsize=10)
+    figure.supxlabel(
+        "∂L/∂W1: slope of the loss with respect to each pixel's weight", fontsize=10
+    )
     return _saved(figure, path)
 
 
@@ -234,7 +236,7 @@ def _saved(figure: Figure, path: str | Path | None) -> Figure:
     return figure
 
 
-def save_figure(figure: matplotlib_figure.Figure, path: str | Path) -> Path:
+def save_figure(figure: PlainFigure, path: str | Path) -> Path:
     """Write the figure as a PNG file, in a folder made on the way; return its path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
