@@ -287,7 +287,8 @@ def _other_tree(tree: PyTree, given: dict[str, Any], point: Point) -> str:
     wanted = [leaf.path for leaf in point.leaves]
     if isinstance(tree, tuple) and len(tree) == 2:
         value, gradient = tree
-        if np.shape(value) == () and set(wanted) <= by_path(gradient, point).keys():
+        is_number = jax.tree_util.all_leaves([value]) and np.shape(value) == ()
+        if is_number and set(wanted) <= by_path(gradient, point).keys():
             return "a pair of value and gradient: pass jax.grad, not value_and_grad"
     if given.keys() & set(wanted) or not given:
         return ""
