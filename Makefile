@@ -2,13 +2,14 @@
 # make fast: lint, types, and the tests that take no time, for the edit loop.
 # make train-2: the same in two processes of this machine; FLAGS=... are the script's.
 # make package: a wheel and an sdist in dist/, installed into a bare environment and tried.
+# make docs: the pages as a site in site/, every cell run, every link checked.
 # PYTHON=python3.12 make test uses another interpreter, in a .venv of its own.
 PYTHON ?= python3
 VENV := .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 OUT ?= out
 
-.PHONY: train train-2 test fast package clean
+.PHONY: train train-2 test fast package docs clean
 
 train: $(VENV)/installed
 	$(BIN)/python experiments/train_mnist.py --out $(OUT)
@@ -35,6 +36,10 @@ package: $(VENV)/installed-test
 	cd / && $(CURDIR)/dist/bare/bin/python -m jaxnet
 	cd / && $(CURDIR)/dist/bare/bin/python $(CURDIR)/tests/bare_install.py
 
+docs: $(VENV)/installed-docs
+	$(BIN)/mkdocs build --strict
+	@echo "written: site/index.html"
+
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[experiments]'
@@ -44,5 +49,9 @@ $(VENV)/installed-test: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@
 
+$(VENV)/installed-docs: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@
+
 clean:
-	rm -rf .venv .venv-* out dist .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-* out dist site .hypothesis .pytest_cache .mypy_cache .ruff_cache

@@ -10,9 +10,10 @@ would have served it best on the cases, sought with hindsight. To see one cell a
 
     python experiments/checker_benchmark.py --case relu_at_0 --checker jax-x64-rev
 
-with `--settings '{"eps": 1e-5}'` for others than the default. Prints tables of missed
-and accused; writes them as checker_benchmark.md, with a JSON of every cell, and
-checker_benchmark.png to --out. Takes about 40 minutes on two cores; --quick, 3 minutes.
+with `--settings '{"eps": 1e-5}'` for others than the default. Prints tables of what
+was missed, accused and left undecided; writes them as checker_benchmark.md, with a JSON
+of every cell, and checker_benchmark.png to --out. Takes about 40 minutes on two cores;
+--quick, 3 minutes.
 """
 
 import json
@@ -38,8 +39,15 @@ from experiments.checkers import (
     named,
     versions,
 )
-from experiments.checkers.tables import as_markdown, rates
+from experiments.checkers.tables import Rates, as_markdown, rates
 from jaxnet.plots import save_figure
+
+COLUMNS = {
+    "missed": ("wrong gradients passed", "C3"),
+    "accused": ("right gradients called wrong", "C0"),
+    "undecided": ("right gradients: cannot tell", "C7"),
+}
+"""Of the figure: the title and colour of each of the `Rates`."""
 
 
 @dataclass(frozen=True)
@@ -160,27 +168,26 @@ def quiet() -> bool:
 
 
 def missed_against_accused(
-    rates: dict[tuple[str, str], tuple[float, float]], path: str | Path
+    rates: dict[tuple[str, str], Rates], path: str | Path
 ) -> Path:
-    """A pair of bars for each checker and setting: to the left what it missed, to
-    the right what it accused, as shares; the darker bar is the default setting.
+    """Three columns of bars, a row for each checker and setting: what it missed, what
+    it accused, what it left undecided, as shares; the darker bar is the default
+    setting.
     """
-    figure = Figure(figsize=(8, 0.8 + 0.28 * len(rates)), layout="constrained")
-    axes = figure.subplots()
-    for row, ((_, setting), (missed, accused)) in enumerate(rates.items()):
-        alpha = 1.0 if setting == "default" else 0.5
-        axes.barh(row, -missed, color="C3", alpha=alpha)
-        axes.barh(row, accused, color="C0", alpha=alpha)
-        axes.text(-missed, row, f"{missed:.0%} ", ha="right", va="center", fontsize=8)
-        axes.text(accused, row, f" {accused:.0%}", ha="left", va="center", fontsize=8)
+    figure = Figure(figsize=(9, 0.8 + 0.28 * len(rates)), layout="constrained")
+    columns = figure.subplots(1, len(COLUMNS), sharey=True)
     names = [f"{checker}, {setting}" for checker, setting in rates]
-    axes.set_yticks(range(len(rates)), names)
-    axes.set(xlim=(-1.15, 1.15), ylim=(len(rates) - 0.5, -0.5), xticks=[])
-    axes.axvline(0, color="black", linewidth=0.8)
-    axes.text(-0.02, -0.7, "wrong gradients missed", ha="right", color="C3")
-    axes.text(0.02, -0.7, "right gradients accused", ha="left", color="C0")
-    axes.spines[["top", "right", "bottom", "left"]].set_visible(False)
-    axes.tick_params(left=False)
+    for axes, (field, (title, color)) in zip(columns, COLUMNS.items(), strict=True):
+        for row, ((_, setting), each) in enumerate(rates.items()):
+            share, alpha = getattr(each, field), 1.0 if setting == "default" else 0.5
+            axes.barh(row, share, color=color, alpha=alpha)
+            axes.text(share, row, f" {share:.0%}", va="center", fontsize=8)
+        axes.set_yticks(range(len(rates)), names)
+        axes.set(xlim=(0, 1), ylim=(len(rates) - 0.5, -0.5), xticks=[])
+        axes.set_title(title, color=color, fontsize=10, loc="left")
+        axes.axvline(0, color="black", linewidth=0.8)
+        axes.spines[["top", "right", "bottom", "left"]].set_visible(False)
+        axes.tick_params(left=False)
     return save_figure(figure, path)
 
 

@@ -1,7 +1,8 @@
-"""Counts of missed and accused, as Markdown tables of at most 100 columns."""
+"""Counts of missed, accused, undecided, as Markdown tables of at most 100 columns."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
+from typing import NamedTuple
 
 from experiments.checkers.asking import Outcome, Setting
 from experiments.checkers.question import WRONG_KINDS, Question
@@ -9,12 +10,31 @@ from experiments.checkers.question import WRONG_KINDS, Question
 Questions = Mapping[str, Sequence[Question]]
 
 EXPLANATION = """\
-missed: wrong gradients passed, of those judged. accused: right ones not passed.
+missed: wrong gradients passed, of those judged. accused: right ones called wrong.
+undecided: right ones of which the checker says that it cannot tell; only jaxnet can.
 crashed: an error that is no verdict. not asked: it cannot be put to this checker.
-evaluations, seconds: of the loss, in one check; the median. Compilation is counted for
-jaxnet, and not for the others. default: as documented. best: chosen with hindsight
-from a grid, for the smallest share missed + share accused of the cases (public, more).
+evals, seconds: evaluations of the loss, and the time of one check; the medians.
+Compilation is counted for jaxnet, and not for the others. default: as documented. best:
+chosen with hindsight from a grid, for the smallest share missed + share not passed of
+the cases (public, more).
 """
+
+
+AMONG = {
+    "missed": ("missed", "caught"),
+    "accused": ("accused", "undecided", "cleared"),
+    "undecided": ("accused", "undecided", "cleared"),
+}
+"""What each is a share of."""
+
+
+class Rates(NamedTuple):
+    """Shares of the wrong gradients that were missed, of the right ones that were
+    called wrong, and of those of which the checker cannot tell."""
+
+    missed: float
+    accused: float
+    undecided: float
 
 
 def as_markdown(
@@ -31,13 +51,13 @@ def as_markdown(
         _totals(questions, settings, outcomes),
         EXPLANATION.rstrip(),
         "missed, by group",
-        _by_group(questions, settings, outcomes, False),
+        _by_group(questions, settings, outcomes, "missed"),
         "accused, by group",
-        _by_group(questions, settings, outcomes, True),
+        _by_group(questions, settings, outcomes, "accused"),
         "missed, by what is wrong",
         _by_kind(questions, settings, outcomes),
         _lines("best settings", _settings(settings)),
-        _lines("jaxnet missed or accused", _own_mistakes(outcomes)),
+        _lines("jaxnet missed, accused or left undecided", _own_mistakes(outcomes)),
     ]
     if absent:
         parts.append(f"left out, not installed: {', '.join(dict.fromkeys(absent))}")
@@ -46,13 +66,12 @@ def as_markdown(
 
 def rates(
     questions: Questions, settings: Sequence[Setting], outcomes: Sequence[Outcome]
-) -> dict[tuple[str, str], tuple[float, float]]:
-    """(checker, setting) -> the shares missed of the wrong and accused of the right."""
+) -> dict[tuple[str, str], Rates]:
+    """(checker, setting) -> what it got wrong, as shares of the wrong and the right."""
     everything = {q.name for group in questions.values() for q in group}
     return {
-        (s.checker, s.label): (
-            _share(_count(outcomes, s, everything, "missed", "caught")),
-            _share(_count(outcomes, s, everything, "accused", "cleared")),
+        (s.checker, s.label): Rates(
+            *(_share(_count(outcomes, s, everything, bad)) for bad in Rates._fields)
         )
         for s in settings
     }
@@ -78,27 +97,25 @@ def _totals(
             [
                 setting.checker,
                 setting.label,
-                _fraction(_count(own, setting, everything, "missed", "caught")),
-                _fraction(_count(own, setting, everything, "accused", "cleared")),
+                *(_fraction(_count(own, setting, everything, bad)) for bad in AMONG),
                 str(sum(o.score == "crashed" for o in own)),
                 str(sum(o.score == "not asked" for o in own)),
                 f"{median(o.evaluations for o in judged):.0f}" if judged else "",
                 f"{median(o.seconds for o in judged):.2g}" if judged else "",
             ]
         )
-    head = "checker setting missed accused crashed not_asked evaluations seconds"
-    return _table([word.replace("_", " ") for word in head.split()], rows)
+    head = ["checker", "setting", *AMONG, "crashed", "not asked", "evals", "seconds"]
+    return _table(head, rows)
 
 
 def _by_group(
     questions: Questions,
     settings: Sequence[Setting],
     outcomes: Sequence[Outcome],
-    right: bool,
+    bad: str,
 ) -> str:
-    scores = ("accused", "cleared") if right else ("missed", "caught")
     names = {group: {q.name for q in asked} for group, asked in questions.items()}
-    return _split(names, settings, outcomes, scores)
+    return _split(names, settings, outcomes, bad)
 
 
 def _by_kind(
@@ -106,20 +123,20 @@ def _by_kind(
 ) -> str:
     every = [q for group in questions.values() for q in group]
     names = {kind: {q.name for q in every if q.kind == kind} for kind in WRONG_KINDS}
-    return _split(names, settings, outcomes, ("missed", "caught"))
+    return _split(names, settings, outcomes, "missed")
 
 
 def _split(
     names: Mapping[str, set[str]],
     settings: Sequence[Setting],
     outcomes: Sequence[Outcome],
-    scores: tuple[str, str],
+    bad: str,
 ) -> str:
     rows = [
         [
             setting.checker,
             setting.label,
-            *(_fraction(_count(outcomes, setting, n, *scores)) for n in names.values()),
+            *(_fraction(_count(outcomes, setting, n, bad)) for n in names.values()),
         ]
         for setting in settings
     ]
@@ -137,7 +154,7 @@ def _settings(settings: Iterable[Setting]) -> list[str]:
 
 def _own_mistakes(outcomes: Iterable[Outcome]) -> list[str]:
     mistakes = [
-        f"{o.score}{', cannot tell' if o.undecided else ''}: {o.question}"
+        f"{_score(o)}: {o.question}"
         for o in outcomes
         if o.checker == "jaxnet" and o.score in ("missed", "accused", "crashed")
     ]
@@ -160,11 +177,16 @@ def _count(
     setting: Setting,
     names: set[str],
     bad: str,
-    good: str,
 ) -> tuple[int, int]:
     """How many of these were judged badly, and how many were judged."""
-    scores = [o.score for o in _of(outcomes, setting, names)]
-    return scores.count(bad), scores.count(bad) + scores.count(good)
+    scores = list(map(_score, _of(outcomes, setting, names)))
+    return scores.count(bad), sum(scores.count(score) for score in AMONG[bad])
+
+
+def _score(outcome: Outcome) -> str:
+    """A right gradient that was not passed is not accused where it is undecided."""
+    is_undecided = outcome.score == "accused" and outcome.undecided
+    return "undecided" if is_undecided else outcome.score
 
 
 def _share(count: tuple[int, int]) -> float:

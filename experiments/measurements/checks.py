@@ -188,7 +188,7 @@ def _model(
     row = {"model": name, "leaves": None, "s": taken, "evaluations": None}
     if isinstance(report, AuditReport):
         named = [rule.name for rule in report.rules if not rule.passed]
-        return row | {"worst resolution": None, "called wrong": ", ".join(named)}
+        return row | {"worst resolution": None, "called wrong": _as_code(named)}
     said = " ".join(leaf.cause for leaf in report.leaves)
     convicted = re.findall("the rule of `(.+?)`", said)
     named = convicted or [leaf.place for leaf in report.leaves if not leaf.passed]
@@ -197,7 +197,7 @@ def _model(
         "leaves": len(report.leaves),
         "evaluations": report.evaluations,
         "worst resolution": max(right, default=None),
-        "called wrong": ", ".join(dict.fromkeys(named)) or None,
+        "called wrong": _as_code(named) or None,
     }
 
 
@@ -261,3 +261,8 @@ def _compilations() -> Iterator[list[str]]:
     jax.monitoring.register_event_duration_secs_listener(listen)
     yield found
     jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def _as_code(names: list[str]) -> str:
+    """Each once: in Markdown `['q'][1, 2]` would else be a link."""
+    return ", ".join(f"`{name}`" for name in dict.fromkeys(names))

@@ -20,6 +20,7 @@ from experiments.checkers import (
     named,
 )
 from experiments.checkers.questions import mnist_questions, stress_questions
+from experiments.checkers.tables import Rates, rates
 
 pytestmark = pytest.mark.slow
 
@@ -156,7 +157,19 @@ def test_it_prints_and_writes_tables_cells_and_a_figure(tmp_path, capsys):
         "relu_at_0": "accused",
         "nan_one_coord": "caught",
     }
-    assert "| jax-x64-rev | default |    1/3 |     1/2 |" in table
+    assert "| jax-x64-rev | default |    1/3 |     1/2 |       0/2 |" in table
+
+
+def test_who_cannot_tell_does_not_accuse():
+    """A right gradient is either accused or undecided; a wrong one is caught."""
+    questions = {"public": [named("mlp_right"), named("mlp_b1_sign")]}
+    for undecided in (False, True):
+        answer = Answer(passed=False, undecided=undecided)
+        checker = dataclasses.replace(saying(False), answer=lambda *_, a=answer: a)
+        setting = default(checker)
+        outcomes = [ask(checker, q, setting) for q in questions["public"]]
+        (found,) = rates(questions, [setting], outcomes).values()
+        assert found == Rates(0, accused=not undecided, undecided=undecided)
 
 
 def test_a_cell_can_be_asked_again(monkeypatch, capsys):

@@ -249,6 +249,6 @@ def test_cost_of_models():
     assert right["leaves"] == wrong["leaves"] == 49
     assert right["called wrong"] is None
     assert right["worst resolution"] < 1e-4
-    assert wrong["called wrong"] == "['blocks'][2]['q'][1, 2]"
-    assert large["called wrong"] == "params[3333]"
-    assert [row["called wrong"] for row in of_rules] == [None, "gelu", "gelu"]
+    assert wrong["called wrong"] == "`['blocks'][2]['q'][1, 2]`"
+    assert large["called wrong"] == "`params[3333]`"
+    assert [row["called wrong"] for row in of_rules] == [None, "`gelu`", "`gelu`"]
