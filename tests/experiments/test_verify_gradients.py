@@ -73,7 +73,7 @@ def test_a_planted_mistake_fails(run):
 
 
 SAID = {
-    "mean-forgotten": "×20; 20 is axis 0 of the 20×784",
+    "mean-forgotten": "×20; did you forget to divide by the batch size (20)?",
     "slope-missing": "slope-missing is ",
     "transposed": "shape (10, 50), expected (50, 10): transposed?",
     "bias-not-summed": "shape (20, 50), expected (50,): sum over axis 0",
