@@ -54,4 +54,4 @@ $(VENV)/installed-docs: $(VENV)/installed
 	touch $@
 
 clean:
-	rm -rf .venv .venv-* out dist site .hypothesis .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-* out dist site .cache .hypothesis .pytest_cache .mypy_cache .ruff_cache

@@ -1,5 +1,6 @@
-"""Examples of docstrings as code: what stands from the first >>> on is one section."""
+"""Docstrings as Markdown: what stands from the first >>> on is code, <c, y> no tag."""
 
+import re
 from typing import Any
 
 import griffe
@@ -10,7 +11,11 @@ class Examples(griffe.Extension):
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         """Indent what follows the first >>> below a heading."""
-        if obj.docstring and ">>> " in obj.docstring.value:
-            text, _, examples = obj.docstring.value.partition(">>> ")
-            indented = (">>> " + examples).replace("\n", "\n    ")
-            obj.docstring.value = f"{text}Examples:\n    {indented}"
+        if not obj.docstring:
+            return
+        text, prompt, examples = obj.docstring.value.partition(">>> ")
+        text = re.sub("(`[^`]*`)|<", lambda found: found[1] or "&lt;", text)
+        if prompt:
+            indented = (prompt + examples).replace("\n", "\n    ")
+            text += f"Examples:\n    {indented}"
+        obj.docstring.value = text

@@ -56,7 +56,10 @@ def commands(*names: str) -> list[str]:
     return list(dict.fromkeys(line.split("#")[0].strip() for line in lines))
 
 
-WITH_CELLS = [page for page in PAGES if pages.cells(text_of(page))]
+TRANSLATED = {"README.ja.md": "README.md", "docs/book.ja.md": "docs/book.md"}
+"""Pages in Japanese whose cells are those of another."""
+
+WITH_CELLS = [p for p in PAGES if p not in TRANSLATED and pages.cells(text_of(p))]
 
 
 @slow
@@ -65,6 +68,18 @@ def test_the_cells_print_what_the_page_says(page: str) -> None:
     """As a reader runs them, from top to bottom, in JAX's own modes."""
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         assert pages.mistakes(text_of(page)) == []
+
+
+def uncommented(page: str) -> list[tuple[str, str, str | None]]:
+    """Its cells without the comments."""
+    cells = pages.cells(text_of(page))
+    return [(re.sub(r" *#.*", "", c.code), c.says, c.shown) for c in cells]
+
+
+@pytest.mark.parametrize("page", TRANSLATED)
+def test_the_cells_of_a_translation_are_those_that_are_run(page: str) -> None:
+    """But for their comments; what they print is the same."""
+    assert uncommented(page) == uncommented(TRANSLATED[page]) != []
 
 
 def test_a_cell_that_prints_something_else_is_caught() -> None:

@@ -59,7 +59,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_wheel_holds_code_data_and_licences(built: Path) -> None:
-    """The modules, the marker of types, MNIST with its notice; no tests."""
+    """The modules, the marker of types, MNIST with its notice; no tests, no docs."""
     (wheel,) = built.glob(f"jaxnet_gradients-{VERSION}-py3-none-any.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = {str(p.relative_to(ROOT)) for p in (ROOT / "jaxnet").rglob("*.py")}
@@ -68,7 +68,9 @@ def test_the_wheel_holds_code_data_and_licences(built: Path) -> None:
     assert {*DATA, *made} <= names
     licences = {name.split("/", 1)[1] for name in names if "/licenses/" in name}
     assert licences == {"licenses/LICENSE", "licenses/jaxnet/data/NOTICE"}
-    assert not any(name.startswith(("tests/", "experiments/")) for name in names)
+    assert not any(
+        name.startswith(("tests/", "experiments/", "docs/")) for name in names
+    )
 
 
 def test_the_wheel_needs_what_the_package_imports(built: Path) -> None:
@@ -92,6 +94,7 @@ def test_the_source_distribution_can_be_tested(built: Path) -> None:
     with tarfile.open(archive) as file:
         names = {name.split("/", 1)[1] for name in file.getnames() if "/" in name}
     wanted = {"tests/conftest.py", "experiments/train_mnist.py", "Makefile", "LICENSE"}
+    wanted |= {"docs/fix.md", "docs/cells.py", "mkdocs.yml"}
     assert {*wanted, *DATA, "README.md", "README.ja.md", "CHANGELOG.md"} <= names
     assert not any("__pycache__" in name or ".venv" in name for name in names)
 
