@@ -140,7 +140,7 @@ def test_wrong_answers_are_found_where_they_are() -> None:
     assert "it is da1: the derivative between them is missing" in cause
     assert formula.strip() == f"formula: {FILLED['dz1']}"
     assert "its shape is (10, 8), not (8, 10)" in by_name["dW2"]
-    assert "6 is axis 0" in by_name["db2"]
+    assert "the batch size (6)" in by_name["db2"]
     assert "look at dz1 first" in by_name["dW1"]
     assert not any("look at" in by_name[name] for name in ("dz1", "dW2", "db2"))
     assert "formula" not in by_name["dW1"]

@@ -208,7 +208,7 @@ class Widened:
             triples = zip(self.inexact, signs, inexact, strict=True)
             moved = [np.asarray(c.value + m * s * c.uncertainty) for c, s, m in triples]
             after = self.compiled(values, moved)
-            yield jax.tree.map(lambda a, b: np.asarray(a - b), after, before)
+            yield jax.tree.map(_difference, after, before)
 
     def as_run(self, values: Sequence[Any]) -> PyTree:
         """The function as its caller runs it, to be called in his mode."""
@@ -268,6 +268,11 @@ class Widened:
         if not same or other.precision() >= self.precision():
             return self
         return replace(other, own=self.own, constants=self.constants)
+
+
+def _difference(after: Any, before: Any) -> np.ndarray:
+    """Of floating arrays; what is none, as the gradient of a held leaf, stays."""
+    return np.asarray(after - before if is_float(before.dtype) else before)
 
 
 def _of_any_floats(program: Bare) -> Any:

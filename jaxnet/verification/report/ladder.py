@@ -47,6 +47,13 @@ class Ladder:
 
         slopes: quotients, extrapolated and one-sided ones.
         """
-        plain, better, sides = (tuple(float(x) / unit for x in each) for each in slopes)
+        plain, better, sides = (
+            tuple(_one_nan(float(x) / unit) for x in s) for s in slopes
+        )
         steps = tuple(float(h) * unit for h in steps)
         return cls(steps, plain, better, sides, value / unit, kink / unit)
+
+
+def _one_nan(number: float) -> float:
+    """NaN as the one object that equals itself in a tuple: reports are compared."""
+    return math.nan if math.isnan(number) else number
