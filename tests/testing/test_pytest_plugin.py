@@ -46,7 +46,7 @@ def test_the_planted_mistakes_are_caught_in_the_unedited_suite(sample: Path) -> 
     failed = re.findall(r"^FAILED test_ops.py::(\S+)", done.stdout, re.MULTILINE)
     wanted = {f"test_gradients[{name}]" for name in PLANTED} | {"TestSwish::test_bound"}
     assert set(failed) == wanted
-    assert "8 passed" in done.stdout
+    assert "9 passed" in done.stdout  # one, and eight mutants
     assert "11 checks, 4 failed" in done.stdout
     assert "tolerances or steps were given in 10: they are not needed" in done.stdout
     assert not re.findall(r"^\S*jaxnet/\S+\.py:\d+", done.stdout, re.MULTILINE)
@@ -166,21 +166,14 @@ def test_after(after):
 
 
 def test_the_examples_of_the_page_run(tmp_path: Path) -> None:
-    """As they stand in docs/in_your_suite.md, for a function and a rule."""
+    """As they stand in docs/in_your_suite.md: a rule's test, and one a mutant of it."""
     page = SAMPLE.parent.parent / "docs" / "in_your_suite.md"
     blocks = re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL)
-    assert len(blocks) == 2
-    prelude = """
-import jax.numpy as jnp
-import pytest
-x, y = jnp.arange(3.0), jnp.ones(3)
-f = lambda x, y: jnp.sin(x) * y
-my_rule = jnp.tanh
-"""
-    (tmp_path / "test_page.py").write_text("\n".join([prelude, *blocks]))
+    assert len(blocks) == 3
+    (tmp_path / "test_page.py").write_text("\n".join(blocks))
     done = run(tmp_path, "-n", "2")
     assert done.returncode == 0, done.stdout
-    assert "8 passed" in done.stdout
+    assert "9 passed" in done.stdout  # one, and eight mutants
 
 
 def test_nothing_is_loaded_before_it_is_asked_for(tmp_path: Path) -> None:
