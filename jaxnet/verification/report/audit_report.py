@@ -3,7 +3,6 @@
 import json
 import math
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from jaxnet.verification.report.demand_report import DemandReport
 from jaxnet.verification.report.gradient_report import GradientMismatch, without_nan
@@ -13,14 +12,13 @@ from jaxnet.verification.report.numbers import (
     share,
     short,
 )
-from jaxnet.verification.report.page import content, document, styled, written
+from jaxnet.verification.report.page import Shown
 from jaxnet.verification.report.record import Record
 from jaxnet.verification.report.table import Table
 from jaxnet.verification.report.verdict import Verdict
 
 COLUMNS = ("rule", "calls", "inputs", "verdict", "error", "bound", "share")
 
-TITLE = "Are the custom rules right?"
 
 LEGEND = "error, bound: in units of the input's gradient; share: of the whole gradient"
 
@@ -102,13 +100,15 @@ class RuleReport(Record):
 
 
 @dataclass(frozen=True)
-class AuditReport:
+class AuditReport(Shown):
     """The whole audit. `str` gives the table, with one sentence on top.
 
     rules: a record for each custom rule.
     stops: where a gradient ends without a word, each in words.
     seed: the words of the key that random directions are drawn from.
     """
+
+    title = "Are the custom rules right?"
 
     rules: tuple[RuleReport, ...]
     stops: tuple[str, ...] = ()
@@ -132,27 +132,6 @@ class AuditReport:
         """
         if not self.passed:
             raise GradientMismatch(str(self))
-
-    def __str__(self) -> str:
-        return self.to_text()
-
-    def to_text(self, worst_first: bool = False) -> str:
-        """The table in 80 columns: rules as they are called, or the worst first."""
-        return self._table(worst_first).as_text()
-
-    def _repr_html_(self) -> str:
-        return styled(self.as_html())
-
-    def as_html(self, worst_first: bool = False) -> str:
-        """What `to_html` writes, without the page around it."""
-        return content(self._table(worst_first))
-
-    def to_html(self, path: str | Path, worst_first: bool = False) -> Path:
-        """Write the audit with all its pictures as one HTML file; return its path.
-
-        The file has no script and needs nothing else. Folders are made on the way.
-        """
-        return written(document(TITLE, [self.as_html(worst_first)]), path)
 
     def to_json(self) -> str:
         """The report as JSON text: NaN is null, infinity a string."""

@@ -3,19 +3,17 @@
 import json
 import math
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from jaxnet.verification.report.demand_report import DemandReport
 from jaxnet.verification.report.leaf_report import LeafReport
 from jaxnet.verification.report.numbers import seeded, short
-from jaxnet.verification.report.page import content, document, styled, written
+from jaxnet.verification.report.page import Shown
 from jaxnet.verification.report.table import Table, alike
 from jaxnet.verification.report.verdict import Verdict
 
 COLUMNS = ("leaf", "candidate", "shape", "verdict", "error", "bound", "resolution")
 
-TITLE = "Is the gradient right?"
 
 LEGEND = "error, bound, resolution: in units of the leaf's gradient (its 2-norm)"
 OF_DEMANDS = "; of a demand, of the array's"
@@ -28,7 +26,7 @@ class GradientMismatch(AssertionError):
 
 
 @dataclass(frozen=True)
-class GradientReport:
+class GradientReport(Shown):
     """The whole check. `str` gives the table, with one sentence on top.
 
     leaves: a record for each leaf and candidate.
@@ -41,6 +39,8 @@ class GradientReport:
     evaluations: of the loss, in all.
     seed: the words of the key that the random directions are drawn from.
     """
+
+    title = "Is the gradient right?"
 
     leaves: tuple[LeafReport, ...]
     demands: tuple[DemandReport, ...] = ()
@@ -83,27 +83,6 @@ class GradientReport:
         """
         if not self.passed:
             raise GradientMismatch(str(self))
-
-    def __str__(self) -> str:
-        return self.to_text()
-
-    def to_text(self, worst_first: bool = False) -> str:
-        """The table in 80 columns: leaves in their own order, or the worst first."""
-        return self._table(worst_first).as_text()
-
-    def _repr_html_(self) -> str:
-        return styled(self.as_html())
-
-    def as_html(self, worst_first: bool = False) -> str:
-        """What `to_html` writes, without the page around it."""
-        return content(self._table(worst_first))
-
-    def to_html(self, path: str | Path, worst_first: bool = False) -> Path:
-        """Write the report with all its pictures as one HTML file; return its path.
-
-        The file has no script and needs nothing else. Folders are made on the way.
-        """
-        return written(document(TITLE, [self.as_html(worst_first)]), path)
 
     def to_json(self) -> str:
         """The report as JSON text: NaN is null, infinity a string."""
