@@ -329,31 +329,41 @@ def evaluate(
     in_python: loops run round by round and a cond takes its one branch, for concrete
     inputs. `chosen` is told which; a while ends after `most_rounds`.
     """
+    own = getattr(jaxpr, "consts", ()) if consts is None else consts
+    walk = _Evaluation(hook, in_python, chosen or _unheard, most_rounds)
+    return walk.evaluated(jaxpr, inputs, own)
 
-    from jax.extend.source_info_util import user_context  # as above
 
-    def run(inner: Any, values: Sequence[Any]) -> list[Any]:
-        return evaluated(inner, values, getattr(inner, "consts", ()))
+@dataclass(frozen=True)
+class _Evaluation:
+    """What `evaluate` was asked, for every jaxpr within the one it was given."""
 
-    def evaluated(inner: Any, values: Any, constants: Any) -> list[Any]:
+    hook: Hook
+    in_python: bool
+    chosen: Chosen
+    most_rounds: int
+
+    def run(self, inner: Any, values: Sequence[Any]) -> list[Any]:
+        return self.evaluated(inner, values, getattr(inner, "consts", ()))
+
+    def evaluated(self, inner: Any, values: Any, constants: Any) -> list[Any]:
+        from jax.extend.source_info_util import user_context  # as above
+
         inner = opened(inner)
         variables = [*inner.constvars, *inner.invars]
         known = dict(zip(variables, [*constants, *values], strict=True))
         for equation in inner.eqns:
             arguments = _read(equation.invars, known)
             with user_context(equation.source_info.traceback), equation.ctx.manager:
-                outputs = hook(equation, arguments)
-                if outputs is None and in_python:
+                outputs = self.hook(equation, arguments)
+                if outputs is None and self.in_python:
                     outputs = _enter_in_python(
-                        equation, arguments, run, chosen or _unheard, most_rounds
+                        equation, arguments, self.run, self.chosen, self.most_rounds
                     )
                 elif outputs is None:
-                    outputs = enter(equation, arguments, run)
+                    outputs = enter(equation, arguments, self.run)
             known.update(zip(equation.outvars, outputs, strict=True))
         return _read(inner.outvars, known)
-
-    own = getattr(jaxpr, "consts", ()) if consts is None else consts
-    return evaluated(jaxpr, inputs, own)
 
 
 def _read(variables: Sequence[Any], known: dict[Any, Any]) -> list[Any]:

@@ -111,29 +111,33 @@ class _Unidentified(Exception):
 def _identity(jaxpr: Any) -> Hashable:
     """What two jaxprs have in common if they compute the same; constants by shape."""
     numbers: dict[Any, int] = {}
-
-    def known(variable: Any) -> Hashable:
-        if is_literal(variable):
-            return _of_array(variable.val), _of_type(variable.aval)
-        return numbers[variable]
-
-    def new(variables: Sequence[Any]) -> Hashable:
-        for v in variables:
-            numbers[v] = len(numbers)
-        return tuple(_of_type(v.aval) for v in variables)
-
-    inputs = new(jaxpr.constvars), new(jaxpr.invars)
+    inputs = _numbered(jaxpr.constvars, numbers), _numbered(jaxpr.invars, numbers)
     equations = tuple(
         (
             e.primitive,
-            tuple(map(known, e.invars)),
+            _read(e.invars, numbers),
             _of_params(e.params, NOT_READ.get(e.primitive.name, ())),
             _of_context(e.ctx),
-            new(e.outvars),
+            _numbered(e.outvars, numbers),
         )
         for e in jaxpr.eqns
     )
-    return inputs, equations, tuple(map(known, jaxpr.outvars))
+    return inputs, equations, _read(jaxpr.outvars, numbers)
+
+
+def _numbered(variables: Sequence[Any], numbers: dict[Any, int]) -> Hashable:
+    """Types of new variables, which get their numbers."""
+    for v in variables:
+        numbers[v] = len(numbers)
+    return tuple(_of_type(v.aval) for v in variables)
+
+
+def _read(variables: Sequence[Any], numbers: dict[Any, int]) -> Hashable:
+    """Known variables by their numbers, literals by value."""
+    return tuple(
+        (_of_array(v.val), _of_type(v.aval)) if is_literal(v) else numbers[v]
+        for v in variables
+    )
 
 
 def _of_params(params: dict[str, Any], not_read: Container[str] = ()) -> Hashable:

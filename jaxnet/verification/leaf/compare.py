@@ -80,35 +80,33 @@ def _judged(
     derivative = probe.derivative
     reference, sides = derivative.central.value, derivative.interval
     bound += rounding
-
-    def found(verdict: Verdict, passed: bool, reason: str = "") -> Finding:
-        numbers = value, reference, bound, rounding
-        return Finding(probe, verdict, passed, *numbers, reason, sides)
-
+    passed, reason = excess <= rounding, ""
+    verdict = Verdict.AGREE if passed else Verdict.DISAGREE
     if derivative.jump:
+        verdict, passed = Verdict.NONDIFFERENTIABLE, False
         reason = "a jump: the function changes by "
         reason += f"{derivative.jump:.3g} at this point"
-        return found(Verdict.NONDIFFERENTIABLE, False, reason)
-    if derivative.is_cusp:
+    elif derivative.is_cusp:
+        verdict, passed = Verdict.NONDIFFERENTIABLE, False
         reason = "a cusp: one-sided derivatives grow without end as the step shrinks"
-        return found(Verdict.NONDIFFERENTIABLE, False, reason)
-    if not derivative.central.converged:
+    elif not derivative.central.converged:
         is_other = math.isfinite(derivative.central.rests)
         is_close = abs(value - reference) <= bound and not is_other
-        if is_close and bound <= RESOLVED * scale + rounding:
-            return found(Verdict.AGREE, True)
-        reason = "the difference quotients do not converge"
+        passed = is_close and bound <= RESOLVED * scale + rounding
+        verdict = Verdict.AGREE if passed else Verdict.UNRESOLVED
         if is_other:
             reason = "two scales show two slopes: the function ripples, or is noisy"
-        return found(Verdict.UNRESOLVED, False, reason)
-    agrees = excess <= rounding
-    if derivative.has_kink:
+        elif not passed:
+            reason = "the difference quotients do not converge"
+    elif derivative.has_kink:
         reason = "a kink, slopes {:.6g} and {:.6g} on the two sides"
-        if agrees:
-            return found(Verdict.NONDIFFERENTIABLE, True, reason)
-        reference = sides[0] if value < sides[0] else sides[1]
-        return found(Verdict.DISAGREE, False, f"outside {reason}")
-    return found(Verdict.AGREE if agrees else Verdict.DISAGREE, agrees)
+        if passed:
+            verdict = Verdict.NONDIFFERENTIABLE
+        else:
+            reason = f"outside {reason}"
+            reference = sides[0] if value < sides[0] else sides[1]
+    numbers = value, reference, bound, rounding
+    return Finding(probe, verdict, passed, *numbers, reason, sides)
 
 
 def _scale(probes: LeafProbes, probe: Probe) -> float:
