@@ -22,6 +22,7 @@ from typing import Annotated, Any
 import jax
 import tyro
 
+from experiments.command import parsed
 from experiments.measurements.checks import cost_of_checks, cost_of_models
 from experiments.measurements.gradients import any_function, network_gradients
 from experiments.measurements.processes import PEERS, main_job
@@ -68,7 +69,7 @@ class Flags:
 
 def main() -> None:
     """Parse the flags, and run."""
-    run(tyro.cli(Flags, description=__doc__))
+    run(parsed(Flags, __doc__))
 
 
 def run(flags: Flags) -> None:

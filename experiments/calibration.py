@@ -20,8 +20,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
+from experiments.command import parsed
 from jaxnet import Verdict, check_gradients
 from jaxnet.float64 import in_float64
 
@@ -142,7 +142,7 @@ def _rounded(gradient: np.ndarray, dtype: Any) -> np.ndarray:
 
 def main() -> None:
     """Print the table."""
-    flags = tyro.cli(Flags, description=__doc__)
+    flags = parsed(Flags, __doc__)
     print("caught of all, at 1, 2 and 3 times the stated resolution")
     for kind in CANDIDATES:
         for size in SIZES:

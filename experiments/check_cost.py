@@ -11,8 +11,7 @@ should have nothing else to do.
 
 from dataclasses import dataclass
 
-import tyro
-
+from experiments.command import parsed
 from experiments.measurements.checks import cost_of_checks, cost_of_models
 
 
@@ -26,7 +25,7 @@ class Flags:
 
 def main() -> None:
     """Print the tables."""
-    quick = tyro.cli(Flags, description=__doc__).quick
+    quick = parsed(Flags, __doc__).quick
     print(cost_of_checks(quick).text())
     print(cost_of_models(quick).text())
 

@@ -22,7 +22,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import tyro
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
@@ -40,6 +39,7 @@ from experiments.checkers import (
     versions,
 )
 from experiments.checkers.tables import Rates, as_markdown, rates
+from experiments.command import parsed
 from jaxnet.plots import save_figure
 
 COLUMNS = {
@@ -72,7 +72,7 @@ class Flags:
 
 def main() -> None:
     """Parse the flags, and run."""
-    flags = tyro.cli(Flags, description=__doc__)
+    flags = parsed(Flags, __doc__)
     if flags.case is None:
         run(flags)
     else:

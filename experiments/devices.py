@@ -24,9 +24,9 @@ from typing import Any
 
 import jax
 import numpy as np
-import tyro
 from jax.sharding import Mesh
 
+from experiments.command import parsed
 from experiments.main_job.folder import write_whole
 from jaxnet import gradients
 from jaxnet.mnist import Mnist, load_mnist
@@ -67,7 +67,7 @@ class Flags:
 
 def main() -> None:
     """Have it measured in processes of their own, compare, print and write."""
-    flags = tyro.cli(Flags, description=__doc__)
+    flags = parsed(Flags, __doc__)
     if flags.worker is not None:
         work(flags, flags.worker)
         return

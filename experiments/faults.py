@@ -25,9 +25,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import tyro
 from safetensors.numpy import load
 
+from experiments.command import parsed
 from experiments.main_job.folder import locked, write_whole
 from jaxnet.mnist import Mnist
 from jaxnet.training.checkpoint import load_params
@@ -400,7 +400,7 @@ FAULTS: tuple[Callable[[Lab], Iterator[Try]], ...] = (
 
 def main() -> None:
     """Do all the harm, print and write the table."""
-    flags = tyro.cli(Flags, description=__doc__)
+    flags = parsed(Flags, __doc__)
     lines = [
         "| fault | tried | held | nothing lost |",
         "|---|---|---|---|",

@@ -22,9 +22,9 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import tyro
 from tqdm import tqdm
 
+from experiments.command import parsed
 from jaxnet import DISTRIBUTION
 
 try:
@@ -66,7 +66,7 @@ class Flags:
 
 def main() -> None:
     """Parse the flags, and run."""
-    run(tyro.cli(Flags, description=__doc__))
+    run(parsed(Flags, __doc__))
 
 
 def run(flags: Flags) -> list[Row]:

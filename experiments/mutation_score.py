@@ -22,9 +22,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from jax.test_util import check_grads
 
+from experiments.command import parsed
 from experiments.measurements.section import Section
 from jaxnet.testing import assert_vjp, mutants
 from jaxnet.testing.mutants import MISTAKES, mutated
@@ -147,7 +147,7 @@ def table(rules: dict[str, tuple[Callable[..., Any], tuple[Any, ...]]]) -> Secti
 
 def main() -> None:
     """Ask all, print the table and write it."""
-    flags = tyro.cli(Flags, description=__doc__)
+    flags = parsed(Flags, __doc__)
     if find_spec("chex") is None:
         sys.exit("error: chex is not installed; pip install -e '.[benchmarks]'")
     chosen = dict(list(RULES.items())[:2]) if flags.quick else RULES

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tyro
 from tqdm import tqdm
 
+from experiments.command import parsed
 from experiments.gradient_cases import FAMILIES, plant
 from jaxnet.verification import GradientReport, Verdict, check_gradients
 
@@ -90,4 +90,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    main(parsed(Options, __doc__))

@@ -22,8 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-import tyro
-
+from experiments.command import parsed
 from experiments.gradient_cases import all_cases
 from experiments.gradient_cases.case import Case
 from jaxnet import check_gradients
@@ -118,7 +117,7 @@ def verdict(loss: Any, params: Any, candidate: Any) -> str:
 
 def main() -> None:
     """A line a threshold."""
-    flags = tyro.cli(Flags, description=__doc__)
+    flags = parsed(Flags, __doc__)
     cases = list(all_cases())[:: flags.every]
     names = flags.names
     if flags.quick:

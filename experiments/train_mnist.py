@@ -9,6 +9,7 @@ checkpoints, metrics.jsonl and accuracy.png. Takes seconds on two cores; with
 goes on with `--resume`.
 """
 
+from experiments.command import parsed
 from experiments.main_job import signals
 
 if __name__ == "__main__":
@@ -20,7 +21,6 @@ from contextlib import ExitStack
 from typing import Any
 
 import jax
-import tyro
 from jax.sharding import AxisType, Mesh
 
 from experiments.main_job import peers
@@ -54,7 +54,7 @@ STEPS_PER_CALL = 100
 
 def main() -> None:
     """Parse the flags, train, and turn expected errors into one line."""
-    flags = tyro.cli(Flags, description=__doc__)
+    flags = parsed(Flags, __doc__)
     try:
         check_flags(flags)
         mesh = make_mesh(flags)

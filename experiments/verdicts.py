@@ -36,12 +36,12 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import tyro
 
 import jaxnet
 from experiments.checkers.question import LossTask, RuleTask
 from experiments.checkers.questions import mnist_questions
 from experiments.checkers.rule_tasks import rule_questions
+from experiments.command import parsed
 from experiments.gradient_cases import FAMILIES, all_cases, plant
 
 CHECKS = {
@@ -138,7 +138,7 @@ Make = Callable[[], Question]
 
 def main() -> None:
     """Ask or read, compare, print, and exit."""
-    flags = tyro.cli(Flags, description=__doc__)
+    flags = parsed(Flags, __doc__)
     earlier = [json.loads(path.read_text())["cases"] for path in flags.against]
     if flags.given is None:
         answers = asked(flags)

@@ -24,8 +24,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
+from experiments.command import parsed
 from jaxnet.verification import check_gradients
 
 BATCH = 16
@@ -49,7 +49,7 @@ class Flags:
 
 def main() -> None:
     """Measure each in a process of its own, whose peak it is."""
-    flags = tyro.cli(Flags, description=__doc__)
+    flags = parsed(Flags, __doc__)
     width, layers = 158 if flags.quick else flags.width, flags.layers
     if flags.measure is not None:
         print(json.dumps(measure(flags.measure, width, layers)))

@@ -2,11 +2,17 @@
 
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import pytest
 
 from experiments.command import command
+
+FOLDER = Path(__file__).parent.parent.parent / "experiments"
+SCRIPTS = [
+    p for p in sorted(FOLDER.glob("*.py")) if '__name__ == "__main__"' in p.read_text()
+]
 
 
 @dataclass(frozen=True)
@@ -51,3 +57,12 @@ def test_right_flags_run_and_help_is_whole(monkeypatch, capsys):
         command(Flags, "What?", print)
     assert not exit.value.code
     assert "--colour" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_every_script_is_such_a_command(script):
+    """None has a parser of its own, with an answer of its own to a wrong flag."""
+    text = script.read_text()
+    assert ("command(" in text) != ("parsed(" in text)
+    assert "tyro.cli" not in text
+    assert "argparse" not in text
