@@ -37,10 +37,8 @@ from jaxnet.verification.report.audit_report import (
 )
 from jaxnet.verification.report.gradient_report import GradientReport as GradientReport
 from jaxnet.verification.report.leaf_report import LeafReport as LeafReport
+from jaxnet.verification.report.shown import GradientMismatch as GradientMismatch
 from jaxnet.verification.report.verdict import Verdict as Verdict
-from jaxnet.verification.report.gradient_report import (
-    GradientMismatch as GradientMismatch,
-)
 from jaxnet.training.loop import train as train
 from jaxnet.training.state import (
     init_state as init_state,

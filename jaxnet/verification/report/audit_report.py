@@ -1,19 +1,17 @@
 """What an audit found: a record for each rule that a program calls, and what stops."""
 
-import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from jaxnet.verification.report.demand_report import DemandReport
-from jaxnet.verification.report.gradient_report import GradientMismatch, without_nan
 from jaxnet.verification.report.leaf_report import LeafReport
 from jaxnet.verification.report.numbers import (
     seeded,
     share,
     short,
 )
-from jaxnet.verification.report.page import Shown
 from jaxnet.verification.report.record import Record
+from jaxnet.verification.report.shown import Shown
 from jaxnet.verification.report.table import Table
 from jaxnet.verification.report.verdict import Verdict
 
@@ -123,19 +121,6 @@ class AuditReport(Shown):
     def passed(self) -> bool:
         """Whether every rule passed. Of no rule, nothing is proved."""
         return bool(self.rules) and all(rule.passed for rule in self.rules)
-
-    def raise_if_failed(self) -> None:
-        """Do nothing if `passed`.
-
-        Raises:
-            GradientMismatch: otherwise, with the table as its message.
-        """
-        if not self.passed:
-            raise GradientMismatch(str(self))
-
-    def to_json(self) -> str:
-        """The report as JSON text: NaN is null, infinity a string."""
-        return json.dumps(without_nan(asdict(self)), indent=1, allow_nan=False)
 
     def _table(self, worst_first: bool = False) -> Table:
         calls = sum(rule.calls for rule in self.rules)

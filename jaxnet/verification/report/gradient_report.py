@@ -1,14 +1,12 @@
 """The whole of a check: its records, and what else a person should know."""
 
-import json
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from jaxnet.verification.report.demand_report import DemandReport
 from jaxnet.verification.report.leaf_report import LeafReport
 from jaxnet.verification.report.numbers import seeded, short
-from jaxnet.verification.report.page import Shown
+from jaxnet.verification.report.shown import Shown
 from jaxnet.verification.report.table import Table, alike
 from jaxnet.verification.report.verdict import Verdict
 
@@ -17,12 +15,6 @@ COLUMNS = ("leaf", "candidate", "shape", "verdict", "error", "bound", "resolutio
 
 LEGEND = "error, bound, resolution: in units of the leaf's gradient (its 2-norm)"
 OF_DEMANDS = "; of a demand, of the array's"
-
-
-class GradientMismatch(AssertionError):
-    """A gradient did not pass; the message is the report's table."""
-
-    __module__ = "jaxnet"
 
 
 @dataclass(frozen=True)
@@ -74,19 +66,6 @@ class GradientReport(Shown):
     def worst(self) -> LeafReport | DemandReport:
         """The record to read first: a failed one before any that passed."""
         return self.records[0]
-
-    def raise_if_failed(self) -> None:
-        """Do nothing if `passed`.
-
-        Raises:
-            GradientMismatch: otherwise, with the table as its message.
-        """
-        if not self.passed:
-            raise GradientMismatch(str(self))
-
-    def to_json(self) -> str:
-        """The report as JSON text: NaN is null, infinity a string."""
-        return json.dumps(without_nan(asdict(self)), indent=1, allow_nan=False)
 
     def _table(self, worst_first: bool = False) -> Table:
         worst = self.records
@@ -161,16 +140,3 @@ class GradientReport(Shown):
         sentence += "" if sentence.endswith(("?", ".")) else "."
         alone = f" {self.odd_one_out} stands alone." if self.odd_one_out else ""
         return f"FAILED: {sentence}{alone}"
-
-
-def without_nan(value: Any) -> Any:
-    """JSON knows no NaN and no infinity: null, and a string."""
-    if isinstance(value, dict):
-        return {key: without_nan(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [without_nan(item) for item in value]
-    if isinstance(value, Verdict):
-        return value.value
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
-    return value

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
-from typing import ClassVar
 
 from jaxnet.verification.report.record import Record
 from jaxnet.verification.report.table import Table, alike, names_of
@@ -67,37 +66,6 @@ PICTURES = (
     "band is what agrees; a dashed curve, the right slope less the left one, stays "
     "where there is a kink."
 )
-
-
-class Shown:
-    """A report that is read: as text, as a page, or below a cell of a notebook."""
-
-    title: ClassVar[str]
-
-    def _table(self, worst_first: bool = False) -> Table:
-        raise NotImplementedError
-
-    def __str__(self) -> str:
-        return self.to_text()
-
-    def to_text(self, worst_first: bool = False) -> str:
-        """The table in 80 columns: records in their own order, or the worst first."""
-        return self._table(worst_first).as_text()
-
-    def _repr_html_(self) -> str:
-        return styled(self.as_html())
-
-    def as_html(self, worst_first: bool = False) -> str:
-        """What `to_html` writes, without the page around it."""
-        return content(self._table(worst_first))
-
-    def to_html(self, path: str | Path, worst_first: bool = False) -> Path:
-        """Write all of it with its pictures as one HTML file; return its path.
-
-        The file has no script and needs nothing else. Folders are made on the way.
-        """
-        page = document(self.title, [self.as_html(worst_first)])
-        return written(page, path)
 
 
 def document(title: str, parts: Iterable[str]) -> str:

@@ -24,8 +24,8 @@ from jaxnet.verification import (
     check_gradients,
 )
 from jaxnet.verification.report.error_map import ErrorMap
-from jaxnet.verification.report.gradient_report import without_nan
 from jaxnet.verification.report.ladder import Ladder
+from jaxnet.verification.report.shown import without_nan
 
 X = np.random.default_rng(0).standard_normal((3, 4))
 
