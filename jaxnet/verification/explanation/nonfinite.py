@@ -298,9 +298,12 @@ class NonFinite:
 
     @once
     def _trouble_at(self, line: str) -> Trouble | None:
-        """What in the loss has no finite derivative, or value, at a source line."""
+        """What in the loss has no finite derivative, or value, at a source line.
+
+        Without one it is what the verifier itself calls: the function of `check_vjp`.
+        """
         widened, found = self.objective.widened, list[Trouble]()
-        if widened is None or not line:
+        if widened is None:
             return None
 
         def step(equation: Any, inputs: list[Any], here: str) -> list[Any] | None:
