@@ -6,7 +6,7 @@ Multipliers are drawn again when needed, never kept: a large leaf costs no memor
 """
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -14,7 +14,11 @@ import numpy as np
 from jaxtyping import Float, Int8
 
 from jaxnet.array_types import Array
-from jaxnet.verification.point import CHUNK, Leaf, Reals, largest_size
+from jaxnet.verification.point import CHUNK, Leaf, Point, Reals, largest_size
+
+BESIDE = 0.5
+"""The standard deviation, in units of each coordinate, of a second point: far enough
+to leave a plateau or a symmetry, near enough to stay within most domains."""
 
 ONE = 64
 """The multiplier that stands for 1: halfway up what an int8 holds, in powers of two."""
@@ -36,6 +40,18 @@ def units(values: Any, floor: Any, xp: ModuleType = np) -> Wide:
     """
     wide = xp.asarray(values, np.float64)
     return power_below(xp.maximum(xp.abs(wide), floor), xp)
+
+
+def nearby(point: Point, seed: tuple[int, ...], size: float = BESIDE) -> Point:
+    """Each coordinate moved by a normal number of `size` units."""
+    random = np.random.default_rng([*seed, 1])
+
+    def beside(leaf: Leaf) -> Leaf:
+        steps = size * random.standard_normal(leaf.values.shape)
+        moved = leaf.wide + units(leaf.values, leaf.floor) * steps
+        return replace(leaf, values=np.asarray(moved))
+
+    return replace(point, leaves=tuple(map(beside, point.leaves)))
 
 
 def power_below(size: Wide, xp: ModuleType = np) -> Wide:

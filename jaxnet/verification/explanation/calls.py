@@ -16,6 +16,7 @@ import numpy as np
 from jaxnet.jaxpr import bind
 from jaxnet.verification.candidates.candidate import claims
 from jaxnet.verification.context import Context
+from jaxnet.verification.directions import nearby
 from jaxnet.verification.explanation.causes import WrongLeaf, causes
 from jaxnet.verification.function.cotangents import Arrays, inner, random_like
 from jaxnet.verification.function.objective import Objective
@@ -24,7 +25,7 @@ from jaxnet.verification.function.programs import compiled
 from jaxnet.verification.function.same_bits import fingerprint
 from jaxnet.verification.function.sites import Site
 from jaxnet.verification.leaf.probes import probe_leaf
-from jaxnet.verification.leaf.second_point import SecondPoint, nearby
+from jaxnet.verification.leaf.second_point import SecondPoint
 from jaxnet.verification.leaf.verdict import judge_leaf
 from jaxnet.verification.point import Point, floating_leaves, is_inexact, with_floating
 from jaxnet.verification.report.leaf_report import LeafReport

@@ -3,21 +3,15 @@
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-import numpy as np
-
 from jaxnet.verification.candidates.candidate import Candidate
 from jaxnet.verification.context import Context
-from jaxnet.verification.directions import units
+from jaxnet.verification.directions import nearby
 from jaxnet.verification.function.once import once
 from jaxnet.verification.leaf.probes import LeafProbes, probe_leaf
 from jaxnet.verification.leaf.verdict import judge_leaf
-from jaxnet.verification.point import Leaf, Point
+from jaxnet.verification.point import Leaf
 from jaxnet.verification.report.leaf_report import LeafReport
 from jaxnet.verification.report.verdict import Verdict
-
-BESIDE = 0.5
-"""The standard deviation, in units of each coordinate, of a second point: far enough
-to leave a plateau or a symmetry, near enough to stay within most domains."""
 
 UNUSED = "unused: no path to the loss, so its gradient is 0"
 
@@ -97,15 +91,3 @@ def _is_masked(context: Context, probes: LeafProbes) -> bool:
         return False
     eps = context.objective.precision_of(leaf)
     return not context.rounding.is_zero(autodiff, leaf, eps, probes.loss_by_unit)
-
-
-def nearby(point: Point, seed: tuple[int, ...]) -> Point:
-    """Each coordinate moved by a normal number of half its unit."""
-    random = np.random.default_rng([*seed, 1])
-
-    def beside(leaf: Leaf) -> Leaf:
-        steps = BESIDE * random.standard_normal(leaf.values.shape)
-        moved = leaf.wide + units(leaf.values, leaf.floor) * steps
-        return replace(leaf, values=np.asarray(moved))
-
-    return replace(point, leaves=tuple(map(beside, point.leaves)))

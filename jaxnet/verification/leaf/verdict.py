@@ -25,6 +25,7 @@ from jaxnet.verification.leaf.locate import (
     located,
     same_as_autodiff,
 )
+from jaxnet.verification.leaf.neighbours import beside_neighbours
 from jaxnet.verification.leaf.probes import LeafProbes
 from jaxnet.verification.point import Leaf, two_norm
 from jaxnet.verification.report.ladder import Ladder
@@ -57,6 +58,7 @@ def judge_leaf(
     findings += unprobed_findings(context, probes, candidate)
     if all(found.verdict is not Verdict.DISAGREE for found in findings):
         findings += directed_findings(context, probes, candidate)
+    findings = beside_neighbours(context, probes, candidate, findings)
     worst = min(findings, key=lambda found: found.severity)
     if worst.verdict is Verdict.DISAGREE and not probes.by_coordinates:
         worst = located(context, probes, candidate, worst)

@@ -1,0 +1,123 @@
+"""Points without a derivative that no line through them shows.
+
+A median of three equal numbers is flat along each of them, and rises if all do; a sort
+has one slope above a tie, one below, and others between. The generalized derivative
+(Clarke 1975) holds the slopes of all points nearby, and so do gradients that JAX
+derives there: a value outside the slopes of its own line is held against those.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from jaxnet.differences.step_ladder import Estimate
+from jaxnet.verification.candidates.candidate import Candidate
+from jaxnet.verification.context import Context
+from jaxnet.verification.directions import Coordinate, GivenDirection, nearby, step_size
+from jaxnet.verification.leaf.compare import compare
+from jaxnet.verification.leaf.finding import Finding
+from jaxnet.verification.leaf.probe import Probe, probe
+from jaxnet.verification.leaf.probes import LeafProbes
+from jaxnet.verification.report.verdict import Verdict
+
+NEIGHBOURS = 64
+"""How many points nearby are looked at, at most: where three kinks meet, one in eight
+shows the slope that is looked for."""
+
+NEAR, FAR = 2.0**-18, 2.0**-14
+"""How far they lie, in units of each coordinate: where a slope differs from those here
+by as much at a sixteenth of the distance, it does however near."""
+
+
+def beside_neighbours(
+    context: Context,
+    probes: LeafProbes,
+    candidate: Candidate,
+    findings: list[Finding],
+) -> list[Finding]:
+    """Findings, of which a value may stand that is a slope of points nearby.
+
+    Only where there is no derivative: a coordinate has a kink, or slopes along all that
+    are probed one by one do not add up to that along them together. Nor may the sum of
+    the values then be wrong.
+    """
+    alone = [found for found in findings if found.index is not None]
+    if all(found.verdict is not Verdict.DISAGREE for found in alone):
+        return findings
+    together = _together(context, probes, alone)
+    has_kinks = any(not found.probe.derivative.is_smooth for found in alone)
+    if not (has_kinks or _is_another(together, alone, context.safety)):
+        return findings
+    if compare(context, probes, candidate, together).verdict is Verdict.DISAGREE:
+        return findings
+    return [_beside_neighbours(context, probes, found) for found in findings]
+
+
+def _together(context: Context, probes: LeafProbes, alone: list[Finding]) -> Probe:
+    """Along all coordinates that are probed one by one."""
+    leaf, signs = probes.leaf, np.zeros(probes.leaf.size)
+    signs[[_flat(found) for found in alone]] = 1
+    direction = GivenDirection(leaf, signs.reshape(leaf.values.shape))
+    return probe(context, probes.noise, direction)
+
+
+def _flat(found: Finding) -> int:
+    direction = found.probe.direction
+    assert isinstance(direction, Coordinate)
+    return direction.flat
+
+
+def _is_another(together: Probe, alone: list[Finding], safety: float) -> bool:
+    """Whether slopes along the coordinates do not add up to that along all."""
+    probes = together, *(found.probe for found in alone)
+    whole, *parts = (one.derivative.central for one in probes)
+    apart = abs(whole.value - sum(one.value for one in parts))
+    return apart > safety * (whole.bound + sum(one.bound for one in parts))
+
+
+def _beside_neighbours(context: Context, probes: LeafProbes, found: Finding) -> Finding:
+    """The finding, or a kink if it is of a value that lies between slopes nearby."""
+    if found.index is None or found.verdict is not Verdict.DISAGREE:
+        return found
+    low, high = found.sides
+    for slope in _others(context, probes, found):
+        low, high = min(low, slope), max(high, slope)
+        if low - found.bound <= found.candidate <= high + found.bound:
+            reason = "a kink in several coordinates, slopes {:.6g} to {:.6g} nearby"
+            kink = replace(found, verdict=Verdict.NONDIFFERENTIABLE, passed=True)
+            return replace(kink, reason=reason, sides=(low, high))
+    return found
+
+
+def _others(context: Context, probes: LeafProbes, found: Finding) -> Iterator[float]:
+    """Slopes of points nearby that lie beyond those here, however near."""
+    for number in range(NEIGHBOURS):
+        seed = *context.seed, number
+        near = _slope(context, probes, found, seed, NEAR)
+        if _beyond(found, near) > context.safety * near.bound:
+            far = _slope(context, probes, found, seed, FAR)
+            if _beyond(found, near) > _beyond(found, far) / 2:
+                yield near.value
+
+
+def _slope(
+    context: Context,
+    probes: LeafProbes,
+    found: Finding,
+    seed: tuple[int, ...],
+    size: float,
+) -> Estimate:
+    """In the unit of the coordinate here: there it may have another."""
+    there = context.at(nearby(context.point, seed, size))
+    leaf = there.point.leaves[probes.leaf.number]
+    direction = Coordinate(leaf, _flat(found))
+    slope = probe(there, probes.noise, direction).derivative.central
+    unit = found.unit / step_size(direction)
+    return slope._replace(value=unit * slope.value, bound=unit * slope.bound)
+
+
+def _beyond(found: Finding, slope: Estimate) -> float:
+    """How far a slope lies beyond those of the two sides here."""
+    low, high = found.sides
+    return max(low - slope.value, slope.value - high)

@@ -1,0 +1,123 @@
+"""Ties of three: no line through the point shows the slopes that are nearby."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxnet import Verdict, check_gradients
+
+Loss = Callable[[Any], Any]
+
+WEIGHTS = np.array([1, 5, 2, 3], np.float32)
+
+
+def median(x: Any) -> Any:
+    """Flat along each of three equal numbers, and rising if all do."""
+    return jnp.median(x)
+
+
+def median_and_more(x: Any) -> Any:
+    """The same beside what is smooth."""
+    return jnp.median(x) ** 2 + jnp.sum(x**2)
+
+
+def ordered(x: Any) -> Any:
+    """The one in the middle has a weight that neither neighbour has."""
+    return jnp.sort(x) @ WEIGHTS
+
+
+def largest(x: Any) -> Any:
+    """Two of three equal ones."""
+    return jax.lax.top_k(x, 2)[0] @ WEIGHTS[:2]
+
+
+def corner(x: Any) -> Any:
+    """Kinks of kinks: flat along both axes at 0."""
+    return jnp.minimum(jnp.maximum(x[0], 0), jnp.maximum(x[1], 0)) + jnp.sum(x**3)
+
+
+TIES = [
+    (median, [1, 1, 1, 2, 0]),
+    (median_and_more, [1, 1, 1]),
+    (ordered, [1, 1, 1, 2]),
+    (largest, [1, 1, 1, 0]),
+    (corner, [0, 0]),
+]
+ids = pytest.mark.parametrize(
+    ("loss", "values"), TIES, ids=lambda x: getattr(x, "__name__", "")
+)
+
+
+@ids
+@pytest.mark.parametrize("seed", range(4))
+def test_what_jax_derives_is_a_slope_nearby(
+    loss: Loss, values: list[float], seed: int
+) -> None:
+    """It stands, and the report says that there is no derivative."""
+    x = jnp.array(values, jnp.float32)
+    report = check_gradients(loss, x, key=jax.random.key(seed))
+    assert report.passed
+    assert report.verdict is Verdict.NONDIFFERENTIABLE
+    assert "slopes" in report.worst.cause
+
+
+@ids
+@pytest.mark.parametrize("seed", range(4))
+def test_another_gradient_is_none(loss: Loss, values: list[float], seed: int) -> None:
+    """Beyond the slopes nearby, or with another sum, or elsewhere than at the tie."""
+    x = jnp.array(values, jnp.float32)
+    right = jax.grad(loss)(x)
+    wrong = {
+        "negative": -right,
+        "above": right.at[0].add(7),
+        "below": right.at[-1].add(-3),
+        "thrice": 3 * right,
+    }
+    report = check_gradients(loss, x, wrong, key=jax.random.key(seed))
+    assert {leaf.candidate for leaf in report.leaves if leaf.passed} == set()
+
+
+def test_a_value_between_the_slopes_whose_sum_is_wrong_is_none() -> None:
+    """Half of it: the median rises by 1 if all do, and this says ½."""
+    x = jnp.array([1, 1, 1, 2, 0], jnp.float32)
+    report = check_gradients(median, x, {"half": jax.grad(median)(x) / 2})
+    assert report.verdict is Verdict.DISAGREE
+
+
+def test_a_coordinate_beside_a_tie_is_judged_by_its_own_slope() -> None:
+    """It has one, and others nearby are not others but for curvature."""
+
+    def loss(x: Any) -> Any:
+        return jnp.median(x[:3]) + jnp.sum(jnp.exp(x[3:]))
+
+    x = jnp.array([1, 1, 1, 2, 3], jnp.float32)
+    for off in (1e-4, -1e-4):
+        wrong = jax.grad(loss)(x).at[3].multiply(1 + off).at[4].multiply(1 - off / np.e)
+        report = check_gradients(loss, x, {"off": wrong})
+        assert report.verdict is Verdict.DISAGREE
+
+
+def test_a_wrong_gradient_of_a_smooth_loss_costs_one_ladder_more() -> None:
+    """Its slopes add up, and no point nearby is looked at."""
+    x = jnp.linspace(0.5, 1.5, 4, dtype=jnp.float32)
+
+    def loss(x: Any) -> Any:
+        return jnp.sum(jnp.sin(x))
+
+    right = check_gradients(loss, x, {"a": jax.grad(loss)(x)})
+    wrong = check_gradients(loss, x, {"a": 2 * jax.grad(loss)(x)})
+    assert wrong.verdict is Verdict.DISAGREE
+    assert wrong.evaluations - right.evaluations <= 32
+
+
+def test_a_tie_in_a_large_leaf() -> None:
+    """A median of many zeros: each alone changes nothing, and one has it all."""
+    x = jnp.concatenate([jnp.zeros(60), jnp.linspace(2, 9, 41)])
+    right = jax.grad(median)(x)
+    assert check_gradients(median, x).verdict is Verdict.NONDIFFERENTIABLE
+    report = check_gradients(median, x, {"twice": 2 * right, "none": 0 * right})
+    assert {leaf.candidate for leaf in report.leaves if leaf.passed} == set()
