@@ -120,11 +120,16 @@ def source_line(equation: Any) -> str:
 
     The innermost that is not the verifier's own.
     """
+    return next(iter(source_lines(equation)), "")
+
+
+def source_lines(equation: Any) -> list[str]:
+    """The same with all that called it, the innermost first."""
     from jax.extend import source_info_util  # 80 ms, wanted by few runs
 
     frames = source_info_util.summarize(equation.source_info, num_frames=MOST_FRAMES)
     lines = (line for line in reversed(frames.split("\n")) if line[:1] != "<")
-    return next((line for line in lines if not line.startswith(VERIFIER)), "")
+    return [line for line in lines if line and not line.startswith(VERIFIER)]
 
 
 def at_line(words: str, line: str) -> str:

@@ -21,12 +21,16 @@ from jaxnet.jaxpr import (
     every_equation,
     opened,
     source_line,
+    source_lines,
     sub_jaxprs,
 )
 from jaxnet.verification.point import is_inexact
 
 RULES = ("custom_vjp_call", "custom_vjp_call_jaxpr", "custom_jvp_call")
 """Primitives of functions with a rule of their own."""
+
+MAKER = IN_JAX + "custom_derivatives.py"
+"""Where JAX makes a rule of a function that gives its value and its derivative."""
 
 SITES = (*RULES, "stop_gradient")
 """Primitives whose derivative need not be that of what they compute."""
@@ -134,12 +138,27 @@ def _rule(equation: Any) -> tuple[str, str]:
     if equation.primitive.name not in RULES:
         return "", ""
     name, _, place = _made_by(next(sub_jaxprs(equation))).partition(" at ")
+    if MAKER in place:
+        return _given_to_maker(equation) or (name, place)
     function = backward(equation)
     code = getattr(unwrap(getattr(function, "func", function)), "__code__", None)
     if code is not None and IN_JAX not in code.co_filename:
         return name, f"{code.co_filename}:{code.co_firstlineno}"
     tangent = _made_by(equation.params.get("jvp_jaxpr_fun")).partition(" at ")[2]
     return name, place if IN_JAX in tangent else tangent or place
+
+
+def _given_to_maker(equation: Any) -> tuple[str, str] | None:
+    """The function that `jax.custom_gradient` made a rule of, by the lines of its body.
+
+    Of those that the call itself has not, it is the outermost.
+    """
+    outer = source_lines(equation)
+    for inner in map(source_lines, inside(equation)):
+        if within := [line for line in inner if line not in outer]:
+            place, _, name = within[-1].partition(" (")
+            return name.removesuffix(")"), place.rpartition(":")[0]
+    return None
 
 
 def _line(equation: Any, outer: dict[int, Any]) -> str:

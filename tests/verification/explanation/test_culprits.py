@@ -141,6 +141,29 @@ def test_inside_vmap_and_shard_map() -> None:
 
 
 @pytest.mark.slow
+def log_1_plus_exp(x: Any) -> Any:
+    """Given with its derivative, 1 % too large."""
+    e = jnp.exp(x)
+    return jnp.log(1 + e), lambda g: g * e / (1 + e) * 1.01
+
+
+def test_a_rule_by_custom_gradient() -> None:
+    """The function that has it is named, not what JAX makes of it; also under vmap."""
+    lines, first = inspect.getsourcelines(log_1_plus_exp)
+    rule = jax.custom_gradient(log_1_plus_exp)
+    for wrapped in (rule, jax.vmap(rule), jax.jit(rule)):
+        cause = check_gradients(total_of_squares(wrapped), X).worst.cause
+        (line,) = re.findall(rf"rule of `log_1_plus_exp` \({__file__}:(\d+),", cause)
+        assert 0 < int(line) - first < len(lines)
+        assert "×1.01" in cause
+        assert "custom_derivatives" not in cause
+
+
+def total_of_squares(rule: Rule) -> Loss:
+    """A loss that calls it at other values than its own arguments."""
+    return lambda x: jnp.sum(jnp.sin(rule(2 * x)) ** 2)
+
+
 def test_a_rule_inside_a_rule() -> None:
     """The outer uses the inner's, which is wrong. Then the outer itself is."""
     inner = sine(1.5)
