@@ -46,8 +46,11 @@ def beside_neighbours(
     if all(found.verdict is not Verdict.DISAGREE for found in alone):
         return findings
     together = _together(context, probes, alone)
-    has_kinks = any(not found.probe.derivative.is_smooth for found in alone)
-    if not (has_kinks or _is_another(together, alone, context.safety)):
+    every = together, *(found.probe for found in alone)
+    is_smooth = all(one.derivative.is_smooth for one in every)
+    if is_smooth and _add_up(together, alone, context.safety):
+        return findings
+    if not together.derivative.central.converged:
         return findings
     if compare(context, probes, candidate, together).verdict is Verdict.DISAGREE:
         return findings
@@ -68,26 +71,52 @@ def _flat(found: Finding) -> int:
     return direction.flat
 
 
-def _is_another(together: Probe, alone: list[Finding], safety: float) -> bool:
-    """Whether slopes along the coordinates do not add up to that along all."""
-    probes = together, *(found.probe for found in alone)
-    whole, *parts = (one.derivative.central for one in probes)
+def _add_up(together: Probe, alone: list[Finding], safety: float) -> bool:
+    """Whether the slope along all coordinates is the sum of those along each."""
+    whole = together.derivative.central
+    parts = [found.probe.derivative.central for found in alone]
     apart = abs(whole.value - sum(one.value for one in parts))
-    return apart > safety * (whole.bound + sum(one.bound for one in parts))
+    return apart <= safety * (whole.bound + sum(one.bound for one in parts))
 
 
 def _beside_neighbours(context: Context, probes: LeafProbes, found: Finding) -> Finding:
-    """The finding, or a kink if it is of a value that lies between slopes nearby."""
+    """The finding, or a kink if points nearby have slopes beyond those here.
+
+    It passes if its value lies between them: those that were seen, so that none is
+    called wrong which lies beyond.
+    """
     if found.index is None or found.verdict is not Verdict.DISAGREE:
         return found
+    if not _is_straight(found):
+        return found
     low, high = found.sides
+    passed = False
     for slope in _others(context, probes, found):
         low, high = min(low, slope), max(high, slope)
-        if low - found.bound <= found.candidate <= high + found.bound:
-            reason = "a kink in several coordinates, slopes {:.6g} to {:.6g} nearby"
-            kink = replace(found, verdict=Verdict.NONDIFFERENTIABLE, passed=True)
-            return replace(kink, reason=reason, sides=(low, high))
-    return found
+        passed = low - found.bound <= found.candidate <= high + found.bound
+        if passed:
+            break
+    if (low, high) == found.sides:
+        return found
+    reason = "a kink in several coordinates, slopes {:.6g} to {:.6g} nearby"
+    kink = replace(found, verdict=Verdict.NONDIFFERENTIABLE, passed=passed)
+    return replace(kink, reason=reason, sides=(low, high))
+
+
+def _is_straight(found: Finding) -> bool:
+    """Whether the line itself has no kink as near as the neighbours.
+
+    A kink beside the point is none of it: there is a derivative, and others beyond.
+    """
+    central, one_sided, *_, rungs = found.probe.derivative
+    if rungs is None:
+        return False
+    low, high = found.sides
+    beyond = max(low - found.candidate, found.candidate - high)
+    within = (rungs.steps >= NEAR) & (rungs.steps <= FAR)
+    bent = np.abs(rungs.quotients - central.value)[within]
+    split = np.abs(rungs.one_sided - one_sided.value)[within]
+    return bool(within.any() and max(*bent, *split) < beyond / 2)
 
 
 def _others(context: Context, probes: LeafProbes, found: Finding) -> Iterator[float]:

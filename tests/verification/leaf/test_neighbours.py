@@ -121,3 +121,20 @@ def test_a_tie_in_a_large_leaf() -> None:
     assert check_gradients(median, x).verdict is Verdict.NONDIFFERENTIABLE
     report = check_gradients(median, x, {"twice": 2 * right, "none": 0 * right})
     assert {leaf.candidate for leaf in report.leaves if leaf.passed} == set()
+
+
+@pytest.mark.parametrize("distance", [1e-6, 1e-8, 1e-10, 1e-11])
+@pytest.mark.parametrize("wrong", [[0, 1, 1], [0, 1, 0.5], [0, 1, 0]])
+def test_a_kink_beside_the_point_is_none_of_it(
+    distance: float, wrong: list[float]
+) -> None:
+    """There is a derivative, 1, though another leaf's entry has a kink of its own."""
+
+    def loss(x: Any) -> Any:
+        return jnp.sum(jax.nn.relu(x + np.array([-1 + distance, 0, 0])))
+
+    x = np.array([1.0, 2.0, 0.0])
+    right = {"right": np.array([1, 1, 0.5])}
+    assert check_gradients(loss, x, right).passed
+    report = check_gradients(loss, x, {"wrong": np.array(wrong, float)})
+    assert report.verdict is Verdict.DISAGREE
