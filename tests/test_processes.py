@@ -423,6 +423,26 @@ def test_processes_that_resume_from_other_folders_do_not_begin(
             assert words in errors.splitlines()[-1]
 
 
+@pytest.mark.parametrize("count", [3, 4])
+def test_several_processes_or_devices_train_as_one(tmp_path: Path, count: int) -> None:
+    """But for the order of sums: three have 33 images each, a third of 99."""
+    lab, flags = faults.Lab(tmp_path, 1), ["--num-steps", 20]
+    faults.write_data(tmp_path / "data")
+    if count == 3:
+        flags += ["--batch-size", 99]
+    outs = [lab.out() for _ in range(3)]
+    for out, *more in ((outs[0],), (outs[1], "--devices", count)):
+        (end,) = lab.done(out, *flags, *more)
+        assert end.status == 0
+    ends = lab.done(outs[2], *flags, count=count)
+    assert [end.status for end in ends] == [0] * count
+    alone = arrays(outs[0])
+    assert len(alone) > 4
+    for out in outs[1:]:
+        for name, values in arrays(out).items():
+            np.testing.assert_allclose(values, alone[name], rtol=1e-4, atol=1e-6)
+
+
 CALLS = """
 import sys, jax, numpy as np, jax.numpy as jnp
 from functools import partial
