@@ -56,12 +56,17 @@ class Arguments:
 
 def names_of(function: Callable[..., PyTree], count: int) -> tuple[str, ...]:
     """What a function calls its first arguments; `[0]` … where it has no names."""
-    try:
-        parameters = inspect.signature(function).parameters.values()
-    except (TypeError, ValueError):  # one that is written in C has none
-        parameters = {}.values()
+    parameters = signature_of(function).parameters.values()
     names = [p.name for p in parameters if p.kind in BY_POSITION]
     several = [p.name for p in parameters if p.kind is inspect.Parameter.VAR_POSITIONAL]
     rest = max(count - len(names), 0)
     names += [f"{several[0] if several else ''}[{i}]" for i in range(rest)]
     return tuple(names[:count])
+
+
+def signature_of(function: Callable[..., PyTree]) -> inspect.Signature:
+    """That of a function; an empty one where it has none, being written in C."""
+    try:
+        return inspect.signature(function)
+    except (TypeError, ValueError):
+        return inspect.Signature()

@@ -19,7 +19,7 @@ from jaxnet.verification.point import is_inexact, not_finite
 from jaxnet.verification.report.gradient_report import GradientReport
 from jaxnet.verification.report.leaf_report import LeafReport
 from jaxnet.verification.report.verdict import Verdict
-from jaxnet.verification.rules.arguments import Arguments
+from jaxnet.verification.rules.arguments import Arguments, signature_of
 from jaxnet.verification.rules.demands import DEMANDS, demanded
 from jaxnet.verification.rules.rule import Mode, Rule
 
@@ -241,7 +241,11 @@ def _plain(function: Any, kwargs: Mapping[str, Any], has_aux: bool) -> Any:
     if function is None or not (kwargs or has_aux):
         return function
     whole = partial(function, **kwargs)
-    return partial(first_of_pair, whole) if has_aux else whole
+    if not has_aux:
+        return whole
+    first = partial(first_of_pair, whole)
+    vars(first)["__signature__"] = signature_of(whole)
+    return first
 
 
 def _with_demands(
