@@ -29,6 +29,9 @@ NEAR, FAR = 2.0**-18, 2.0**-14
 """How far they lie, in units of each coordinate: where a slope differs from those here
 by as much at a sixteenth of the distance, it does however near."""
 
+AS_MUCH = 1 / 2
+"""What share of it counts as that: a slope that bends keeps a sixteenth."""
+
 
 def beside_neighbours(
     context: Context,
@@ -54,7 +57,7 @@ def beside_neighbours(
         return findings
     if compare(context, probes, candidate, together).verdict is Verdict.DISAGREE:
         return findings
-    return [_beside_neighbours(context, probes, found) for found in findings]
+    return [_held_against_neighbours(context, probes, found) for found in findings]
 
 
 def _together(context: Context, probes: LeafProbes, alone: list[Finding]) -> Probe:
@@ -79,7 +82,9 @@ def _add_up(together: Probe, alone: list[Finding], safety: float) -> bool:
     return apart <= safety * (whole.bound + sum(one.bound for one in parts))
 
 
-def _beside_neighbours(context: Context, probes: LeafProbes, found: Finding) -> Finding:
+def _held_against_neighbours(
+    context: Context, probes: LeafProbes, found: Finding
+) -> Finding:
     """The finding, or a kink if points nearby have slopes beyond those here.
 
     It passes if its value lies between them: those that were seen, so that none is
@@ -111,12 +116,11 @@ def _is_straight(found: Finding) -> bool:
     central, one_sided, *_, rungs = found.probe.derivative
     if rungs is None:
         return False
-    low, high = found.sides
-    beyond = max(low - found.candidate, found.candidate - high)
     within = (rungs.steps >= NEAR) & (rungs.steps <= FAR)
+    beyond = _beyond(found, found.candidate)
     bent = np.abs(rungs.quotients - central.value)[within]
     split = np.abs(rungs.one_sided - one_sided.value)[within]
-    return bool(within.any() and max(*bent, *split) < beyond / 2)
+    return bool(within.any() and max(*bent, *split) < AS_MUCH * beyond)
 
 
 def _others(context: Context, probes: LeafProbes, found: Finding) -> Iterator[float]:
@@ -124,9 +128,10 @@ def _others(context: Context, probes: LeafProbes, found: Finding) -> Iterator[fl
     for number in range(NEIGHBOURS):
         seed = *context.seed, number
         near = _slope(context, probes, found, seed, NEAR)
-        if _beyond(found, near) > context.safety * near.bound:
+        beyond = _beyond(found, near.value)
+        if beyond > context.safety * near.bound:
             far = _slope(context, probes, found, seed, FAR)
-            if _beyond(found, near) > _beyond(found, far) / 2:
+            if beyond > AS_MUCH * _beyond(found, far.value):
                 yield near.value
 
 
@@ -146,7 +151,7 @@ def _slope(
     return slope._replace(value=unit * slope.value, bound=unit * slope.bound)
 
 
-def _beyond(found: Finding, slope: Estimate) -> float:
+def _beyond(found: Finding, slope: float) -> float:
     """How far a slope lies beyond those of the two sides here."""
     low, high = found.sides
-    return max(low - slope.value, slope.value - high)
+    return max(low - slope, slope - high)

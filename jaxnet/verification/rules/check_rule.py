@@ -244,7 +244,7 @@ def _plain(function: Any, kwargs: Mapping[str, Any], has_aux: bool) -> Any:
     if not has_aux:
         return whole
     first = partial(first_of_pair, whole)
-    vars(first)["__signature__"] = signature_of(whole)
+    vars(first)["__signature__"] = signature_of(whole)  # has the arguments' names
     return first
 
 
