@@ -38,6 +38,13 @@ def sinc(x: Any) -> Any:
     return mp.sincpi(x)
 
 
+def cauchy_ppf(q: Any) -> Any:
+    """-cot πq, with a pole at both ends of [0, 1]."""
+    if not 0 < q < 1:
+        raise ZeroDivisionError("a pole")
+    return -mp.cot(mp.pi * q)
+
+
 def x_log_y(x: Any, y: Any) -> Any:
     """x log y, 0 where x is."""
     return x * mp.log(y) if x != 0 else mp.mpf(0)

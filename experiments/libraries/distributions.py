@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.libraries.definitions import cauchy_ppf
 from experiments.libraries.domains import JUST, LARGE, TINY, point
 from experiments.libraries.entry import Entry, Point, sample
 
@@ -45,6 +46,12 @@ CONTINUOUS: dict[str, tuple[Any, tuple[float, ...]]] = {
 }
 """What it lives on, and its parameters: those move too."""
 
+DEFINITIONS = {
+    "cauchy.isf": lambda q: -cauchy_ppf(q),
+    "cauchy.ppf": cauchy_ppf,
+}
+"""Of those whose program, for want of digits of pi, misses a pole."""
+
 DISCRETE: dict[str, tuple[tuple[float, ...], tuple[tuple[float, ...], ...]]] = {
     "bernoulli": ((1.0,), ((0.3,), (0.0,), (1.0,))),
     "binom": ((3.0, 7.0), ((0.3,), (0.0,), (1.0,))),
@@ -76,7 +83,8 @@ def _continuous() -> list[Entry]:
             points = [point(x, *parameters) for x in regular]
             points += [point(x, *parameters, is_edge=True) for x in edges]
             full = f"jax.scipy.stats.{name}.{method}"
-            found.append(Entry(full, function, tuple(points)))
+            definition = DEFINITIONS.get(f"{name}.{method}")
+            found.append(Entry(full, function, tuple(points), definition))
     return found
 
 

@@ -35,6 +35,10 @@ LOST = 0.5
 of a right formula: half its norm. What it passes beyond is missed, unless the rounding
 of the function's value hides it."""
 
+OF_ITS_OWN = 1e-12
+"""How far from a right derivative, relative to it, that of the program which computes
+the value must be for our verifier to be right that they differ."""
+
 ROUNDING = 1e-13
 """Of a value or a slope that cancels to 0 where the true one is."""
 
@@ -80,6 +84,7 @@ STATUSES = {
     "follows": "not judged: the first order is wrong, which ours takes for granted",
     "unseen fault": "wrong by the second method; our verifier cannot tell",
     "value": "the function's own value is wrong, and its derivative is that of it",
+    "approximation": "right; the value is approximated, by what has a slope of its own",
     "digits": "the formula is right, and float64 loses its digits",
     "end": "an end of the domain: the slope from within is finite, JAX gives another",
     "one-sided": "an end of the domain: JAX gives the slope from within",
@@ -303,13 +308,16 @@ def _decided(
         (KINDS.index(_kind(given[k], t, scale, len(both) > 1)), _apart(given[k], t), k)
         for k, t in both.items()
     )
-    is_hidden = apart <= np.finfo(float).eps * abs(subject.value)
+    moves = apart * _size(subject.at[where[0]]) if row.order == 1 else apart
+    is_hidden = moves <= np.finfo(float).eps * abs(subject.value)
     is_near = bool(is_hidden or apart <= LOST * scale)
     status = _status(KINDS[kind], leaf, subject.value_is_wrong, is_near)
     is_slight = apart <= SLIGHT * scale and status == "fault"
     is_inexact = apart > EXACT * abs(both[where].value) and status == "accused"
     if is_slight or is_inexact or (is_hidden and status == "unseen fault"):
         status = "digits"
+    if status == "accused" and _is_approximated(subject, given[where], where):
+        status = "approximation"
     return replace(
         row,
         status=status,
@@ -369,6 +377,25 @@ def _kind(given: float, true: Truth, scale: float, several: bool) -> str:
         inside = true.low - room <= given <= true.high + room
         return "convention" if inside else "kink"
     return true.kind
+
+
+def _size(x: float) -> float:
+    """Of a coordinate: what moves the value by less than its rounding is hidden."""
+    return abs(float(x)) or 1.0
+
+
+def _is_approximated(subject: Subject, given: float, where: tuple[int, ...]) -> bool:
+    """Whether the program that computes the value has another derivative than `given`.
+
+    By the second method: it is that of an approximation to what is meant.
+    """
+    program = [m for m in subject.methods if m.name == "program"]
+    try:
+        own = truth(program, subject.at, where)
+    except IndexError:  # it cannot be had
+        return False
+    apart = abs(own.value - given)
+    return own.kind == "derivative" and bool(apart > OF_ITS_OWN * abs(given))
 
 
 def _apart(given: float, true: Truth) -> float:

@@ -18,6 +18,7 @@ TITLES = {
     "end": "Ends of a domain: finite slope from within, JAX gives another",
     "kink": "Kinks: no slope between both sides'",
     "value": "Wrong values",
+    "approximation": "Right, where what approximates the value has another slope",
     "digits": "Right formulas whose digits are lost in float64",
     "accused": "Our verifier is wrong: it accuses what is right",
     "false kink": "Our verifier is wrong: it sees a kink where there is none",

@@ -165,6 +165,17 @@ class DirectionalDerivative(NamedTuple):
         return not self.has_kink and not self.jump and not self.is_cusp
 
     @property
+    def may_be_stairs(self) -> bool:
+        """Whether phi does not move at the finest step, or may not be smooth.
+
+        Rounding inside of it may be why, where its values show no noise.
+        """
+        if self.rungs is None:
+            return False
+        moves = self.rungs.quotients[-1] or self.rungs.one_sided[-1]
+        return not (self.is_smooth and self.one_sided.converged and moves)
+
+    @property
     def interval(self) -> tuple[float, float]:
         """Left and right derivative in increasing order; equal where phi is smooth."""
         half = abs(self.one_sided.value) / 2 if self.has_kink else 0.0

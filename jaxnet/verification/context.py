@@ -6,10 +6,11 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float
 
+from jaxnet.float64 import in_float64
 from jaxnet.verification.budget import UNLIMITED, Budget
 from jaxnet.verification.candidates.autodiff import Autodiff
 from jaxnet.verification.candidates.rounding import Rounding
-from jaxnet.verification.directions import AnyDirection, Together
+from jaxnet.verification.directions import AnyDirection, Together, nearby
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.function.start import Start
 from jaxnet.verification.point import Leaf, Point
@@ -19,6 +20,9 @@ SMALL = 64
 
 MANY_LADDERS = 512
 """…unless a ladder for each, and two for a larger leaf, are more than so many."""
+
+A_HAIR = 2.0**-28
+"""In units of each coordinate: among the finest steps of a ladder."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,13 @@ class Context:
         if self.every_coordinate is None:
             return leaf.size <= SMALL and not self.is_deep
         return self.every_coordinate
+
+    @cached_property
+    def rounding_inside(self) -> float:
+        """How far rounding inside the loss moves its value, here and a hair away."""
+        beside = nearby(self.point, self.seed, A_HAIR)
+        with in_float64():
+            return max(map(self.objective.rounding_at, (self.point, beside)))
 
     @cached_property
     def is_deep(self) -> bool:

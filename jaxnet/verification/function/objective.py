@@ -34,6 +34,7 @@ from jaxnet.verification.function.lines import Lines
 from jaxnet.verification.function.program import Program, calls_out, same_program
 from jaxnet.verification.function.rounding_noise import (
     more_rounds,
+    rounding_of,
     rounding_spread,
     solvers,
 )
@@ -45,6 +46,9 @@ IMPLICIT = {"random_gamma"}
 
 KERNELS = {"ffi_call", "pallas_call"}
 """Primitives that are written for one platform."""
+
+STAIR_RUNS = 16
+"""How often a loss is run rounded anew: log(1 - x) leaves its stair in one of four."""
 
 SOLVER_MOST = 0.1
 """One more round changes the loss by at most this share where it solves something."""
@@ -233,6 +237,19 @@ class Objective:
             return 0.0
         values = [jnp.asarray(x) for x in self.point.as_traced()]
         return rounding_spread(self.program, values)
+
+    def rounding_at(self, point: Point) -> float:
+        """The standard deviation of rounding inside the loss in float64.
+
+        What values near the point do not show where it rounds to stairs: 1 - x is 1
+        for all x below 1e-16. 0 where what happens inside is not known.
+        """
+        if self.widened is None or self.may_round_unseen or self.precision > DOUBLE:
+            return 0.0
+        values = [jnp.asarray(leaf.wide) for leaf in point.leaves]
+        closed = jax.make_jaxpr(self.widened)(values)
+        self.evaluations += STAIR_RUNS
+        return rounding_of(closed, values, STAIR_RUNS)[0]
 
     def values_along(
         self,

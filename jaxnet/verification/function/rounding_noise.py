@@ -39,7 +39,9 @@ to others too: rounded for one and not for the other, x = max(x) would hold no m
 Numbers = Inexact[np.ndarray, "..."]
 
 
-def rounded_runs(closed: Any, values: list[Any]) -> list[list[Numbers]]:
+def rounded_runs(
+    closed: Any, values: list[Any], runs: int = ROUNDED_RUNS
+) -> list[list[Numbers]]:
     """The outputs of runs in which all that is computed is off by rounding, at random.
 
     What an operation is given, as that tells what its result is summed from; a loop
@@ -47,7 +49,7 @@ def rounded_runs(closed: Any, values: list[Any]) -> list[list[Numbers]]:
     Source: Parker, *Monte Carlo Arithmetic*, 1997.
     """
     random = np.random.default_rng(0)
-    pools = random.uniform(-0.5, 0.5, (ROUNDED_RUNS, POOL)).astype(np.float32)
+    pools = random.uniform(-0.5, 0.5, (runs, POOL)).astype(np.float32)
     run = compiled(partial(_rounded, closed), values, pools[0])
     return [[np.asarray(y) for y in run(values, pool)] for pool in pools]
 
@@ -80,16 +82,16 @@ class _Drawn:
         dtype = getattr(value, "dtype", None)
         if dtype is None or not jnp.issubdtype(dtype, np.inexact):
             return value
-        count = value.size
+        count = int(np.size(value))
         if self.position + count > POOL:
             self.position = 0
         pool = self.pool[self.position : self.position + count]
         if count > POOL:
-            pool = jnp.resize(self.pool, count)
+            pool = jnp.resize(self.pool, (count,))
         self.position += min(count, POOL)
         finer = dtype if np.dtype(dtype).itemsize >= 4 else np.dtype(np.float32)
-        ulps = pool.reshape(value.shape).astype(finer) * (width * eps(dtype))
-        return (value.astype(finer) * (1 + ulps)).astype(dtype)
+        ulps = pool.reshape(np.shape(value)).astype(finer) * (width * eps(dtype))
+        return (jnp.asarray(value, finer) * (1 + ulps)).astype(dtype)
 
 
 def rounding_spread(program: Program, values: list[Any]) -> float:
@@ -99,11 +101,13 @@ def rounding_spread(program: Program, values: list[Any]) -> float:
     )
 
 
-def rounding_of(closed: Any, values: list[Any]) -> list[float]:
+def rounding_of(
+    closed: Any, values: list[Any], runs: int = ROUNDED_RUNS
+) -> list[float]:
     """The standard deviation of rounding in each output, of its worst entry."""
-    runs = zip(*rounded_runs(closed, values), strict=True)
+    by_output = zip(*rounded_runs(closed, values, runs), strict=True)
     with np.errstate(all="ignore"):
-        wide = [np.stack(outputs).astype(np.complex128) for outputs in runs]
+        wide = [np.stack(outputs).astype(np.complex128) for outputs in by_output]
         spreads = [np.std(outputs, axis=0) for outputs in wide]
         return [float(np.nanmax(s, initial=0.0)) for s in spreads]
 

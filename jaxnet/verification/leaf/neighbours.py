@@ -14,7 +14,14 @@ import numpy as np
 from jaxnet.differences.step_ladder import Estimate
 from jaxnet.verification.candidates.candidate import Candidate
 from jaxnet.verification.context import Context
-from jaxnet.verification.directions import Coordinate, GivenDirection, nearby, step_size
+from jaxnet.verification.directions import (
+    ONE,
+    Coordinate,
+    Direction,
+    GivenDirection,
+    nearby,
+    units,
+)
 from jaxnet.verification.leaf.compare import compare
 from jaxnet.verification.leaf.finding import Finding
 from jaxnet.verification.leaf.probe import Probe, probe
@@ -29,6 +36,10 @@ NEAR, FAR = 2.0**-18, 2.0**-14
 """How far they lie, in units of each coordinate: where a slope differs from those here
 by as much at a sixteenth of the distance, it does however near."""
 
+ACROSS = 5
+"""The number of the random line through all coordinates that are probed one by one, at
+unequal speeds: a matrix of equal entries has a determinant of 0 wherever it goes."""
+
 AS_MUCH = 1 / 2
 """What share of it counts as that: a slope that bends keeps a sixteenth."""
 
@@ -42,44 +53,49 @@ def beside_neighbours(
     """Findings, of which a value may stand that is a slope of points nearby.
 
     Only where there is no derivative: a coordinate has a kink, or slopes along all that
-    are probed one by one do not add up to that along them together. Nor may the sum of
-    the values then be wrong.
+    are probed one by one do not add up to that along a line through them all. Nor may
+    the sum of the values then be wrong, here and nearby.
     """
-    alone = [found for found in findings if found.index is not None]
-    if all(found.verdict is not Verdict.DISAGREE for found in alone):
+    alone = {
+        found.probe.direction.flat: found.probe
+        for found in findings
+        if isinstance(found.probe.direction, Coordinate)
+    }
+    if not alone or all(found.verdict is not Verdict.DISAGREE for found in findings):
         return findings
-    together = _together(context, probes, alone)
-    every = together, *(found.probe for found in alone)
-    is_smooth = all(one.derivative.is_smooth for one in every)
-    if is_smooth and _add_up(together, alone, context.safety):
+    if _is_smooth(context, probes, alone):
         return findings
+    together = _probe_all(context, probes, dict.fromkeys(alone, 1.0))
     if not together.derivative.central.converged:
         return findings
-    if compare(context, probes, candidate, together).verdict is Verdict.DISAGREE:
+    whole = compare(context, probes, candidate, together)
+    if _held_against_neighbours(context, probes, whole).verdict is Verdict.DISAGREE:
         return findings
     return [_held_against_neighbours(context, probes, found) for found in findings]
 
 
-def _together(context: Context, probes: LeafProbes, alone: list[Finding]) -> Probe:
-    """Along all coordinates that are probed one by one."""
+def _is_smooth(context: Context, probes: LeafProbes, alone: dict[int, Probe]) -> bool:
+    """Whether slopes along coordinates add up to that along a line through them all."""
+    random = Direction(probes.leaf, context.seed, ACROSS).multipliers().reshape(-1)
+    speeds = {flat: abs(float(random[flat])) / ONE for flat in alone}
+    across = _probe_all(context, probes, speeds)
+    if not all(one.derivative.is_smooth for one in (across, *alone.values())):
+        return False
+    whole = across.derivative.central
+    apart, bound = whole.value, whole.bound
+    for flat, speed in speeds.items():
+        slope = alone[flat].derivative.central
+        apart -= speed * slope.value
+        bound += speed * slope.bound
+    return abs(apart) <= context.safety * bound
+
+
+def _probe_all(context: Context, probes: LeafProbes, speeds: dict[int, float]) -> Probe:
+    """Along a line on which these coordinates move, each so many units."""
     leaf, signs = probes.leaf, np.zeros(probes.leaf.size)
-    signs[[_flat(found) for found in alone]] = 1
+    signs[list(speeds)] = list(speeds.values())
     direction = GivenDirection(leaf, signs.reshape(leaf.values.shape))
     return probe(context, probes.noise, direction)
-
-
-def _flat(found: Finding) -> int:
-    direction = found.probe.direction
-    assert isinstance(direction, Coordinate)
-    return direction.flat
-
-
-def _add_up(together: Probe, alone: list[Finding], safety: float) -> bool:
-    """Whether the slope along all coordinates is the sum of those along each."""
-    whole = together.derivative.central
-    parts = [found.probe.derivative.central for found in alone]
-    apart = abs(whole.value - sum(one.value for one in parts))
-    return apart <= safety * (whole.bound + sum(one.bound for one in parts))
 
 
 def _held_against_neighbours(
@@ -90,9 +106,7 @@ def _held_against_neighbours(
     It passes if its value lies between them: those that were seen, so that none is
     called wrong which lies beyond.
     """
-    if found.index is None or found.verdict is not Verdict.DISAGREE:
-        return found
-    if not _is_straight(found):
+    if found.verdict is not Verdict.DISAGREE or not _is_straight(found):
         return found
     low, high = found.sides
     passed = False
@@ -142,13 +156,13 @@ def _slope(
     seed: tuple[int, ...],
     size: float,
 ) -> Estimate:
-    """In the unit of the coordinate here: there it may have another."""
+    """Along the same line, half as fast: a unit there may be twice as large as here."""
     there = context.at(nearby(context.point, seed, size))
-    leaf = there.point.leaves[probes.leaf.number]
-    direction = Coordinate(leaf, _flat(found))
+    leaf, here = there.point.leaves[probes.leaf.number], found.probe.direction
+    larger = units(here.leaf.values, here.leaf.floor) / units(leaf.values, leaf.floor)
+    direction = GivenDirection(leaf, here.multipliers() / ONE * larger / 2)
     slope = probe(there, probes.noise, direction).derivative.central
-    unit = found.unit / step_size(direction)
-    return slope._replace(value=unit * slope.value, bound=unit * slope.bound)
+    return slope._replace(value=2 * slope.value, bound=2 * slope.bound)
 
 
 def _beyond(found: Finding, slope: float) -> float:

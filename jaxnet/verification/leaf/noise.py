@@ -1,6 +1,6 @@
 """The noise of the objective as one leaf moves."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,6 +11,9 @@ from jaxnet.verification.point import Leaf
 
 CHAOTIC = 0.01
 """Above this share of the function's size, noise is no longer noise: it is chaos."""
+
+HIDDEN = 8.0
+"""How many times the noise that values show must rounding be to be hidden by stairs."""
 
 UNMEASURED = 1e-12
 """The noise of a function that cannot be moved at all, by its size."""
@@ -46,6 +49,14 @@ def measure_noise(context: Context, leaf: Leaf) -> LeafNoise:
     solver = context.objective.solver_noise
     own_level = own[0] if own else level
     return LeafNoise(max(level, solver), reach, max(own_level, solver))
+
+
+def beside_rounding(context: Context, noise: LeafNoise) -> LeafNoise | None:
+    """The noise with rounding that values do not show; None where they do."""
+    inside = context.rounding_inside
+    if inside <= HIDDEN * noise.level:
+        return None
+    return replace(noise, level=inside, own_level=max(inside, noise.own_level))
 
 
 def measure_noise_together(context: Context, direction: Together) -> LeafNoise:

@@ -43,9 +43,9 @@ def probe(context: Context, noise: LeafNoise, direction: AnyDirection) -> Probe:
 
     Where the ladder does not converge, or meets a kink, a jump or a cusp, coordinates
     much smaller than their leaf may have been moved too far: it is climbed again with
-    each moved by its own size. Where it does not converge then either, the function
-    changes within much less than the size of its argument, as sin(x - 1e8) does: a
-    finer ladder is tried.
+    each moved by its own size. Where it does not converge then either, or meets a jump,
+    the function may change within much less than the size of its argument, as
+    sin(x - 1e8) does, or a pole may lie beside it: a finer ladder is tried.
     """
     found = _derivative(context, noise, direction)
     if _is_final(found) and found.is_smooth:
@@ -56,10 +56,12 @@ def probe(context: Context, noise: LeafNoise, direction: AnyDirection) -> Probe:
         closer = _derivative(context, replace(noise, level=noise.own_level), own)
         if _is_final(closer) and closer.is_smooth:
             return Probe(own, closer)
-    if _is_final(found) or noise.drowns(found.size):
+    is_final = _is_final(found) and not found.jump
+    if is_final or noise.drowns(found.size):
         return Probe(direction, found)
     finer = _derivative(context, noise, direction, FINER)
-    if finer.central.converged and not _contradicts(finer, found):
+    is_smooth = finer.is_smooth or not found.jump
+    if finer.central.converged and is_smooth and not _contradicts(finer, found):
         return Probe(direction, finer)
     return Probe(direction, found)
 

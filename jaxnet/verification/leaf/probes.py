@@ -45,12 +45,17 @@ class LeafProbes:
         return all(_is_zero(one, safety) for one in self.probes)
 
 
-def probe_leaf(context: Context, leaf: Leaf) -> LeafProbes:
-    """Every coordinate if the leaf is small, else random directions."""
+def probe_leaf(
+    context: Context, leaf: Leaf, noise: LeafNoise | None = None
+) -> LeafProbes:
+    """Every coordinate if the leaf is small, else random directions.
+
+    noise: of the objective as the leaf moves; measured if it is not given.
+    """
     by_coordinates = context.by_coordinates(leaf)
     if by_coordinates and not leaf.size:
         return LeafProbes(leaf, NO_NOISE, by_coordinates, ())
-    noise, kinks = measure_noise(context, leaf), NO_KINKS
+    noise, kinks = noise or measure_noise(context, leaf), NO_KINKS
     if by_coordinates:
         every = (Coordinate(leaf, i) for i in range(leaf.size))
         probes = tuple(probe(context, noise, one) for one in every)

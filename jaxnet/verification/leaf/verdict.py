@@ -26,7 +26,8 @@ from jaxnet.verification.leaf.locate import (
     same_as_autodiff,
 )
 from jaxnet.verification.leaf.neighbours import beside_neighbours
-from jaxnet.verification.leaf.probes import LeafProbes
+from jaxnet.verification.leaf.noise import beside_rounding
+from jaxnet.verification.leaf.probes import LeafProbes, probe_leaf
 from jaxnet.verification.point import Leaf, two_norm
 from jaxnet.verification.report.ladder import Ladder
 from jaxnet.verification.report.leaf_report import LeafReport
@@ -62,7 +63,13 @@ def judge_leaf(
     worst = min(findings, key=lambda found: found.severity)
     if worst.verdict is Verdict.DISAGREE and not probes.by_coordinates:
         worst = located(context, probes, candidate, worst)
-    return _report(context, probes, candidate, findings, worst)
+    report = _report(context, probes, candidate, findings, worst)
+    if report.passed or not worst.probe.derivative.may_be_stairs:
+        return report
+    noise = beside_rounding(context, probes.noise)
+    if noise is None:
+        return report
+    return judge_leaf(context, probe_leaf(context, leaf, noise), candidate)
 
 
 def not_looked_at(leaf: Leaf, candidate: Candidate, why: str) -> LeafReport:

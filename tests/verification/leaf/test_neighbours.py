@@ -81,6 +81,27 @@ def test_another_gradient_is_none(loss: Loss, values: list[float], seed: int) ->
     assert {leaf.candidate for leaf in report.leaves if leaf.passed} == set()
 
 
+def test_equal_eigenvalues_and_singular_values() -> None:
+    """A matrix has slopes in directions that no coordinate is: no right one is wrong.
+
+    Those of eigenvectors that no point nearby has exactly: they are not passed either.
+    """
+    weights = np.array([1.118, 0.59, 1.354], np.float32)
+    losses: list[tuple[Loss, Any]] = [
+        (lambda a: jnp.linalg.eigvalsh(a) @ weights, jnp.eye(3)),
+        (lambda a: jnp.linalg.svd(a, compute_uv=False) @ weights, jnp.eye(3)),
+        (lambda a: jnp.linalg.svd(a, compute_uv=False) @ weights, jnp.zeros((3, 3))),
+        (lambda a: jnp.linalg.norm(a, ord=-2), jnp.zeros((3, 3))),
+    ]
+    for loss, matrix in losses:
+        right = jax.grad(loss)(matrix)
+        candidates = {"right": right, "more": right + 5 * jnp.eye(3)}
+        report = check_gradients(loss, matrix, candidates)
+        found = {leaf.candidate: leaf for leaf in report.leaves}
+        assert found["right"].verdict is Verdict.NONDIFFERENTIABLE
+        assert not found["more"].passed
+
+
 def test_a_value_between_the_slopes_whose_sum_is_wrong_is_none() -> None:
     """Half of it: the median rises by 1 if all do, and this says ½."""
     x = jnp.array([1, 1, 1, 2, 0], jnp.float32)

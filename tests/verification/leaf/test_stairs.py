@@ -1,0 +1,119 @@
+"""What rounding inside a loss hides: values on stairs, and jumps beside the point."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.scipy.special as special
+import jax.scipy.stats as stats
+import numpy as np
+import pytest
+
+from jaxnet import Verdict, check_gradients
+
+Loss = Callable[[Any], Any]
+
+
+@pytest.fixture(autouse=True)
+def _float64() -> Any:
+    with jax.enable_x64(True):
+        yield
+
+
+def upper(x: Any) -> Any:
+    """1 - (1 - e^-e^-x): its values are whole ulps of 1."""
+    return stats.gumbel_r.sf(x[0])
+
+
+def log_upper(x: Any) -> Any:
+    """The logarithm of almost 1."""
+    return special.log_ndtr(x[0])
+
+
+def log_lower(x: Any) -> Any:
+    """The same of the gamma distribution."""
+    return stats.gamma.logcdf(x[0], 1.7)
+
+
+@pytest.mark.parametrize(("loss", "at"), [(upper, 40), (log_upper, 8), (log_lower, 40)])
+def test_what_lies_below_the_rounding_inside_is_not_called_wrong(
+    loss: Loss, at: float
+) -> None:
+    """The slope is right and 1e-15; the values go in steps of 1e-16."""
+    x = np.array([float(at)])
+    right = np.asarray(jax.grad(loss)(x))
+    candidates = {"right": right, "twice": 2 * right, "more": right + 1e-6}
+    report = check_gradients(loss, x, candidates)
+    verdicts = {leaf.candidate: leaf.verdict for leaf in report.leaves}
+    assert verdicts["right"] is verdicts["twice"] is Verdict.UNRESOLVED
+    assert verdicts["more"] is Verdict.DISAGREE
+
+
+def sinc_slope(x: Any) -> Any:
+    """(cos πx - sin πx / πx) / x, whose digits are lost near 0: it is flat there."""
+    return jax.grad(jnp.sinc)(x[0])
+
+
+def test_a_slope_that_rests_at_wider_steps_is_not_that_of_the_stairs() -> None:
+    """Values a hair away are 0 or noise; farther off they fall by π²/3."""
+    x = np.zeros(1)
+    right = np.array([-(np.pi**2) / 3])
+    candidates = {"right": right, "1 % off": 1.01 * right, "zero": 0 * right}
+    report = check_gradients(sinc_slope, x, candidates)
+    verdicts = {leaf.candidate: leaf.verdict for leaf in report.leaves}
+    assert verdicts["right"] is Verdict.AGREE
+    assert verdicts["1 % off"] is Verdict.DISAGREE
+    assert verdicts["zero"] is Verdict.UNRESOLVED
+
+
+def test_noise_on_one_side_of_the_end_of_a_domain() -> None:
+    """0 below 1, and noisy above: slopes 0 and 1.8."""
+
+    def loss(x: Any) -> Any:
+        return stats.pareto.cdf(x[0], 1.8)
+
+    x = np.ones(1)
+    report = check_gradients(loss, x, {"right": np.array([1.8]), "left": np.zeros(1)})
+    assert report.passed
+    assert {leaf.verdict for leaf in report.leaves} == {Verdict.NONDIFFERENTIABLE}
+    wrong = {"above": np.array([1.9]), "below": np.array([-0.1])}
+    report = check_gradients(loss, x, wrong)
+    assert {leaf.verdict for leaf in report.leaves} == {Verdict.DISAGREE}
+
+
+@pytest.mark.parametrize("away", [1e-10, -1e-10, 1e-9])
+def test_a_jump_beside_the_point_is_none_of_it(away: float) -> None:
+    """Within 1e-10 on either side the function is smooth."""
+
+    def loss(x: Any) -> Any:
+        return jnp.sum(jnp.floor(x + away) + x**2)
+
+    x = np.array([2.0])
+    assert check_gradients(loss, x).verdict is Verdict.AGREE
+    wrong = {"1 % off": np.array([4.04]), "zero": np.zeros(1)}
+    report = check_gradients(loss, x, wrong)
+    assert {leaf.verdict for leaf in report.leaves} == {Verdict.DISAGREE}
+
+
+def test_a_jump_at_the_point_is_one() -> None:
+    """However fine the steps."""
+
+    def loss(x: Any) -> Any:
+        return jnp.sum(jnp.floor(x) + x**2)
+
+    report = check_gradients(loss, np.array([2.0]))
+    assert report.verdict is Verdict.NONDIFFERENTIABLE
+    assert not report.passed
+
+
+def test_a_loss_is_run_with_other_rounding_only_where_values_may_be_stairs() -> None:
+    """A wrong gradient of a smooth loss costs one ladder, and no such runs."""
+
+    def loss(x: Any) -> Any:
+        return jnp.sum(jnp.sin(x))
+
+    x = np.linspace(0.5, 1.5, 4)
+    right = check_gradients(loss, x, {"a": np.cos(x)})
+    wrong = check_gradients(loss, x, {"a": 2 * np.cos(x)})
+    assert wrong.evaluations - right.evaluations == 32
