@@ -1,11 +1,18 @@
 """A script as a command: its flags from a dataclass, an expected error in one line."""
 
+import inspect
 import io
+import os
+import re
+import shutil
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stderr
+from difflib import get_close_matches
 from itertools import dropwhile, takewhile
-from typing import Any, TypeVar
+from pathlib import Path
+from textwrap import fill
+from typing import Any, NoReturn, TypeVar
 
 import tyro
 
@@ -13,6 +20,12 @@ Flags = TypeVar("Flags")
 
 EXPECTED = (OSError, TypeError, ValueError, FloatingPointError)
 """What a wrong flag, a file or a learning rate ends in."""
+
+WIDEST = 88
+"""Columns of a paragraph, however wide the terminal is."""
+
+MOST_NAMED = 5
+"""So many choices are named all; of more, the one that comes near."""
 
 FRAME = "│╭╮╰╯─|+- "
 """What tyro draws around its words; a line of it stands between them and its hints."""
@@ -24,7 +37,11 @@ def command(
     """What `run` gives of the flags, or an exit code above 0 and one line."""
     flags = parsed(kind, description)
     try:
-        return run(flags)
+        found = run(flags)
+        sys.stdout.flush()
+        return found
+    except BrokenPipeError:
+        _let_go()
     except EXPECTED as error:
         sys.exit(f"error: {error}")
 
@@ -34,14 +51,45 @@ def parsed(kind: Callable[..., Flags], description: str | None) -> Flags:
     said = io.StringIO()
     try:
         with redirect_stderr(said):
-            return tyro.cli(kind, description=description)
+            flags = tyro.cli(kind, description=_filled(description or ""))
+    except BrokenPipeError:
+        _let_go()
     except SystemExit as end:
         if not end.code:
             raise
         _, *lines = (line.strip("│| ") for line in said.getvalue().splitlines())
         below_title = dropwhile(_is_rule, lines)
         words = takewhile(lambda line: not _is_rule(line), below_title)
-        sys.exit(f"error: {' '.join(words)}; see --help")
+        sys.exit(f"error: {_shortened(' '.join(words))}; see --help")
+    out = getattr(flags, "out", None)
+    if isinstance(out, Path) and out.exists() and not out.is_dir():
+        sys.exit(f"error: --out: {out} is a file; name a folder")
+    return flags
+
+
+def _let_go() -> NoReturn:
+    """Whoever read the output, `head` as a rule, has seen enough."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
+
+
+def _filled(text: str) -> str:
+    """Paragraphs in lines that a terminal has room for; what is indented as it is."""
+    width = min(shutil.get_terminal_size().columns, WIDEST)
+    parts = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(x if x.startswith(" ") else fill(x, width) for x in parts)
+
+
+def _shortened(words: str) -> str:
+    """What is wrong, with what comes near it in the place of all there is."""
+    found = re.match(r"invalid choice '(.*)' for argument '(.*?)'.*\((.*)\)", words)
+    if not found:
+        return words.rstrip(".")
+    given, flag, there = found.groups()
+    known = re.findall(r"'([^']*)'", there)
+    near = get_close_matches(given, known, 1) if len(known) > MOST_NAMED else []
+    fix = f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}"
+    return f"{flag}: there is no '{given}': {fix}"
 
 
 def _is_rule(line: str) -> bool:

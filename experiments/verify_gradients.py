@@ -246,7 +246,7 @@ def points(data: Mnist, flags: Flags) -> dict[str, Problem]:
     untrained = draw_problem(data, flags.seed, flags.batch_size)
     if flags.checkpoint is not None:
         params, _, path = load_params(flags.checkpoint)
-        check_batch(params, untrained.images, untrained.labels)
+        check_batch(params, untrained.images, untrained.labels, BOOK_NETWORK)
         name = f"trained, {path}"
     else:
         sizes = [len(untrained.params[0].weight)]

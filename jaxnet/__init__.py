@@ -21,6 +21,8 @@ _HOME = {
     for name in node.names
 }
 
+_OF_BOOK = {"TwoLayerNet": "; write init_params(key) and jaxnet.loss(params, x, t)"}
+
 __all__ = [*_HOME]
 
 
@@ -28,7 +30,9 @@ def __getattr__(name: str) -> Any:
     if name == "__version__":
         return version(DISTRIBUTION)
     if name not in _HOME:
-        raise AttributeError(f"module 'jaxnet' has no attribute {name!r}")
+        raise AttributeError(
+            f"module 'jaxnet' has no attribute {name!r}{_OF_BOOK.get(name, '')}"
+        )
     home = _HOME[name]
     if home == __name__:
         return import_module(f"{home}.{name}")

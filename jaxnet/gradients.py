@@ -43,7 +43,7 @@ def backprop(
     >>> [float(jnp.abs(a - b).max()) < 1e-6 for a, b in zip(hand[0], tool[0])]
     [True, True]
     """
-    params, images, labels = check_batch(params, images, labels)
+    params, images, labels = check_batch(params, images, labels, network)
     return _backprop(params, images, labels, network)
 
 
@@ -51,7 +51,7 @@ def autodiff(
     params: Params, images: Images, labels: Labels, network: Network = BOOK_NETWORK
 ) -> Params:
     """The gradient by `jax.grad`, in the dtype of `params`."""
-    params, images, labels = check_batch(params, images, labels)
+    params, images, labels = check_batch(params, images, labels, network)
     return _autodiff(params, images, labels, network)
 
 
@@ -82,7 +82,7 @@ def numerical(
         fix = "pass dtype=jnp.float32, or call numerical outside jit, grad and vmap"
         check_untraced("numerical in float64", (params, images, labels), fix)
     with jax.enable_x64(True) if np.dtype(dtype) == np.float64 else nullcontext():
-        params, images, labels = check_batch(params, images, labels)
+        params, images, labels = check_batch(params, images, labels, network)
         gradient = _numerical(_cast(params, dtype), images, labels, network, mesh)
         if np.dtype(dtype) == np.float64:
             return jax.tree.map(np.asarray, gradient)

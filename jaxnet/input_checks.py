@@ -27,6 +27,10 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
+class NoPair(TypeError):
+    """A function was said to have auxiliary output, and has none."""
+
+
 def describe(value: Any) -> str:
     """Dtype and shape of an array, type and text of anything else."""
     if hasattr(value, "dtype") and hasattr(value, "shape"):
@@ -42,8 +46,12 @@ def first_line(error: Exception, longest: int = 300) -> str:
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [""]
     line = lines[-1 if "Traceback (most recent call last)" in lines[0] else 0]
+    if line.endswith(":") and line is lines[0]:
+        line = " ".join(lines[:2])
     if len(line) > longest:
-        line = f"{line[: longest // 2]} … {line[-longest // 2 :]}"
+        half = longest // 2
+        begin, end = line[:half].rsplit(" ", 1)[0], line[-half:].split(" ", 1)[-1]
+        line = f"{begin} … {end}"
     return f"{type(error).__name__}: {line}"
 
 
@@ -87,6 +95,7 @@ def check_labels(
     if not jnp.issubdtype(dtype, np.integer):
         raise TypeError(complaint(name, expected, describe(labels), fix))
     if np.shape(labels) != (num_examples,):
+        fix = "pass one label an example" if np.ndim(labels) == 1 else fix
         raise ValueError(complaint(name, expected, describe(labels), fix))
     _check_range(labels, num_classes, name, expected, fix)
 
@@ -100,8 +109,16 @@ def check_classes(name: str, labels: Any, num_classes: int) -> None:
     _check_range(labels, num_classes, name, expected, fix)
 
 
-def check_images(params: Any, images: Any) -> tuple[Any, Any]:
+def check_network(network: Any) -> None:
+    """What says which functions stand between the layers, and after them."""
+    if not hasattr(network, "output_loss"):
+        fix = 'write Network(hidden="relu")'
+        raise TypeError(complaint("network", "a Network", describe(network), fix))
+
+
+def check_images(params: Any, images: Any, network: Any) -> tuple[Any, Any]:
     """Images that the first layer takes; both as JAX arrays."""
+    check_network(network)
     weights = check_params(params)
     expected = f"floats of shape (batch, {weights[0].shape[0]})"
     fix = "flatten each image to a row, grey levels in [0, 1]"
@@ -114,14 +131,16 @@ def check_images(params: Any, images: Any) -> tuple[Any, Any]:
     return jax.tree.map(jnp.asarray, (params, images))
 
 
-def check_batch(params: Any, images: Any, labels: Any) -> tuple[Any, Any, Any]:
+def check_batch(
+    params: Any, images: Any, labels: Any, network: Any
+) -> tuple[Any, Any, Any]:
     """Images that the first layer takes, and labels that the last one can give.
 
     Returns them as JAX arrays, labels in int32: jit must not meet one NumPy dtype
     inside and outside `jax.enable_x64`, where it stands for two. Traced labels stay as
     they are: their values, which int32 may not hold, are not known yet.
     """
-    params, images = check_images(params, images)
+    params, images = check_images(params, images, network)
     check_labels(labels, len(images), params[-1].weight.shape[1])
     dtype = None if is_traced(labels) else jnp.int32
     return params, images, jnp.asarray(labels, dtype)
@@ -242,6 +261,7 @@ def check_count(name: str, value: Any, minimum: int = 1) -> None:
     except TypeError:
         raise TypeError(complaint(name, expected, describe(value), fix)) from None
     if isinstance(value, bool) or number < minimum:
+        fix = fix if isinstance(value, bool) else "pass a larger one"
         raise ValueError(complaint(name, expected, describe(value), fix))
 
 
@@ -300,7 +320,8 @@ def check_choice(name: str, value: Any, choices: Any) -> None:
     """One of the named choices."""
     if value not in list(choices):
         expected = "one of " + ", ".join(map(repr, choices))
-        raise ValueError(complaint(name, expected, repr(value), "mind the spelling"))
+        fix = "mind the spelling" if isinstance(value, str) else "pass one of these"
+        raise ValueError(complaint(name, expected, repr(value), fix))
 
 
 def _dtype(value: Any, name: str, expected: str, fix: str) -> Any:

@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any, NamedTuple
 
 import jax
@@ -130,6 +131,17 @@ def source_lines(equation: Any) -> list[str]:
     frames = source_info_util.summarize(equation.source_info, num_frames=MOST_FRAMES)
     lines = (line for line in reversed(frames.split("\n")) if line[:1] != "<")
     return [line for line in lines if line and not line.startswith(VERIFIER)]
+
+
+def raised_at(error: BaseException) -> str:
+    """The innermost line of what raised that is neither JAX's nor the verifier's."""
+    lines = [
+        f"{frame.f_code.co_filename}:{number}"
+        for frame, number in walk_tb(error.__traceback__)
+        if IN_JAX not in frame.f_code.co_filename
+        and not frame.f_code.co_filename.startswith(VERIFIER)
+    ]
+    return lines[-1] if lines else ""
 
 
 def at_line(words: str, line: str) -> str:

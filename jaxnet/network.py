@@ -35,6 +35,7 @@ from jaxnet.input_checks import (
     check_positive,
     complaint,
     describe,
+    without,
 )
 from jaxnet.losses import OUTPUTS, OutputLoss
 
@@ -81,6 +82,7 @@ class Network:
 BOOK_NETWORK = Network()
 
 
+@without(weight_init_std="write scale")
 def init_params(
     key: RandomKey | int,
     layer_sizes: Sequence[int] = (784, 50, 10),
@@ -161,7 +163,7 @@ def mean_loss(
 
 def logits(params: Params, images: Images, network: Network = BOOK_NETWORK) -> Logits:
     """The last layer's values before its output function."""
-    params, images = check_images(params, images)
+    params, images = check_images(params, images, network)
     return _logits(params, images, network)
 
 
@@ -174,7 +176,7 @@ def predict(
     >>> predict(params, jnp.zeros((3, 784))).shape
     (3, 10)
     """
-    params, images = check_images(params, images)
+    params, images = check_images(params, images, network)
     return _predict(params, images, network)
 
 
@@ -191,7 +193,7 @@ def loss(
     >>> print(f"{loss(params, jnp.zeros((3, 784)), jnp.array([0, 1, 2])):.1f} = log 10")
     2.3 = log 10
     """
-    params, images, labels = check_batch(params, images, labels)
+    params, images, labels = check_batch(params, images, labels, network)
     return _loss(params, images, labels, network)
 
 
@@ -199,7 +201,7 @@ def accuracy(
     params: Params, images: Images, labels: Labels, network: Network = BOOK_NETWORK
 ) -> Scalar:
     """The share of examples, 0 to 1, whose largest output is that of the label."""
-    params, images, labels = check_batch(params, images, labels)
+    params, images, labels = check_batch(params, images, labels, network)
     return _accuracy(params, images, labels, network)
 
 

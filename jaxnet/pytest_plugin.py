@@ -91,7 +91,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if call.excinfo is None:
         return
     is_ours = call.excinfo.typename == "GradientMismatch"
-    if is_ours and not item.config.getoption("fulltrace", False):
+    is_said = is_ours or str(call.excinfo.traceback[-1].path).startswith(OURS)
+    if is_said and not item.config.getoption("fulltrace", False):
         call.excinfo.traceback = call.excinfo.traceback.filter(
             lambda entry: not str(entry.path).startswith(OURS)
         )
@@ -119,13 +120,13 @@ class Verified:
         from jaxnet.testing.asserted import listeners
         from jaxnet.testing.rules_called import RulesCalled
 
-        intended = config.getini("intended_rules")
+        self.intended = config.getini("intended_rules")
         self.path: str | None = config.getoption("gradient_report")
         self.made = list[Any]()
         self.checks = list[Check]()
         self.rows = list[Any]()
         is_audit = config.getoption("audit_rules")
-        self.rules = RulesCalled(intended) if is_audit else None
+        self.rules = RulesCalled(self.intended) if is_audit else None
         stack = ExitStack()
         config.add_cleanup(stack.close)
         listeners.append(self.made.append)
@@ -182,6 +183,9 @@ class Verified:
             terminalreporter.line(words)
         if self.rules:
             terminalreporter.line(str(self.audit()))
+            for one in self.not_called():
+                words = f"intended_rules: no rule that was called is `{one}`"
+                terminalreporter.line(words)
         if self.path:
             terminalreporter.line(f"report: {self.path}")
 
@@ -190,6 +194,13 @@ class Verified:
         from jaxnet.testing.rules_called import audit_of
 
         return audit_of(self.rows)
+
+    def not_called(self) -> list[str]:
+        """What is named as intended and is no rule that was called."""
+        from jaxnet.verification.function.intended import is_named
+
+        called = [(row.name, (row.rule, *row.lines)) for row in self.rows]
+        return [x for x in self.intended if not any(is_named(x, *y) for y in called)]
 
     def page(self) -> str:
         """The checks and the rules as HTML, those that failed first."""

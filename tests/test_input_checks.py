@@ -28,7 +28,7 @@ LABELS = np.zeros(5, np.int32)
 
 
 def _batch(images=IMAGES, labels=LABELS):
-    return lambda: input_checks.check_batch(PARAMS, images, labels)
+    return lambda: input_checks.check_batch(PARAMS, images, labels, Network())
 
 
 def _params(first=PARAMS[0], second=PARAMS[1]):

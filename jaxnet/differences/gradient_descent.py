@@ -28,7 +28,7 @@ from jaxnet.input_checks import (
 )
 
 
-@without(lr="write learning_rate", step_num="write num_steps")
+@without(init_x="write init", lr="write learning_rate", step_num="write num_steps")
 def gradient_descent(
     function: ScalarFunction,
     init: PyTree,

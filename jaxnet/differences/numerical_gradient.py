@@ -38,6 +38,7 @@ from jaxnet.input_checks import (
     check_positive,
     check_untraced,
     complaint,
+    without,
 )
 from jaxnet.jaxpr import (
     bind,
@@ -64,6 +65,7 @@ FEW = 200
 """Up to so many numbers, a NumPy function is called: tracing it would take longer."""
 
 
+@without(h="write step, or leave it out: it is chosen")
 def numerical_gradient(
     function: ScalarFunction,
     point: PyTree,

@@ -21,10 +21,12 @@ from jaxnet.input_checks import (
     check_finite,
     check_is,
     check_labels,
+    check_network,
     check_params,
     check_untraced,
     complaint,
     describe,
+    without,
 )
 from jaxnet.mnist import Mnist
 from jaxnet.network import BOOK_NETWORK, Network
@@ -39,6 +41,11 @@ OF_DATA = "pass load_mnist(), or Mnist(x_train, t_train, x_test, t_test), first"
 OF_STATE = "pass init_state(key), which holds the parameters, after the data"
 
 
+@without(
+    iters_num="write num_steps",
+    learning_rate="write optimizer=optax.sgd(0.1)",
+    lr="write optimizer=optax.sgd(0.1)",
+)
 def train(
     data: Mnist,
     state: State,
@@ -74,6 +81,7 @@ def train(
     """
     check_is("data", data, Mnist, OF_DATA)
     check_is("state", state, State, OF_STATE)
+    check_network(network)
     mesh = automatic(mesh)
     if isinstance(gradient, str):
         gradient = gradients.traceable(gradient, mesh)

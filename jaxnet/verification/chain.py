@@ -7,6 +7,7 @@ is; what the neighbour's derivative becomes between the two says which.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -301,9 +302,12 @@ def _check_names(intermediates: Any, order: list[str]) -> None:
         raise TypeError(complaint("intermediates", "name -> derivative", got, fix))
     for name in intermediates:
         if name not in order:
-            there = ", ".join(dict.fromkeys(order)) or "none"
+            there = list(dict.fromkeys(order))
+            own = {tapped.lower(): tapped for tapped in there}
+            near = get_close_matches(str(name).removeprefix("d_").lower(), own, 1)
             fix = f'write jaxnet.tap("{name}", …) in the loss'
-            expected = f"names that the loss taps: {there}"
+            fix = f'did you mean "{own[near[0]]}"?' if near else fix
+            expected = f"names that the loss taps: {', '.join(there) or 'none'}"
             raise ValueError(complaint("intermediates", expected, repr(name), fix))
 
 

@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from jaxnet.array_types import PyTree, ScalarFunction
 from jaxnet.devices import automatic, transfers_allowed
 from jaxnet.input_checks import (
+    NoPair,
     check_callable,
     check_no_more,
     check_positive,
@@ -190,6 +191,8 @@ def check_gradients(
         leaves = _failed_if_constant(leaves)
         failed = {report.candidate for report in leaves if not report.passed}
         right = [c for c in claimed if c.name not in failed]
+        nothing = {report.path for report in leaves if report.is_rounding}
+        probed = [probes for probes in probed if probes.leaf.path not in nothing]
         whole = GradientReport(
             leaves=tuple(_in_order(point, leaves)),
             held=point.held,
@@ -217,6 +220,7 @@ def check_gradients(
     return replace(
         whole,
         leaves=(*links, *followed),
+        first_wrong=next((link.path for link in links if not link.passed), ""),
         notes=(sentence(links), *whole.notes),
         evaluations=whole.evaluations + tapped.evaluations,
     )
@@ -228,7 +232,7 @@ def first_of_pair(function: Callable[..., PyTree], *args: Any) -> PyTree:
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         fix = "leave has_aux out where there is no auxiliary output"
         text = complaint("function(*args)", "a pair", describe(pair), fix)
-        raise TypeError(text)
+        raise NoPair(text)
     return pair[0]
 
 

@@ -36,7 +36,8 @@ class Autodiff:
         """
         objective = self.objective
         if not objective.traceable:
-            raise TypeError("jax.grad cannot trace the loss; pass a candidate of yours")
+            why = f"jax.grad cannot trace the loss: {objective.untraced}"
+            raise TypeError(f"{why}; write it in jax.numpy, or pass a candidate")
         flat = jax.tree.leaves(params)
         moving = [_pair(flat[leaf.position], leaf) for leaf in objective.point.leaves]
         pairs = zip(objective.point.leaves, self._of_leaves(moving), strict=True)

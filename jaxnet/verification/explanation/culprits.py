@@ -11,6 +11,7 @@ is wrong by itself, for what the program gives it. No other rule is named.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from typing import Any
 
@@ -123,6 +124,18 @@ class Culprits:
         said = [self._within(site) or [self._guilt(site, number)] for site in guilty]
         return "; ".join(words for each in said for words in each)
 
+    @cached_property
+    def that_raise(self) -> str:
+        """Those that give nothing where they are called, in words."""
+        if self.context.objective.program is None:
+            return ""
+        found = calls(self.context.objective, self._rules, self.context.seed)
+        said = list[str]()
+        for site, each in zip(self._rules, found, strict=True):
+            why = _fault(each, self.context, is_used=False, faults=FAULTS[1:])
+            said += [f"{site.described} is wrong{why}"] if why else []
+        return "; ".join(said)
+
     @property
     def _rules(self) -> list[Site]:
         return [site for site in (*self.switchable, *self.fixed) if site.name]
@@ -182,16 +195,21 @@ class Culprits:
         return gradient_by_switches(self.context.objective, parts, with_switch)
 
 
-def _fault(found: Calls, context: Context, is_used: bool = True) -> str:
+def _fault(
+    found: Calls,
+    context: Context,
+    is_used: bool = True,
+    faults: tuple[Verdict, ...] = FAULTS,
+) -> str:
     """What is wrong in the first wrong call, in words; empty if nothing is.
 
-    is_used: leave out those to which nothing comes back.
+    is_used: leave out those to which nothing comes back. faults: what counts as wrong.
     """
     for call in found.some:
         if is_used and not call.is_used:
             continue
         reports = verified(call, context)
-        wrong = [x for x in reports if x.verdict in FAULTS]
+        wrong = [x for x in reports if x.verdict in faults]
         if wrong:
             where = (f" in its {x.path if reports[1:] else 'input'}" for x in wrong)
             causes = (f": {x.cause}" * bool(x.cause) for x in wrong)

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from jaxnet.input_checks import first_line
-from jaxnet.verification.candidates.candidate import Candidate
+from jaxnet.verification.candidates.candidate import Candidate, is_function
 from jaxnet.verification.context import Context
 from jaxnet.verification.explanation.causes import WrongLeaf, causes
 from jaxnet.verification.explanation.culprits import Culprits
@@ -50,7 +50,10 @@ class Explainer:
             return _with_words(said, [_failed(error)])
 
     def of_fault(self, report: LeafReport, candidate: Candidate) -> LeafReport:
-        """The same for a gradient that is not finite, where JAX computed it."""
+        """The same for a gradient that JAX does not give, or that is not finite."""
+        is_called = is_function(candidate.source, self.context.point)
+        if is_called and candidate.widened is None:
+            return self._of_raised(report)
         ran = candidate.run.faults if candidate.run else ()
         faults = [f for f in (*candidate.faults, *ran) if f.worst_index is not None]
         is_not_finite = any(f.path == report.path for f in faults)
@@ -72,6 +75,19 @@ class Explainer:
     def _words_of_wrong(self, wrong: WrongLeaf) -> list[str]:
         guard = forgotten_guard(wrong, self._unguarded)
         return [guard or next(causes(wrong), ""), self._culprits.of_leaf(wrong)]
+
+    def _of_raised(self, report: LeafReport) -> LeafReport:
+        """With the rules that raise by themselves in the place of what JAX says.
+
+        Only where jax.grad of the loss raises, too.
+        """
+        if self.context.autodiff.widened is not None:
+            return report
+        try:
+            raised = self._culprits.that_raise
+        except Exception as error:  # the caller's rules
+            return _with_words(report, [_failed(error)])
+        return replace(report, cause=raised) if raised else report
 
     @once
     def _not_finite(self, candidate: Candidate) -> NonFinite:

@@ -18,8 +18,8 @@ from jaxtyping import Float
 from jaxnet.array_types import PyTree, ScalarFunction
 from jaxnet.differences.noise import ROUGH_TIMES, roughness
 from jaxnet.float64 import host, in_float64
-from jaxnet.input_checks import complaint, describe, first_line
-from jaxnet.jaxpr import Hook, described, evaluate
+from jaxnet.input_checks import NoPair, complaint, describe, first_line
+from jaxnet.jaxpr import Hook, at_line, described, evaluate, raised_at
 from jaxnet.precision import DOUBLE, SINGLE
 from jaxnet.verification.directions import (
     ONE,
@@ -59,6 +59,7 @@ class Objective:
 
     given: the loss as its caller calls it, twice; None where that fails.
     widened: the caller's own program in float64; None if JAX cannot trace it.
+    untraced: why not, with the line.
     evaluations: how many values were computed so far; all else stays as it is.
     """
 
@@ -68,12 +69,14 @@ class Objective:
         self.loss, self.point = loss, point
         self.evaluations = 0
         self.widened: Widened | None = None
+        self.untraced = ""
         self._called_precision = SINGLE
         self.given = self._given_value(), self._given_value()
         try:
             self.widened = self.widen(self.of_leaves)
         except Exception as error:  # the caller's function: it may be no JAX at all
             self._check_call(error)
+            self.untraced = at_line(first_line(error).rstrip("."), raised_at(error))
         else:
             _check_scalar(self.widened.out)
             self._lines = Lines(self.widened, point, mesh)
@@ -286,8 +289,10 @@ class Objective:
             with in_float64():
                 result = self._called_on([leaf.values for leaf in self.point.leaves])
         except Exception as error:  # the caller's function
+            if isinstance(tracing, NoPair):
+                raise tracing from None
             fix = "call it on the parameters yourself to see where"
-            got = first_line(tracing)
+            got = at_line(first_line(tracing), raised_at(tracing))
             raise ValueError(complaint("loss(params)", "a value", got, fix)) from error
         _check_scalar(result)
 

@@ -61,7 +61,7 @@ def _rounded(closed: Any, values: list[Any], pool: Any) -> list[Any]:
         name = equation.primitive.name
         if name in CALLS or name in ("scan", "cond"):
             return None
-        if name in EXACT:
+        if name in EXACT or not inputs:
             return bind(equation, inputs)
         if name == "convert_element_type":
             return [drawn.off(y) for y in bind(equation, inputs)]

@@ -108,6 +108,8 @@ def _held_against_neighbours(
     """
     if found.verdict is not Verdict.DISAGREE or not _is_straight(found):
         return found
+    if isinstance(found.probe.direction, Direction):  # through others' kinks
+        return found
     low, high = found.sides
     passed = False
     for slope in _others(context, probes, found):

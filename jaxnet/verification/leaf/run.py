@@ -59,12 +59,12 @@ def held_against_run(
     meant, wide = candidate.array(leaf), np.asarray(ran, np.float64)
     size, error = norm(meant, leaf), norm(np.asarray(wide - meant), leaf)
     share = error / size if size else 0.0
+    is_lost = share > LOST and report.verdict is Verdict.AGREE
+    if is_lost and is_zero_but_for_rounding(context, probes, candidate):
+        return report
     report = replace(report, as_run=share)
-    if share <= LOST or report.verdict is not Verdict.AGREE:
-        return report
-    if is_zero_but_for_rounding(context, probes, candidate):
-        return report
-    if error <= ILL_CONDITIONED * _by_rounding(context, candidate, leaf):
+    may_be = ILL_CONDITIONED * _by_rounding(context, candidate, leaf) if is_lost else 0
+    if not is_lost or error <= may_be:
         return report
     worst = int(np.argmax(np.abs(wide - meant) * units(leaf.values, leaf.floor)))
     got, expected = (float(x.reshape(-1)[worst]) for x in (wide, meant))

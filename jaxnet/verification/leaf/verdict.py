@@ -101,8 +101,10 @@ def _report(
     verdict, cause = worst.verdict, worst.explained
     own = findings[: len(probes.probes)]
     resolved = _resolution(context, probes, candidate, own)
+    is_rounding = False
     if verdict is Verdict.AGREE and not _is_seen(context, leaf, resolved):
-        if is_zero_but_for_rounding(context, probes, candidate):
+        is_rounding = is_zero_but_for_rounding(context, probes, candidate)
+        if is_rounding:
             cause = "zero but for rounding"
         else:
             verdict = Verdict.UNRESOLVED
@@ -126,6 +128,7 @@ def _report(
         error=worst.error / unit,
         bound=worst.bound / unit,
         resolution=resolved.at_all,
+        is_rounding=is_rounding,
         cause=cause,
         norm=resolved.norm,
         unit=1.0 if worst.index is not None else small_unit(leaf),

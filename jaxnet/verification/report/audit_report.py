@@ -132,7 +132,8 @@ class AuditReport(Shown):
             worst_first=self.records,
             legend=LEGEND,
             remarks=tuple(f"stops a gradient: {stop}" for stop in self.stops),
-            last_line=f"{verified} of {calls} calls verified{seeded(self.seed)}",
+            last_line=f"{verified} of {calls} calls verified, some of each form"
+            f"{seeded(self.seed)}",
         )
 
     def _sentence(self) -> str:
@@ -140,8 +141,10 @@ class AuditReport(Shown):
         if not count:
             return "FAILED: nothing is proved, no custom rule is called."
         if self.passed:
-            every = "the one rule" if count == 1 else f"all {count} rules"
-            return f"PASSED: {every} that is called: right where it is called."
+            judged = sum(rule.verified > 0 for rule in self.rules)
+            right = "1 rule is" if judged == 1 else f"{judged} rules are"
+            rest = f"; {count - judged} not judged" * (judged < count)
+            return f"PASSED: {right} right where the program calls them{rest}."
         worst, failed = self.records[0], sum(not rule.passed for rule in self.rules)
         cause = f": {worst.cause}" if worst.cause else ""
         more = f"; {failed - 1} more below" if failed > 1 else ""

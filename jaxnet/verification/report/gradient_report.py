@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from jaxnet.verification.report.demand_report import DemandReport
 from jaxnet.verification.report.leaf_report import LeafReport
-from jaxnet.verification.report.numbers import seeded, short
+from jaxnet.verification.report.numbers import listed, seeded, short
 from jaxnet.verification.report.shown import Shown
 from jaxnet.verification.report.table import Table, alike
 from jaxnet.verification.report.verdict import Verdict
@@ -28,6 +28,7 @@ class GradientReport(Shown):
     blind_spots: mistakes that this point could not have shown.
     odd_one_out: of three or more routes, differences included, the one that stands
         alone.
+    first_wrong: the path of the record to read first, where others follow from it.
     evaluations: of the loss, in all.
     seed: the words of the key that the random directions are drawn from.
     """
@@ -40,13 +41,17 @@ class GradientReport(Shown):
     notes: tuple[str, ...] = ()
     blind_spots: tuple[str, ...] = ()
     odd_one_out: str | None = None
+    first_wrong: str = ""
     evaluations: int = 0
     seed: tuple[int, ...] = ()
 
     @property
     def records(self) -> list[LeafReport | DemandReport]:
-        """Leaves and demands, the worst first."""
-        return sorted([*self.leaves, *self.demands], key=lambda x: x.severity)
+        """Leaves and demands, the worst first, but for what others follow from."""
+        every: list[LeafReport | DemandReport] = [*self.leaves, *self.demands]
+        every = sorted(every, key=lambda x: x.severity)
+        first = [x for x in self.leaves if x.path == self.first_wrong and not x.passed]
+        return [*first, *(x for x in every if x not in first)] if first[:1] else every
 
     @property
     def verdict(self) -> Verdict:
@@ -106,8 +111,9 @@ class GradientReport(Shown):
     def _praise(self) -> str:
         names = self._names
         right = f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} right"
-        sizes = [x.resolution for x in self.leaves if math.isfinite(x.resolution)]
-        least = max(sizes, default=0.0)
+        nothing = dict.fromkeys(x.path for x in self.leaves if x.is_rounding)
+        told = [x.resolution for x in self.leaves if not x.is_rounding]
+        least = max(filter(math.isfinite, told), default=0.0)
         digits = math.floor(-math.log10(least)) if least else 0
         to = (
             f", to {digits} {'digit' if digits == 1 else 'digits'}"
@@ -122,7 +128,8 @@ class GradientReport(Shown):
         kinks = self.verdict is Verdict.NONDIFFERENTIABLE
         count = len({leaf.path for leaf in self.leaves if 0 not in leaf.shape})
         leaves = f"{count} leaf" if count == 1 else f"{count} leaves"
-        return f"PASSED: {'kinks aside, ' * kinks}{right} on {leaves}{to}{seen}."
+        zero = f"; zero but for rounding: {listed([*nothing])}" if nothing else ""
+        return f"PASSED: {'kinks aside, ' * kinks}{right} on {leaves}{to}{seen}{zero}."
 
     def _complaint(self) -> str:
         if self._is_vacuous:

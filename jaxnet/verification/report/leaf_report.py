@@ -34,6 +34,7 @@ class LeafReport(Record):
     resolution: the smallest error, relative to the leaf's norm, that is told from none.
     evaluations: of the loss, spent on this leaf and on those probed together with it
         (shared by all candidates).
+    is_rounding: whether the gradient is zero but for rounding: it has no digits.
     norm: the 2-norm of the leaf's gradient.
     unit: the size of the step that error and bound are derivatives along: 1 of a
         coordinate; of a random direction, the smallest by which a coordinate moves.
@@ -53,6 +54,7 @@ class LeafReport(Record):
     bound: float = math.nan
     resolution: float = math.nan
     as_run: float | None = None
+    is_rounding: bool = False
     cause: str = ""
     evaluations: int = 0
     norm: float = math.nan

@@ -1,6 +1,7 @@
 """Numbers and names as the report writes them, and the order of its rows."""
 
 import math
+import os
 from collections.abc import Sequence
 
 from jaxnet.verification.report.verdict import Verdict
@@ -20,10 +21,13 @@ def share(value: float, of: float) -> float:
 
 def told_apart(one: float, other: float, digits: int) -> tuple[str, str]:
     """Both with at least so many digits, and more where they would read the same."""
-    first, second = (f"{value + 0.0:.{digits}g}" for value in (one, other))  # no -0
-    if first != second or digits == 17:
-        return first, second
-    return told_apart(one, other, digits + 1)
+    both, zeros = (one + 0.0, other + 0.0), ""  # no -0
+    for more in range(digits, 18):
+        first, second = (f"{value:{zeros}.{more}g}" for value in both)
+        if first != second:
+            break
+        zeros = "#"  # 0.0418022 and 0.04180223 are told apart by a 0
+    return first, second
 
 
 def severity(verdict: Verdict, passed: bool, error: float, bound: float) -> Severity:
@@ -37,6 +41,15 @@ def joined(values: str, cause: str) -> str:
     if not values or not cause:
         return values + cause
     return values + ("" if values.endswith(": ") else "; ") + cause
+
+
+def from_here(text: str) -> str:
+    """Words in which files below the working directory are named from there."""
+    try:
+        here = os.path.join(os.getcwd(), "")
+    except OSError:  # it is gone
+        return text
+    return text.replace(here, "") if here != os.sep else text
 
 
 def seeded(seed: tuple[int, ...]) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
+from jaxnet.verification.report.numbers import from_here
 from jaxnet.verification.report.record import Record
 from jaxnet.verification.report.table import Table, alike, names_of
 
@@ -100,20 +101,20 @@ def content(table: Table) -> str:
     for record in failed:
         groups.setdefault(record.cause, []).append(record)
     rest = [*table.remarks, table.last_line]
-    remarks = "".join(f"<li>{escape(remark)}</li>" for remark in rest)
+    remarks = "".join(f"<li>{_escaped(remark)}</li>" for remark in rest)
     passed = [record for record in table.records if record.passed]
     return (
         f'<article class="jaxnet {kind}">'
-        f'<p class="verdict">{escape(table.sentence)}</p>'
+        f'<p class="verdict">{_escaped(table.sentence)}</p>'
         f"{''.join(_group(*group) for group in groups.items())}"
         f"{_table(table)}<ul>{remarks}</ul>{_folded(passed)}"
-        f'<p class="muted">{escape(PICTURES)}</p></article>'
+        f'<p class="muted">{_escaped(PICTURES)}</p></article>'
     )
 
 
 def _group(cause: str, records: Sequence[Record]) -> str:
     """What is wrong for one cause: every place, with both values and its picture."""
-    heading = f"<p><b>{escape(cause)}</b></p>" if cause else ""
+    heading = f"<p><b>{_escaped(cause)}</b></p>" if cause else ""
     cards = "".join(map(_card, alike(records)))
     return f'<section>{heading}<div class="records">{cards}</div></section>'
 
@@ -123,10 +124,10 @@ def _card(records: Sequence[Record]) -> str:
     first, count = records[0], len(records)
     _, candidate, _, verdict, *_ = first.cells
     name = names_of(records, count)
-    head = f"<code>{escape(name)}</code> {escape(candidate)}: {escape(verdict)}"
+    head = f"<code>{_escaped(name)}</code> {_escaped(candidate)}: {_escaped(verdict)}"
     facts = first.facts if count == 1 else {}
     items = "".join(
-        f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>"
+        f"<dt>{_escaped(key)}</dt><dd>{_escaped(value)}</dd>"
         for key, value in facts.items()
         if value
     )
@@ -135,16 +136,16 @@ def _card(records: Sequence[Record]) -> str:
 
 
 def _table(table: Table) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in table.columns)
+    head = "".join(f"<th>{_escaped(name)}</th>" for name in table.columns)
     body = "".join(map(_row, table.records))
-    legend = f'<p class="muted">{escape(table.legend)}</p>'
+    legend = f'<p class="muted">{_escaped(table.legend)}</p>'
     return f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>{legend}'
 
 
 def _row(record: Record) -> str:
-    cells = "".join(f"<td>{escape(cell)}</td>" for cell in record.cells)
+    cells = "".join(f"<td>{_escaped(cell)}</td>" for cell in record.cells)
     kind = "passed" if record.passed else "failed"
-    span = f'<tr><td colspan="{len(record.cells)}">{escape(record.detail)}</td></tr>'
+    span = f'<tr><td colspan="{len(record.cells)}">{_escaped(record.detail)}</td></tr>'
     below = span if record.passed and record.detail else ""
     return f'<tr class="{kind}">{cells}</tr>{below}'
 
@@ -156,3 +157,7 @@ def _folded(records: Sequence[Record]) -> str:
     cards = "".join(_card([record]) for record in records)
     words = f"<summary>what passed: values and pictures ({len(records)})</summary>"
     return f'<details>{words}<div class="records">{cards}</div></details>'
+
+
+def _escaped(text: str) -> str:
+    return escape(from_here(text))

@@ -30,6 +30,10 @@ class Shown:
     def _table(self, worst_first: bool = False) -> Table:
         raise NotImplementedError
 
+    def __bool__(self) -> bool:
+        """`assert check_gradients(…)` means what it says."""
+        return self.passed
+
     def raise_if_failed(self) -> None:
         """Do nothing if `passed`.
 

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from jaxnet.verification.report.numbers import listed
+from jaxnet.verification.report.numbers import from_here, listed
 from jaxnet.verification.report.record import Cells, Record
 
 LINE = 80
@@ -104,6 +104,7 @@ def _line(cells: Cells, widths: Sequence[int]) -> str:
 
 
 def _wrapped(text: str, indent: str) -> list[str]:
+    text = from_here(text)
     wrapped = textwrap.wrap(
         text, LINE, subsequent_indent=indent, break_on_hyphens=False
     )
