@@ -1,15 +1,14 @@
 """A script as a command: its flags from a dataclass, an expected error in one line."""
 
-import inspect
 import io
 import os
 import re
 import shutil
 import sys
 from collections.abc import Callable
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, redirect_stdout
 from difflib import get_close_matches
-from itertools import dropwhile, takewhile
+from itertools import dropwhile, groupby, takewhile
 from pathlib import Path
 from textwrap import fill
 from typing import Any, NoReturn, TypeVar
@@ -48,14 +47,14 @@ def command(
 
 def parsed(kind: Callable[..., Flags], description: str | None) -> Flags:
     """The flags of the command line; wrong ones are one line."""
-    said = io.StringIO()
+    said, shown = io.StringIO(), io.TextIOWrapper(io.BytesIO(), "utf-8")
     try:
-        with redirect_stderr(said):
-            flags = tyro.cli(kind, description=_filled(description or ""))
-    except BrokenPipeError:
-        _let_go()
+        with redirect_stderr(said), redirect_stdout(shown):
+            flags = tyro.cli(kind, description=description)
     except SystemExit as end:
         if not end.code:
+            shown.seek(0)
+            _show(shown.read())
             raise
         _, *lines = (line.strip("│| ") for line in said.getvalue().splitlines())
         below_title = dropwhile(_is_rule, lines)
@@ -67,17 +66,26 @@ def parsed(kind: Callable[..., Flags], description: str | None) -> Flags:
     return flags
 
 
+def _show(text: str) -> None:
+    """--help, its prose in lines that a terminal has room for."""
+    width = min(shutil.get_terminal_size().columns, WIDEST)
+    parts = list[str]()
+    for is_prose, lines in groupby(text.splitlines(), _is_prose):
+        parts.append(fill(" ".join(lines), width) if is_prose else "\n".join(lines))
+    try:
+        print("\n".join(parts), flush=True)
+    except BrokenPipeError:
+        _let_go()
+
+
+def _is_prose(line: str) -> bool:
+    return line[:1] not in ("", " ", "│", "╭", "╰")
+
+
 def _let_go() -> NoReturn:
     """Whoever read the output, `head` as a rule, has seen enough."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(0)
-
-
-def _filled(text: str) -> str:
-    """Paragraphs in lines that a terminal has room for; what is indented as it is."""
-    width = min(shutil.get_terminal_size().columns, WIDEST)
-    parts = inspect.cleandoc(text).split("\n\n")
-    return "\n\n".join(x if x.startswith(" ") else fill(x, width) for x in parts)
 
 
 def _shortened(words: str) -> str:

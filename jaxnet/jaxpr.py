@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from jaxnet import precision
 from jaxnet.float64 import platform
+from jaxnet.input_checks import first_line
 
 Hook = Callable[[Any, list[Any]], list[Any] | None]
 """Takes an equation and its inputs; gives its outputs, or None to evaluate it as it is.
@@ -133,15 +134,15 @@ def source_lines(equation: Any) -> list[str]:
     return [line for line in lines if line and not line.startswith(VERIFIER)]
 
 
-def raised_at(error: BaseException) -> str:
-    """The innermost line of what raised that is neither JAX's nor the verifier's."""
+def said(error: Exception) -> str:
+    """What an error says, and the line that is neither JAX's nor the verifier's."""
     lines = [
         f"{frame.f_code.co_filename}:{number}"
         for frame, number in walk_tb(error.__traceback__)
         if IN_JAX not in frame.f_code.co_filename
         and not frame.f_code.co_filename.startswith(VERIFIER)
     ]
-    return lines[-1] if lines else ""
+    return at_line(first_line(error).rstrip("."), lines[-1] if lines else "")
 
 
 def at_line(words: str, line: str) -> str:

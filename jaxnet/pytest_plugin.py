@@ -90,17 +90,21 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     """A failure shows the suite's own frames, and the command that reruns it."""
     if call.excinfo is None:
         return
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] == "jaxnet":
+            vars(module)["__tracebackhide__"] = _says_all
     is_ours = call.excinfo.typename == "GradientMismatch"
-    is_said = is_ours or str(call.excinfo.traceback[-1].path).startswith(OURS)
-    if is_said and not item.config.getoption("fulltrace", False):
-        call.excinfo.traceback = call.excinfo.traceback.filter(
-            lambda entry: not str(entry.path).startswith(OURS)
-        )
     if is_ours or "gradient_seed" in getattr(item, "fixturenames", ()):
         flags = " --gradients=jaxnet" * bool(item.config.getoption("gradients"))
         flags += " --audit-rules" * item.config.getoption("audit_rules")
         rerun = f"rerun: pytest {shlex.quote(item.nodeid)}{flags}"
         item.add_report_section(call.when, "jaxnet", rerun)
+
+
+def _says_all(error: pytest.ExceptionInfo[BaseException]) -> bool:
+    """Whether what is raised says all: a report, or what a caller should write."""
+    is_said = error.typename in ("GradientMismatch", "TypeError", "ValueError")
+    return is_said and str(error.traceback[-1].path).startswith(OURS)
 
 
 @dataclass(frozen=True)

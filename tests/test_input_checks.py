@@ -230,7 +230,7 @@ BAD_INPUTS = [
     (
         lambda: input_checks.check_count("num_steps", -1, minimum=0),
         ValueError,
-        "`num_steps`: expected a whole number ≥ 0, got int -1; pass a Python int",
+        "`num_steps`: expected a whole number ≥ 0, got int -1; pass a larger one",
     ),
     (
         lambda: input_checks.check_count("num_steps", True),
@@ -264,7 +264,7 @@ BAD_INPUTS = [
     (
         lambda: input_checks.check_choice("hidden", ["relu"], {"relu": 1}),
         ValueError,
-        "`hidden`: expected one of 'relu', got ['relu']; mind the spelling",
+        "`hidden`: expected one of 'relu', got ['relu']; pass one of these",
     ),
     (
         lambda: input_checks.check_layer_sizes(784),
@@ -275,7 +275,7 @@ BAD_INPUTS = [
     (
         lambda: init_params(jax.random.key(0), (784, 0, 10)),
         ValueError,
-        "`layer_sizes[1]`: expected a whole number ≥ 1, got int 0; pass a Python int",
+        "`layer_sizes[1]`: expected a whole number ≥ 1, got int 0; pass a larger one",
     ),
 ]
 

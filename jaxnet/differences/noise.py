@@ -83,6 +83,15 @@ def noise_level(
     return max(largest * noise, OWN_ROUNDING * precision * abs(start))
 
 
+def is_flat(values: Float[np.ndarray, " times"]) -> bool:
+    """Whether phi does not move on the fine spacing, on neither side.
+
+    What moves it on the coarse one is then its stairs, or its shape and no noise.
+    """
+    fine = values.reshape(4, POINTS)[2:]
+    return bool(np.all(fine == fine[0, 0]))
+
+
 def roughness(values: Float[np.ndarray, " times"]) -> float:
     """The standard deviation of phi at `ROUGH_TIMES` from a polynomial of degree 8.
 

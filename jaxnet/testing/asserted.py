@@ -6,9 +6,6 @@ from typing import TypeVar
 
 from jaxnet.verification import AuditReport, GradientMismatch, GradientReport
 
-__tracebackhide__ = True
-"""A failure shows the test's own frames, and the table."""
-
 Report = TypeVar("Report", GradientReport, AuditReport)
 
 listeners: list[Callable[[GradientReport | AuditReport], None]] = []

@@ -14,8 +14,6 @@ from jaxnet.verification import (
     check_vjp,
 )
 
-__tracebackhide__ = True
-
 
 def assert_gradients(
     loss: ScalarFunction, params: PyTree, candidates: Any = None, **options: Any

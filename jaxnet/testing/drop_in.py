@@ -21,8 +21,6 @@ from jaxnet.verification.rules.check_rule import check_modes, together
 from jaxnet.verification.rules.demands import DEMANDS
 from jaxnet.verification.rules.rule import Mode
 
-__tracebackhide__ = True
-
 MODES: dict[str, Mode] = {"fwd": "jvp", "rev": "vjp"}
 """JAX's names of the modes, and ours."""
 

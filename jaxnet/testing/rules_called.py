@@ -105,8 +105,8 @@ class Called:
             cause=self.unknown,
         )
         if is_intended:
-            verdict = Verdict.UNINFORMATIVE
-            return replace(row, verdict=verdict, passed=True, cause=NOT_JUDGED)
+            row = replace(row, is_intended=True, cause=NOT_JUDGED)
+            return replace(row, verdict=Verdict.UNINFORMATIVE, passed=True)
         if self.args is None:
             return row
         try:

@@ -134,7 +134,8 @@ def _report(
     )
     if is_meant or (not reports and share == 0):
         cause = NOT_JUDGED if is_meant else UNUSED
-        return replace(row, verdict=Verdict.UNINFORMATIVE, passed=True, cause=cause)
+        row = replace(row, is_intended=is_meant, cause=cause)
+        return replace(row, verdict=Verdict.UNINFORMATIVE, passed=True)
     if not reports:
         return row
     worst = min(reports, key=lambda report: report.severity)

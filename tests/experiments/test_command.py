@@ -1,11 +1,14 @@
 """A wrong flag is one line, whoever finds it: the parser, or the script."""
 
+import os
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pytest
+import tyro
 
 from experiments.command import command
 
@@ -13,6 +16,17 @@ FOLDER = Path(__file__).parent.parent.parent / "experiments"
 SCRIPTS = [
     p for p in sorted(FOLDER.glob("*.py")) if '__name__ == "__main__"' in p.read_text()
 ]
+
+
+@dataclass(frozen=True)
+class FlagsOut:
+    """Flags of a script that writes."""
+
+    out: Path = Path("out")
+    break_: Annotated[
+        Literal["zero-b1", "w1-tiny", "w1-sign", "all", "none", "transposed"],
+        tyro.conf.arg(name="break"),
+    ] = "none"
 
 
 @dataclass(frozen=True)
@@ -27,7 +41,10 @@ class Flags:
     ("words", "said"),
     [
         (["--count", "x"], "error: Error parsing --count: invalid literal for int()"),
-        (["--colour", "blue"], "error: invalid choice 'blue' for argument '--colour'"),
+        (
+            ["--colour", "blue"],
+            "error: --colour: there is no 'blue': choose from red",
+        ),
         (["--bogus", "1"], "error: Unrecognized options: --bogus, 1; see --help"),
         (["--count", "-1"], "error: count is below 0"),
     ],
@@ -46,6 +63,50 @@ def test_wrong_flags_are_one_line(monkeypatch, capsys, words, said):
     assert str(exit.value.code).startswith(said)
     assert "\n" not in str(exit.value.code)
     assert capsys.readouterr().err == ""
+
+
+def test_a_file_in_the_place_of_a_folder_is_said_before_the_work(monkeypatch, tmp_path):
+    """Nothing was run for nothing."""
+    file = tmp_path / "README.md"
+    file.write_text("mine")
+    monkeypatch.setattr(sys, "argv", ["script", "--out", str(file)])
+    with pytest.raises(SystemExit, match="is a file; name a folder"):
+        command(FlagsOut, None, lambda flags: pytest.fail("it was run"))
+    assert file.read_text() == "mine"
+
+
+def test_of_many_choices_the_one_that_comes_near(monkeypatch):
+    """Not all of them, in an order of no meaning."""
+    monkeypatch.setattr(sys, "argv", ["script", "--break", "zero_b1"])
+    with pytest.raises(SystemExit) as exit:
+        command(FlagsOut, None, print)
+    said = "error: --break: there is no 'zero_b1': did you mean zero-b1?; see --help"
+    assert str(exit.value.code) == said
+
+
+@pytest.mark.parametrize("words", ["--help", ""])
+def test_a_reader_who_has_seen_enough_is_no_error(words):
+    """`script | head -1`."""
+    command = f"{sys.executable} experiments/loss_functions.py {words} | head -1"
+    done = subprocess.run(
+        command, shell=True, cwd=FOLDER.parent, capture_output=True, text=True
+    )
+    assert len(done.stdout.splitlines()) == 1
+    assert done.stderr == ""
+
+
+def test_help_has_no_line_wider_than_the_terminal():
+    """Of prose; a command that is shown stays as it is."""
+    for script in SCRIPTS:
+        done = subprocess.run(
+            [sys.executable, str(script), "--help"],
+            cwd=FOLDER.parent,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "COLUMNS": "80"},
+        )
+        prose = [x for x in done.stdout.splitlines() if not x.startswith("    ")]
+        assert max(map(len, prose)) <= 80, script
 
 
 def test_right_flags_run_and_help_is_whole(monkeypatch, capsys):

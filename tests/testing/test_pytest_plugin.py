@@ -91,6 +91,30 @@ def test_of_values():
         assert ("×1.01" in done.stdout) == wrong
 
 
+def test_what_is_intended_is_counted_apart_and_looked_for(sample: Path) -> None:
+    """What is meant to be as it is, is not called right; a misspelt name shows."""
+    (sample / "test_ops.py").unlink()
+    (sample / "test_values.py").write_text("""
+import pytest
+from jax.test_util import check_grads
+from sample.ops import X, PLANTED, RIGHT
+
+def test_of_values():
+    PLANTED["swish_scaled"][0](X), RIGHT["softplus"][0](X)
+
+def test_of_a_mode():
+    check_grads(RIGHT["softplus"][0], (X,), 1, modes=["fwd", "bwd"])
+""")
+    (sample / "pytest.ini").write_text("[pytest]\nintended_rules =\n swish\n sofplus\n")
+    done = run(sample, "--audit-rules", "--gradients=jaxnet")
+    assert "1 failed, 1 passed" in done.stdout, done.stdout + done.stderr
+    said = "PASSED: 1 rule is right where the program calls it; 1 not judged."
+    assert said in done.stdout
+    assert "no rule that was called is `sofplus`" in done.stdout
+    assert "no rule that was called is `swish`" not in done.stdout
+    assert not re.findall(r"^\S*jaxnet/\S+\.py:\d+", done.stdout, re.MULTILINE)
+
+
 def test_a_seed_of_its_own_and_the_line_that_reruns(tmp_path: Path) -> None:
     """The same draw alone and among others, another one for another test."""
     (tmp_path / "test_seeds.py").write_text("""

@@ -204,7 +204,9 @@ def test_rounds_are_counted() -> None:
     right = sine(1.0)
     report = audit(lambda x: lax.fori_loop(0, 50, lambda i, x: right(x), x), X)
     assert report.rules[0].calls == 50
-    assert str(report).endswith(f"{MOST_CALLS} of 50 calls verified; seed 0")
+    assert str(report).endswith(
+        f"{MOST_CALLS} of 50 calls verified, some of each form; seed 0"
+    )
 
 
 def test_where_no_gradient_flows() -> None:
@@ -276,3 +278,66 @@ def test_bad_input() -> None:
         audit(lambda x: np.sin(np.asarray(x)), X)
     with pytest.raises(TypeError, match="a floating output"):
         audit(lambda x: jnp.argmax(x), X)
+
+
+@pytest.mark.parametrize("slope", [0.1, 0.3])
+def test_constants_of_a_rule_are_those_of_what_it_computes(slope: float) -> None:
+    """0.1 in the function and 0.1 in its rule are one number, in float32 too."""
+
+    @jax.custom_vjp
+    def leaky(x: Any) -> Any:
+        return jnp.where(x > 0, x, slope * x)
+
+    @jax.custom_vjp
+    def off(x: Any) -> Any:
+        return jnp.where(x > 0, x, slope * x)
+
+    leaky.defvjp(
+        lambda x: (leaky(x), x), lambda x, g: (g * jnp.where(x > 0, 1.0, slope),)
+    )
+    off.defvjp(
+        lambda x: (off(x), x),
+        lambda x, g: (g * jnp.where(x > 0, 1.0, slope * (1 + 1e-6)),),
+    )
+    found = rows(audit(lambda x: jnp.sum(leaky(x) ** 2 + off(x) ** 2), X))
+    assert found["leaky"].verdict is Verdict.AGREE
+    assert found["off"].verdict is Verdict.DISAGREE
+
+
+@pytest.mark.parametrize(
+    ("factor", "verdict"), [(1.0, Verdict.AGREE), (1.05, Verdict.DISAGREE)]
+)
+def test_inputs_that_are_one_value_move_together(
+    factor: float, verdict: Verdict
+) -> None:
+    """A root's rule asks how it moves with the equation, not with the solver's copy."""
+
+    def loss(a: Any) -> Any:
+        def equation(x: Any) -> Any:
+            return x**3 + a * x - 1.0
+
+        def newton(f: Any, x: Any) -> Any:
+            return lax.fori_loop(0, 40, lambda _, x: x - f(x) / jax.grad(f)(x), x)
+
+        return lax.custom_root(equation, 0.5, newton, solve_tangent) ** 2
+
+    def solve_tangent(g: Any, y: Any) -> Any:
+        return factor * y / g(1.0)
+
+    assert audit(loss, np.float32(2)).rules[0].verdict is verdict
+
+
+def test_where_no_rule_was_verified_nothing_is_proved() -> None:
+    """A wrong rule in a branch that is not taken; one that is intended is not asked."""
+    wrong = sine(-7.0)
+
+    def loss(x: Any) -> Any:
+        taken = jnp.sum(x) > 100
+        return lax.cond(taken, lambda: jnp.sum(wrong(x)), lambda: jnp.sum(x**2))
+
+    report = audit(loss, X)
+    assert not report.passed
+    assert "nothing is proved, no gradient flows" in str(report)
+    report = audit(lambda x: jnp.sum(wrong(x)), X, intended=["sine"])
+    assert report.passed
+    assert "0 rules are right where the program calls them; 1 not judged" in str(report)

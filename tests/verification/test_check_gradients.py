@@ -256,10 +256,52 @@ def test_a_loss_that_cannot_be_traced_is_called(loss: Any) -> None:
 
 
 def test_autodiff_of_a_loss_that_cannot_be_traced() -> None:
-    """There is none: pass a candidate, it says."""
+    """There is none: pass a candidate, it says, and names the line."""
     report = check_gradients(_in_numpy, {"x": X})
     assert report.verdict is Verdict.MALFORMED
     assert "pass a candidate" in report.worst.cause
+    assert (
+        f"at {__file__}:{_in_numpy.__code__.co_firstlineno + 1}" in report.worst.cause
+    )
+
+
+def test_autodiff_of_a_loss_that_reads_its_values() -> None:
+    """`if` and `segment_max` cannot be traced, and jax.grad has the values."""
+
+    def by_segment(x: Any) -> Any:
+        return jnp.sum(jax.ops.segment_max(x, np.array([0, 0, 1, 1, 1])) ** 2)
+
+    assert check_gradients(_branching, {"x": X}).passed
+    x = np.array([1.0, 1.5, 2.0, 2.3, 2.1])
+    assert check_gradients(by_segment, x).passed
+    report = check_gradients(
+        by_segment, x, {"twice": lambda x: 2 * jax.grad(by_segment)(x)}
+    )
+    assert report.verdict is Verdict.DISAGREE
+
+
+def test_a_report_is_true_if_it_passed() -> None:
+    """`assert check_gradients(…)` fails a test."""
+    right = check_gradients(lambda p: jnp.sum(p["x"] ** 2), {"x": X}, {"x": 2 * X})
+    wrong = check_gradients(lambda p: jnp.sum(p["x"] ** 2), {"x": X}, {"x": X})
+    assert right
+    assert not wrong
+
+
+def test_what_is_zero_but_for_rounding_is_said_apart() -> None:
+    """A bias before a normalization: its gradient has no digits, and the rest has."""
+    x = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+
+    def loss(p: Any) -> Any:
+        a = x @ p["W"] + p["b"][None]
+        return jnp.mean(((a - a.mean(0, keepdims=True)) / a.std(0, keepdims=True)) ** 3)
+
+    report = check_gradients(loss, {"W": x[:4, :3], "b": np.zeros(3, np.float32)})
+    first, *rest = str(report).replace("\n", " ").split(".", 1)
+    assert "zero but for rounding: ['b']" in str(report).replace("\n", " ")
+    assert "to 1" in first or "digits" in first
+    assert "not covered here" not in rest[0]
+    assert "5.1e+08" not in rest[0]
 
 
 def _casting(params: Any) -> Any:

@@ -251,6 +251,25 @@ def test_a_right_line_in_a_scan_is_not_blamed() -> None:
     assert "the mistake lies between a and h; it is d_h" in text
 
 
+def test_the_first_wrong_link_is_the_headline() -> None:
+    """What follows from it may be off by more, and is not what to read first."""
+    given = by_hand()
+    later, *before = [name for name in reversed(given)]
+    wrong = {name: 2 * given[name] for name in (later, *before[:1])}
+    report = check_gradients(loss, PARAMS, intermediates={**given, **wrong})
+    assert report.worst.path == f"d_{later}"
+    assert f"d_{later}[" in str(report).split(":")[1] + str(report).split(":")[2]
+
+
+def test_a_name_as_the_report_writes_it_is_answered() -> None:
+    """The tap is "z1", its derivative d_z1."""
+    name = next(iter(by_hand()))
+    with pytest.raises(ValueError, match=f'did you mean "{name}"'):
+        check_gradients(loss, PARAMS, intermediates={f"d_{name}": np.ones(1)})
+    with pytest.raises(ValueError, match=r'write jaxnet\.tap\("nowhere"'):
+        check_gradients(loss, PARAMS, intermediates={"nowhere": np.ones(1)})
+
+
 @pytest.mark.slow
 def test_two_ways_to_the_loss() -> None:
     """A residual branch: both that follow are named, and each is taken into account."""

@@ -11,7 +11,8 @@ import numpy as np
 
 from jaxnet.array_types import PyTree
 from jaxnet.float64 import in_float64
-from jaxnet.verification.candidates.callables import LeafByLeaf
+from jaxnet.jaxpr import said
+from jaxnet.verification.candidates.callables import UNTRACEABLE, LeafByLeaf
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.function.once import once
 from jaxnet.verification.function.program import same_program
@@ -32,15 +33,19 @@ class Autodiff:
         """The gradient at `params`, as its caller would run it.
 
         Raises:
-            TypeError: JAX cannot trace the loss.
+            TypeError: JAX cannot differentiate the loss. It can where a loss reads its
+                values, as `if` does, if JAX has them: not under jit.
         """
         objective = self.objective
-        if not objective.traceable:
-            why = f"jax.grad cannot trace the loss: {objective.untraced}"
-            raise TypeError(f"{why}; write it in jax.numpy, or pass a candidate")
         flat = jax.tree.leaves(params)
         moving = [_pair(flat[leaf.position], leaf) for leaf in objective.point.leaves]
-        pairs = zip(objective.point.leaves, self._of_leaves(moving), strict=True)
+        try:
+            slopes = self._of_leaves(moving)
+        except UNTRACEABLE as error:
+            why = f"jax.grad cannot trace the loss: {said(error)}"
+            fix = "write it in jax.numpy, or pass a candidate"
+            raise TypeError(f"{why}; {fix}") from None
+        pairs = zip(objective.point.leaves, slopes, strict=True)
         return OfLeaves(
             [x[..., 0] - 1j * x[..., 1] if leaf.is_complex else x for leaf, x in pairs]
         )

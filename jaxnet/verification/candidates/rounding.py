@@ -129,12 +129,12 @@ class Rounding:
     ) -> Any:
         """What constants that are not exact may do to something `of` a leaf's gradient.
 
-        Those of the loss, and those of the candidate alone. Nothing to one that JAX
-        derived from the same trace: it has the same constants.
+        Those of the loss, and those of the candidate alone. One that JAX derived from
+        the same trace has the same constants as the loss: only its rules' own count.
         """
-        if candidate.is_derived(self.autodiff):
-            return 0.0
-        both = self.autodiff.shifts, self._own_shifts(candidate)
+        is_derived = candidate.is_derived(self.autodiff)
+        of_loss = () if is_derived else self.autodiff.shifts
+        both = of_loss, self._own_shifts(candidate)
         leaf = [[s[number] for s in each if s[number] is not None] for each in both]
         squares = [np.mean([of(x) ** 2 for x in each], axis=0) for each in leaf if each]
         return DEVIATIONS * np.sqrt(sum(squares))
@@ -190,13 +190,16 @@ class Rounding:
     def eps_of(self, candidate: Candidate, leaf: Leaf) -> float:
         """ε of what computed the candidate, or of the loss if that is coarser.
 
+        Or of what the loss draws in loops: the candidate may have drawn it otherwise.
         Arrays that the caller's own program may have given are as coarse as that is.
         """
         given, own = candidate.eps(leaf.number), self.objective.own_precision_of(leaf)
         dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
         may_be_run = candidate.widened is None and given >= eps(dtype)
         coarsest = max(given, own) if may_be_run else given
-        return max(coarsest, self.objective.precision_of(leaf))
+        widened = self.objective.widened
+        drawn = widened.drawn if widened else 0.0
+        return max(coarsest, drawn, self.objective.precision_of(leaf))
 
     def _terms_of(self, leaf: Leaf) -> Reals | None:
         point = self.objective.point

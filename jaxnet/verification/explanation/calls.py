@@ -43,7 +43,8 @@ class Call:
     """One call of a rule.
 
     inputs: what the program gives it.
-    moving: the numbers of those that are floating and that the parameters move.
+    moving: the numbers of those that are floating and that the parameters move; of
+        several that are one value of the program, the first: they move together.
     cotangent: of its floating outputs: the program's own, or random where that is 0 or
         cannot be had. is_used: whether it is the program's own.
     """
@@ -57,8 +58,11 @@ class Call:
     def paired(self, values: Arrays) -> Any:
         """<cotangent, what it gives> for other values of the moving inputs."""
         inputs = list(self.inputs)
+        variables = self.equation.invars
         for number, value in zip(self.moving, values, strict=True):
-            inputs[number] = value
+            for i, variable in enumerate(variables):
+                if variable is variables[number]:
+                    inputs[i] = value
         pairs = zip(inputs, self.equation.invars, strict=True)
         outputs = bind(self.equation, [_as_taken(x, v) for x, v in pairs])
         return inner(self.cotangent, floating_leaves(outputs))
@@ -127,7 +131,11 @@ def verified(call: Call, context: Context) -> list[LeafReport]:
     """
     point = Point.of({f"input {i}": np.asarray(call.inputs[i]) for i in call.moving})
     names = [f"input {i}" for i in call.moving]
-    objective = Objective(lambda x: call.paired([x[name] for name in names]), point)
+
+    def loss(x: Any) -> Any:
+        return call.paired([x[name] for name in names])
+
+    objective = Objective(loss, point, whole=context.objective)
     here = Context.of(objective, context.safety, context.seed, None)
     (candidate,) = claims(None, objective, here.autodiff)
     reports = list(candidate.faults)
@@ -159,6 +167,8 @@ def _rounds(equation: Any, seen: Seen, moved: Seen, cotangents: Arrays) -> Calls
         for i, (x, y) in enumerate(zip(seen.inputs, moved.inputs, strict=True))
         if is_inexact(x) and np.size(x) and fingerprint([x]) != fingerprint([y])
     )
+    first = {equation.invars[i]: i for i in reversed(moving)}
+    moving = tuple(sorted(first.values()))
     rounds = list(np.ndindex(np.shape(seen.outputs[0])[:loops])) if moving else []
     found = list[Call]()
     for round_ in some(rounds):

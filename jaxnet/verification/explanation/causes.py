@@ -247,7 +247,7 @@ def _by_factor(wrong: WrongLeaf, reference: Reference) -> Iterator[str]:
         weight = np.sum(true**2, axis=others, keepdims=True)
         factor = np.sum(g * true, axis=others, keepdims=True)
         factor = np.divide(factor, weight, out=np.ones_like(weight), where=weight > 0)
-        if (factor != 0).all() and wrong.is_mended_by(g / factor):
+        if factor.size > 1 and (factor != 0).all() and wrong.is_mended_by(g / factor):
             low, high = float(np.min(factor)), float(np.max(factor))
             yield f"one factor per {name.format('')}, {low:.6g} to {high:.6g}"
 

@@ -18,8 +18,8 @@ from jaxtyping import Float
 from jaxnet.array_types import PyTree, ScalarFunction
 from jaxnet.differences.noise import ROUGH_TIMES, roughness
 from jaxnet.float64 import host, in_float64
-from jaxnet.input_checks import NoPair, complaint, describe, first_line
-from jaxnet.jaxpr import Hook, at_line, described, evaluate, raised_at
+from jaxnet.input_checks import NoPair, complaint, describe
+from jaxnet.jaxpr import Hook, described, evaluate, said
 from jaxnet.precision import DOUBLE, SINGLE
 from jaxnet.verification.directions import (
     ONE,
@@ -59,24 +59,27 @@ class Objective:
 
     given: the loss as its caller calls it, twice; None where that fails.
     widened: the caller's own program in float64; None if JAX cannot trace it.
-    untraced: why not, with the line.
     evaluations: how many values were computed so far; all else stays as it is.
     """
 
     def __init__(
-        self, loss: ScalarFunction, point: Point, mesh: Mesh | None = None
+        self,
+        loss: ScalarFunction,
+        point: Point,
+        mesh: Mesh | None = None,
+        whole: "Objective | None" = None,
     ) -> None:
+        """`whole`: of whose program this one is a part, with the same constants."""
         self.loss, self.point = loss, point
+        self._whole = whole.widened if whole else None
         self.evaluations = 0
         self.widened: Widened | None = None
-        self.untraced = ""
         self._called_precision = SINGLE
         self.given = self._given_value(), self._given_value()
         try:
             self.widened = self.widen(self.of_leaves)
         except Exception as error:  # the caller's function: it may be no JAX at all
             self._check_call(error)
-            self.untraced = at_line(first_line(error).rstrip("."), raised_at(error))
         else:
             _check_scalar(self.widened.out)
             self._lines = Lines(self.widened, point, mesh)
@@ -136,6 +139,11 @@ class Objective:
         """Whether something that JAX does not show may round to less than it says."""
         return self.program is None or calls_out(self.program)
 
+    @property
+    def rounds_as_shown(self) -> bool:
+        """Whether it is computed in float64, in operations that JAX shows."""
+        return not self.may_round_unseen and self.precision <= DOUBLE
+
     def implicit(self, leaf: Leaf) -> str:
         """What on a leaf's way has a derivative that is not that of its values."""
         moved = self.program.moved_by(leaf.number) if self.program else ()
@@ -149,8 +157,10 @@ class Objective:
 
     def widen(self, function: Callable[[list[Any]], PyTree]) -> Widened:
         """A function of the moving leaves, traced as its caller runs it, widened."""
-        known = self.widened.constants if self.widened else ()
-        widened = Widened.of(function, self.point.as_traced(), known)
+        is_part = self._whole is not None and self.widened is None
+        before = self.widened or self._whole
+        known = before.constants if before else ()
+        widened = Widened.of(function, self.point.as_traced(), known, is_part)
         if widened.precision() <= DOUBLE:
             return widened
         return widened.finer(function, [leaf.wide for leaf in self.point.leaves])
@@ -247,7 +257,7 @@ class Objective:
         What values near the point do not show where it rounds to stairs: 1 - x is 1
         for all x below 1e-16. 0 where what happens inside is not known.
         """
-        if self.widened is None or self.may_round_unseen or self.precision > DOUBLE:
+        if not self.rounds_as_shown or self.widened is None:
             return 0.0
         values = [jnp.asarray(leaf.wide) for leaf in point.leaves]
         closed = jax.make_jaxpr(self.widened)(values)
@@ -292,7 +302,7 @@ class Objective:
             if isinstance(tracing, NoPair):
                 raise tracing from None
             fix = "call it on the parameters yourself to see where"
-            got = at_line(first_line(tracing), raised_at(tracing))
+            got = said(tracing)
             raise ValueError(complaint("loss(params)", "a value", got, fix)) from error
         _check_scalar(result)
 

@@ -8,6 +8,7 @@ float64, whatever the casts. What is made from random bits stays as the caller d
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import chain
 from typing import Any
 
 import jax
@@ -31,6 +32,7 @@ from jaxnet.jaxpr import (
     opened,
     sub_jaxprs,
 )
+from jaxnet.precision import eps
 from jaxnet.verification.function.constants import (
     Constant,
     Function,
@@ -90,6 +92,8 @@ class Widened:
     program, consts: what is evaluated, given its constants, and the inputs and the
         inexact constants.
     narrow: the equations, by id, that stay in the caller's dtypes.
+    drawn: ε of random numbers drawn in loops or branches: two programs, the loss and
+        its gradient, may draw them an ulp apart; 0 if there are none.
     """
 
     own: Program
@@ -100,6 +104,7 @@ class Widened:
     program: Bare = field(repr=False)
     consts: Sequence[Any] = field(repr=False)
     narrow: frozenset[int] = field(repr=False)
+    drawn: float = 0.0
 
     @classmethod
     def of(
@@ -156,6 +161,7 @@ class Widened:
             program=Bare.of(program, out_tree),
             consts=whole.consts,
             narrow=frozenset(narrow),
+            drawn=_drawn_within(whole),
         )
 
     def __call__(self, values: list[Any], moved: Sequence[Any] | None = None) -> PyTree:
@@ -369,6 +375,18 @@ def _drawn(whole: Any) -> dict[int, list[Any]]:
         found[id(equation)] = bind(equation, given)
         values.update(zip(equation.outvars, found[id(equation)], strict=True))
     return found
+
+
+def _drawn_within(whole: Any) -> float:
+    """ε of the coarsest numbers that are drawn within control flow."""
+    inner = (e for own in opened(whole).eqns if not is_call(own) for e in _inside(own))
+    draws = (e for e in inner if next(sub_jaxprs(e), None) is not None and _is_draw(e))
+    dtypes = (v.aval.dtype for e in draws for v in e.outvars)
+    return max(map(eps, filter(is_float, dtypes)), default=0.0)
+
+
+def _inside(equation: Any) -> Iterator[Any]:
+    return chain.from_iterable(map(every_equation, sub_jaxprs(equation)))
 
 
 def _is_draw(equation: Any) -> bool:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from jaxnet.differences.noise import noise_level, noise_times
+from jaxnet.differences.noise import is_flat, noise_level, noise_times
 from jaxnet.verification.context import Context
 from jaxnet.verification.directions import Direction, Together
 from jaxnet.verification.point import Leaf
@@ -79,4 +79,6 @@ def _along(
     level = noise_level(context.start.value, values, precision)
     if level is None:
         return None
+    if level and is_flat(values) and context.objective.rounds_as_shown:
+        level = min(level, HIDDEN * context.rounding_inside)
     return level, float(np.max(np.abs(values[np.isfinite(values)]), initial=0.0))

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from jaxnet.jaxpr import coarsest_of
+from jaxnet.precision import eps
 from jaxnet.verification.candidates.candidate import Candidate
 from jaxnet.verification.context import Context
 from jaxnet.verification.directions import norm, units
@@ -59,6 +60,12 @@ def held_against_run(
     meant, wide = candidate.array(leaf), np.asarray(ran, np.float64)
     size, error = norm(meant, leaf), norm(np.asarray(wide - meant), leaf)
     share = error / size if size else 0.0
+    if report.verdict is Verdict.DISAGREE:
+        dtype, _ = coarsest_of(run.program.equations)
+        unseen = report.error <= eps(dtype) * abs(report.reference_value)
+        words = f"less than {dtype} rounds, in which it is run"
+        cause = "; ".join(filter(None, [report.cause, words * unseen]))
+        return replace(report, as_run=share, cause=cause)
     is_lost = share > LOST and report.verdict is Verdict.AGREE
     if is_lost and is_zero_but_for_rounding(context, probes, candidate):
         return report

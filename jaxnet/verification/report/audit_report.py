@@ -32,6 +32,7 @@ class RuleReport(Record):
     lines: where it is called. calls: how often, in all.
     verified: how many of the calls were verified: some of each form.
     forms: the shapes of its inputs, each combination once.
+    is_intended: whether it is meant to be as it is, and so is not judged.
     share: of the gradient's 2-norm, what is lost if nothing flows back through it.
     error, bound, cause: of the worst input of the worst call.
     worst: the record of that.
@@ -45,6 +46,7 @@ class RuleReport(Record):
     forms: tuple[str, ...]
     verdict: Verdict
     passed: bool
+    is_intended: bool = False
     share: float = math.nan
     error: float = math.nan
     bound: float = math.nan
@@ -119,8 +121,12 @@ class AuditReport(Shown):
 
     @property
     def passed(self) -> bool:
-        """Whether every rule passed. Of no rule, nothing is proved."""
-        return bool(self.rules) and all(rule.passed for rule in self.rules)
+        """Whether every rule passed. Of none that was verified, nothing is proved."""
+        return self._is_proof and all(rule.passed for rule in self.rules)
+
+    @property
+    def _is_proof(self) -> bool:
+        return any(rule.verified or rule.is_intended for rule in self.rules)
 
     def _table(self, worst_first: bool = False) -> Table:
         calls = sum(rule.calls for rule in self.rules)
@@ -140,11 +146,15 @@ class AuditReport(Shown):
         count = len(self.rules)
         if not count:
             return "FAILED: nothing is proved, no custom rule is called."
+        if not self._is_proof and all(rule.passed for rule in self.rules):
+            return "FAILED: nothing is proved, no gradient flows through a rule here."
         if self.passed:
             judged = sum(rule.verified > 0 for rule in self.rules)
-            right = "1 rule is" if judged == 1 else f"{judged} rules are"
+            many = f"{judged} rules are right where the program calls them"
+            one = "1 rule is right where the program calls it"
+            right = one if judged == 1 else many
             rest = f"; {count - judged} not judged" * (judged < count)
-            return f"PASSED: {right} right where the program calls them{rest}."
+            return f"PASSED: {right}{rest}."
         worst, failed = self.records[0], sum(not rule.passed for rule in self.rules)
         cause = f": {worst.cause}" if worst.cause else ""
         more = f"; {failed - 1} more below" if failed > 1 else ""

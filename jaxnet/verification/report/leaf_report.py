@@ -84,8 +84,9 @@ class LeafReport(Record):
         what = self.verdict.value
         if self.verdict is Verdict.DISAGREE:
             values = told_apart(self.candidate_value, self.reference_value, digits=6)
-            what = "{}, not {},".format(*values)
-        where = f" at {self.place}" if self.place != NO_NAME else ""
+            what = "{}, not {}".format(*values)
+        comma = "," * (self.verdict is Verdict.DISAGREE)
+        where = f"{comma} at {self.place}" if self.place != NO_NAME else ""
         return f"{self.candidate} is {what}{where}"
 
     @property

@@ -21,12 +21,13 @@ def share(value: float, of: float) -> float:
 
 def told_apart(one: float, other: float, digits: int) -> tuple[str, str]:
     """Both with at least so many digits, and more where they would read the same."""
-    both, zeros = (one + 0.0, other + 0.0), ""  # no -0
     for more in range(digits, 18):
-        first, second = (f"{value:{zeros}.{more}g}" for value in both)
+        first, second = (f"{value + 0.0:.{more}g}" for value in (one, other))  # no -0
         if first != second:
             break
-        zeros = "#"  # 0.0418022 and 0.04180223 are told apart by a 0
+    if more > digits and "." in first and "." in second:  # 0.0418022 and 0.04180223
+        width = max(len(first), len(second))
+        first, second = first.ljust(width, "0"), second.ljust(width, "0")
     return first, second
 
 

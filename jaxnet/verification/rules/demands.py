@@ -347,7 +347,7 @@ def _shape_factor(rule: Rule, expected: Any, got: Any, examples: int = 1) -> str
     factor = factor_between(expected, got)
     if factor is None:
         return ""
-    sizes = {s for x in rule.moving for s in x.shape} | {examples, 1}
+    sizes = {s for x in rule.moving for s in x.shape if s} | {examples, 1}
     for n in sizes:
         for m in sizes:
             if n != m and abs(factor * n / m - 1) < SHAPE_FACTOR:

@@ -455,6 +455,30 @@ def test_where_nobody_can_be_convicted_it_is_said() -> None:
     assert NOBODY in text
 
 
+@pytest.mark.parametrize(
+    ("backward", "said"),
+    [
+        (lambda x, g: (), "pytree"),
+        (lambda x, g: (g[:1],), "shapes do not match"),
+        (lambda x, g: (g * x["a"],), "raised"),
+    ],
+)
+def test_a_rule_that_raises_is_named(backward: Any, said: str) -> None:
+    """JAX does not say which of all rules it was; of jax.grad by the caller, too."""
+    raising = jax.custom_vjp(jnp.sin)
+    raising.defvjp(lambda x: (jnp.sin(x), x), backward)
+
+    def loss(x: Any) -> Any:
+        return jnp.sum(good(x) + raising(x))
+
+    for candidates in (None, {"mine": jax.grad(loss)}):
+        report = check_gradients(loss, X, candidates)
+        assert report.verdict is Verdict.MALFORMED
+        assert report.worst.cause.startswith("the rule of `sin` (")
+        assert said in report.worst.cause
+        assert "good" not in report.worst.cause
+
+
 def test_a_rule_that_is_checked_by_itself() -> None:
     """check_vjp names it as well."""
     report = check_vjp(sine(1.5), X)

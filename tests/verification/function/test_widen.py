@@ -499,6 +499,27 @@ def test_bytes_are_divided_exactly() -> None:
 # ------------------------------------------------------------------------ random draws
 
 
+def test_draws_of_a_loop_are_known_as_its_caller_s_dtype() -> None:
+    """A loss and its gradient may draw them an ulp of float32 apart; not more."""
+    for seed in range(4):
+        keys = jax.random.split(jax.random.key(seed), 5)
+
+        def loss(p: Any, keys: Any = keys) -> Any:
+            def step(c: Any, key: Any) -> Any:
+                return c + p * 0.1 * jax.random.normal(key), None
+
+            return jax.lax.scan(step, 1.0, keys)[0] ** 2
+
+        p = np.float32(0.3)
+        report = check_gradients(loss, p)
+        assert report.passed, str(report)
+        assert report.leaves[0].resolution < 1e-5
+        off = check_gradients(
+            loss, p, {"off": np.float32(jax.grad(loss)(p) * (1 + 3e-5))}
+        )
+        assert not off.passed
+
+
 def keyed_scan(p: Any, key: Any) -> Any:
     """A scan that carries a typed key."""
 

@@ -159,3 +159,39 @@ def test_a_kink_beside_the_point_is_none_of_it(
     assert check_gradients(loss, x, right).passed
     report = check_gradients(loss, x, {"wrong": np.array(wrong, float)})
     assert report.verdict is Verdict.DISAGREE
+
+
+def test_a_kink_elsewhere_in_a_large_leaf_excuses_nothing() -> None:
+    """Zeros of a lasso change a random line's slope: the smooth entries are wrong."""
+    random = np.random.default_rng(3)
+    x, y = random.normal(size=(32, 12)), random.normal(size=(32, 8))
+    weight = random.normal(size=(12, 8))
+    weight[np.abs(weight) < 0.05] = 0
+
+    def lasso(w: Any) -> Any:
+        return jnp.mean((x @ w - y) ** 2) + 0.01 * jnp.sum(jnp.abs(w))
+
+    smooth = 2 * x.T @ (x @ weight - y) / y.size
+    candidates = {
+        "right": smooth + 0.01 * np.sign(weight),
+        "half as much again": smooth + 0.015 * np.sign(weight),
+    }
+    for key in range(4):
+        report = check_gradients(lasso, weight, candidates, key=key)
+        found = {leaf.candidate: leaf for leaf in report.leaves}
+        assert found["right"].passed
+        assert found["half as much again"].verdict is Verdict.DISAGREE
+
+
+def test_a_norm_at_0_has_the_slopes_of_a_ball() -> None:
+    """Each entry is within ±1, and along the three together it is not."""
+
+    def norm(x: Any) -> Any:
+        return jnp.sqrt(jnp.sum(x**2))
+
+    candidates = {
+        "on the sphere": np.array([1, -1, 1]) / np.sqrt(3),
+        "at its corner": np.array([1.0, -1.0, 1.0]),
+    }
+    report = check_gradients(norm, np.zeros(3), candidates)
+    assert [leaf.passed for leaf in report.leaves] == [True, False]

@@ -117,3 +117,27 @@ def test_a_loss_is_run_with_other_rounding_only_where_values_may_be_stairs() -> 
     right = check_gradients(loss, x, {"a": np.cos(x)})
     wrong = check_gradients(loss, x, {"a": 2 * np.cos(x)})
     assert wrong.evaluations - right.evaluations == 32
+
+
+@pytest.mark.parametrize("least", [5e-7, 1e-6, 1.3e-6, 1e-5])
+def test_what_is_flat_around_the_point_has_no_kink_there(least: float) -> None:
+    """max(|x|, 1e-6) at 0: kinks as far off as noise is looked for are no noise."""
+
+    def loss(x: Any) -> Any:
+        return jnp.maximum(jnp.sqrt(jnp.sum(x**2) + 1e-300), least)
+
+    x = np.zeros(3)
+    assert check_gradients(loss, x).passed
+    report = check_gradients(loss, x, {"wrong": np.array([0.5, 0.4, -0.2])})
+    assert report.verdict is Verdict.DISAGREE
+
+
+def test_a_loss_that_makes_its_own_numbers_is_run_with_other_rounding() -> None:
+    """arange has no inputs that could be rounded."""
+
+    def loss(x: Any) -> Any:
+        return jnp.sum(jax.nn.relu(x) * jnp.arange(1.0, 5.0))
+
+    x = np.array([0.5, -1.0, 2.0, -0.3])
+    report = check_gradients(loss, x, {"without its mask": np.arange(1.0, 5.0)})
+    assert report.verdict is Verdict.DISAGREE

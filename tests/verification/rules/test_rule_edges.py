@@ -85,3 +85,14 @@ def test_empty_and_scalar_arguments(check: Rule) -> None:
     """No entries at all, a Python float, and a large argument of one direction."""
     for x in (X[:0], 1.5, X[0], jnp.cos(jnp.arange(5000.0, dtype=jnp.float32))):
         assert check(jnp.sin, x).passed
+
+
+def test_an_empty_argument_beside_another() -> None:
+    """A cache of no rows yet, and rows that are put behind it."""
+
+    def appended(cache: Any, rows: Any) -> Any:
+        return jnp.concatenate([cache, jnp.sin(rows)])
+
+    cache, rows = np.zeros((0, 3), np.float32), np.ones((2, 3), np.float32)
+    assert check_vjp(appended, cache, rows).passed
+    assert check_jvp(appended, cache, rows).passed
