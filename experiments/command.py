@@ -70,7 +70,8 @@ def _show(text: str) -> None:
     """--help, its prose in lines that a terminal has room for."""
     width = min(shutil.get_terminal_size().columns, WIDEST)
     parts = list[str]()
-    for is_prose, lines in groupby(text.splitlines(), _is_prose):
+    for is_prose, same in groupby(text.splitlines(), _is_prose):
+        lines = list(same)
         parts.append(fill(" ".join(lines), width) if is_prose else "\n".join(lines))
     try:
         print("\n".join(parts), flush=True)

@@ -48,16 +48,16 @@ def main() -> None:
 
 def run(flags: Flags) -> None:
     """Compute, print and write."""
-    print(f"{'gradient of x0² + x1² at':<36}{'book':>24}{'ours':>36}")
+    print(f"{'gradient of x0² + x1² at':<25}{'book':>26}{'ours':>29}")
     gradients = {}
     for point, book in BOOK_GRADIENTS.items():
         gradients[point] = numerical_gradient(bowl, np.array(point))
-        print(f"{numbers(point):<36}{numbers(book):>24}{exactly(gradients[point]):>36}")
+        print(f"{numbers(point):<25}{numbers(book):>26}{exactly(gradients[point]):>29}")
     end, path = gradient_descent(
         bowl, np.array(flags.start), flags.learning_rate, flags.num_steps
     )
     settings = f"{flags.num_steps} steps from {numbers(flags.start)}"
-    print(f"{settings:<36}{scientific(BOOK_END):>24}{scientific(end):>36}")
+    print(f"{settings:<25}{scientific(BOOK_END):>26}{scientific(end):>29}")
     line = np.arange(-2, 2.1, 1 if flags.quick else 0.25)
     points = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)
     field = numerical_gradient(lambda x: bowl(x.T).sum(), points)
@@ -89,8 +89,8 @@ def numbers(point: Any) -> str:
 
 
 def exactly(point: Any) -> str:
-    """A point to 12 digits."""
-    return f"({', '.join(f'{x:.12f}' for x in point)})"
+    """A point to 10 digits behind the point."""
+    return f"({', '.join(f'{x:.10f}' for x in point)})"
 
 
 def scientific(point: Any) -> str:

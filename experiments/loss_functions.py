@@ -82,10 +82,10 @@ def main() -> None:
 def run(flags: Flags) -> None:
     """Compute, print and write."""
     rows = [compute(example) for example in EXAMPLES]
-    print(f"{'loss':<34}{'printed':>20}{'ours, float64':>22}{'float32':>14}")
+    print(f"{'loss':<32}{'printed':>18}{'ours, float64':>20}{'float32':>10}")
     for row in rows:
-        numbers = (f"{row['printed']:>20}", f"{row['float64']:>22}")
-        print(f"{row['name']:<34}{''.join(numbers)}{row['float32']:>14.7f}")
+        numbers = (f"{row['printed']:>18}", f"{row['float64']:>20}")
+        print(f"{row['name']:<32}{''.join(numbers)}{row['float32']:>10.6f}")
     print("A loss of 16.118 is -log(1e-7): what the book adds to a probability of 0.")
     print("The last digit of float64 depends on the order of the sums.")
     flags.out.mkdir(parents=True, exist_ok=True)

@@ -59,7 +59,7 @@ def run(flags: Flags) -> None:
     names, images, labels = gather(flags, num_pixels=params[0].weight.shape[0])
     probabilities = np.asarray(predict(params, images, network))
     for name, shares in zip(names, probabilities, strict=True):
-        listed = " ".join(f"{share:.3f}" for share in shares)
+        listed = " ".join(f"{share:.2f}" for share in shares)
         print(f"{name}: {shares.argmax()}  ({listed})")
     path = flags.out / "digits.png"
     predicted_digits(images, probabilities, labels, path)
@@ -111,7 +111,8 @@ def read_png(path: Path, side: int) -> Float32[np.ndarray, " pixels"]:
     """The picture as a row of grey levels in [0, 1], light on dark as in MNIST."""
     fix = "pass a PNG file of one digit"
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; {fix}")
+        got = "a folder" if path.is_dir() else "nothing there"
+        raise FileNotFoundError(f"{path}: expected a file, got {got}; {fix}")
     try:
         with Image.open(path, formats=["PNG"]) as picture:
             if math.prod(picture.size) > MAX_FILE_PIXELS:

@@ -81,7 +81,7 @@ def test_loss_functions(run):
 def test_gradient_descent(run):
     """The gradient at (3, 4), the end of the descent, and two figures."""
     outcome = run("gradient_descent")
-    assert "(6, 8)    (6.000000000000, 8.000000000000)" in outcome.text
+    assert "(6, 8) (6.0000000000, 8.0000000000)" in outcome.text
     assert len(re.findall(r"\(-5\.0489e-09, 6\.7319e-09\)", outcome.text)) == 2
     assert outcome.figures() == {"descent.png", "gradient_field.png"}
     path = np.array(outcome.json("gradient_descent.json")["path"])

@@ -304,7 +304,8 @@ def test_digits_are_read(run: Run, network: Path, tmp_path: Path) -> None:
         (["--checkpoint", "/nowhere"], r"train_mnist\.py"),
         (["--test-indices", "10000"], "expected 0…9999, got 10000"),
         (["--test-indices", "-1"], "expected 0…9999, got -1"),
-        (["--images", "/nowhere.png"], "no such file"),
+        (["--images", "/nowhere.png"], "a file, got nothing there"),
+        (["--images", "/"], "a file, got a folder"),
         (["--images", __file__], "not a readable PNG file"),
     ],
 )

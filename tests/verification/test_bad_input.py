@@ -106,6 +106,7 @@ MALFORMED = {
     "booleans": (_with("y", np.ones(3, bool)), "['y']", "bool"),
     "complex": (_with("y", RIGHT["y"] + 0j), "['y']", "complex128"),
     "raises": (_raises, "['x']", "ZeroDivisionError: in line two"),
+    "several": ([RIGHT, RIGHT], "['x']", "2 gradients: expected one, or a dict"),
     "callable of one leaf": (lambda p: {"x": jnp.cos(p["x"])}, "['y']", "missing"),
 }
 

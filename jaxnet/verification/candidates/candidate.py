@@ -293,6 +293,9 @@ def _other_tree(tree: PyTree, given: dict[str, Any], point: Point) -> str:
     if given.keys() & set(wanted) or not given:
         return ""
     expected = f"leaves like those of params, {listed(wanted)}"
+    several = tree if isinstance(tree, (list, tuple)) and len(tree) > 1 else ()
+    if several and all(jax.tree.structure(x) == point.structure for x in several):
+        return f"{len(several)} gradients: expected one, or a dict of them by name"
     if len(given) > 1 or "" not in given:
         return f"another tree, {listed(sorted(given))}: expected {expected}"
     is_scalar = np.shape(given[""]) == ()
@@ -306,7 +309,7 @@ def _fault(name: str, leaf: Leaf, value: Any) -> LeafReport | None:
     array = np.asarray(value)
     if not is_inexact(array) or (np.iscomplexobj(array) != leaf.is_complex):
         wanted = "complex" if leaf.is_complex else "real floating"
-        cause = f"dtype {array.dtype}, expected {wanted} numbers"
+        cause = f"dtype {array.dtype}, expected {wanted} numbers: cast it"
         return _malformed(name, leaf.path, leaf.shape, cause)
     if array.shape != leaf.shape:
         cause = f"shape {array.shape}, expected {leaf.shape}"

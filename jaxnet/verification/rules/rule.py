@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnet.array_types import PyTree
-from jaxnet.input_checks import check_callable, complaint, first_line
+from jaxnet.input_checks import check_callable, complaint, describe, first_line
 from jaxnet.jaxpr import dependent_outputs, dtypes_of
 from jaxnet.precision import eps
 from jaxnet.verification.function.cotangents import Arrays, inner, random_like
@@ -24,6 +24,7 @@ from jaxnet.verification.point import (
     is_inexact,
     with_floating,
 )
+from jaxnet.verification.report.numbers import listed
 from jaxnet.verification.rules.arguments import Arguments
 from jaxnet.verification.rules.closeness import Closeness
 from jaxnet.verification.seeds import seed_of
@@ -82,6 +83,10 @@ class Rule:
         """Bind the arguments that are held fixed, and draw a cotangent."""
         fix = "write the function first, then its arguments"
         check_callable("function", function, fix)
+        if not floating_leaves(args):
+            got = f"none among {listed(list(map(describe, args)))}"
+            fix = "pass floats: what is differentiated is real or complex"
+            raise TypeError(complaint("args", "a floating argument", got, fix))
         held = _held(function, nondiff_argnums, len(args))
         moved = tuple(None if i in held else x for i, x in enumerate(args))
         bound = [_bound(f, args, held) for f in (function, reference or function)]
