@@ -109,7 +109,7 @@ def rounding_of(
     with np.errstate(all="ignore"):
         wide = [np.stack(outputs).astype(np.complex128) for outputs in by_output]
         spreads = [np.std(outputs, axis=0) for outputs in wide]
-        return [float(np.nanmax(s, initial=0.0)) for s in spreads]
+        return [float(np.max(s[~np.isnan(s)], initial=0.0)) for s in spreads]
 
 
 def _summed(equation: Any) -> float:

@@ -1,10 +1,12 @@
 """The noise of the objective as one leaf moves."""
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from jaxnet.differences.noise import is_flat, noise_level, noise_times
+from jaxnet.precision import DOUBLE
 from jaxnet.verification.context import Context
 from jaxnet.verification.directions import Direction, Together
 from jaxnet.verification.point import Leaf
@@ -14,6 +16,10 @@ CHAOTIC = 0.01
 
 HIDDEN = 8.0
 """How many times the noise that values show must rounding be to be hidden by stairs."""
+
+MUCH = 1e4
+"""How many ulps of the value are more than rounding makes of most programs: where no
+finer step moves it by any, it is no noise."""
 
 UNMEASURED = 1e-12
 """The noise of a function that cannot be moved at all, by its size."""
@@ -52,9 +58,12 @@ def measure_noise(context: Context, leaf: Leaf) -> LeafNoise:
 
 
 def beside_rounding(context: Context, noise: LeafNoise) -> LeafNoise | None:
-    """The noise with rounding that values do not show; None where they do."""
+    """The noise with rounding that values do not show; None where they do.
+
+    Nor is anything known where rounding leaves the domain: it moves a value to inf.
+    """
     inside = context.rounding_inside
-    if inside <= HIDDEN * noise.level:
+    if not HIDDEN * noise.level < inside < math.inf:
         return None
     return replace(noise, level=inside, own_level=max(inside, noise.own_level))
 
@@ -79,6 +88,8 @@ def _along(
     level = noise_level(context.start.value, values, precision)
     if level is None:
         return None
-    if level and is_flat(values) and context.objective.rounds_as_shown:
+    largest = float(np.max(np.abs(values[np.isfinite(values)]), initial=0.0))
+    is_large = level > MUCH * DOUBLE * largest
+    if is_large and is_flat(values) and context.objective.rounds_as_shown:
         level = min(level, HIDDEN * context.rounding_inside)
-    return level, float(np.max(np.abs(values[np.isfinite(values)]), initial=0.0))
+    return level, largest

@@ -96,6 +96,17 @@ def test_a_jump_beside_the_point_is_none_of_it(away: float) -> None:
     assert {leaf.verdict for leaf in report.leaves} == {Verdict.DISAGREE}
 
 
+def test_rounding_that_leaves_the_domain_is_no_noise() -> None:
+    """At its end a density is 1 on one side and 0 on the other, its logarithm -inf."""
+
+    def loss(x: Any) -> Any:
+        return stats.uniform.logpdf(x[0])
+
+    report = check_gradients(loss, np.ones(1))
+    assert report.verdict in (Verdict.NONDIFFERENTIABLE, Verdict.UNRESOLVED)
+    assert not report.passed
+
+
 def test_a_jump_at_the_point_is_one() -> None:
     """However fine the steps."""
 
