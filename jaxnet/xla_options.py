@@ -10,14 +10,17 @@ from jaxnet.float64 import platform
 
 Options: TypeAlias = dict[str, str | bool]
 
+BY_EIGEN: Options = {"xla_cpu_experimental_ynn_fusion_type": ""}
+"""For what has to be right: by YNNPACK, which XLA takes else, the vmapped product with
+a matrix that a program makes, as `x @ jnp.ones((3, 1000))`, is wrong (jaxlib 0.10 to
+0.12). Products of few rows are faster, too: it packs the weights anew."""
+
 IN_HASTE: Options = {
     "xla_backend_optimization_level": "0",
     "xla_cpu_use_fusion_emitters": False,  # the older generator is faster
+    **BY_EIGEN,
 }
 """For what runs once or twice: optimising it would take longer than it does."""
-
-BY_EIGEN: Options = {"xla_cpu_experimental_ynn_fusion_type": ""}
-"""For products of few rows: XLA would take YNNPACK, which packs the weights anew."""
 
 
 def in_haste(
@@ -27,8 +30,19 @@ def in_haste(
 
     options: of jax.jit.
     """
-    told = _known(IN_HASTE) if platform == "cpu" else None
-    return jax.jit(function, compiler_options=told, **options)
+    return _told(IN_HASTE, function, platform, **options)
+
+
+def by_eigen(function: Callable[..., Any], platform: str) -> Callable[..., Any]:
+    """jax.jit of what runs often on a platform."""
+    return _told(BY_EIGEN, function, platform)
+
+
+def _told(
+    told: Options, function: Callable[..., Any], platform: str, **options: Any
+) -> Callable[..., Any]:
+    known = _known(told) if platform == "cpu" else None
+    return jax.jit(function, compiler_options=known, **options)
 
 
 def _known(options: Options) -> Options:

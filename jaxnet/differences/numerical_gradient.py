@@ -32,7 +32,7 @@ from jaxnet.differences.flat_point import (
     ravel_numpy,
     scalar_value,
 )
-from jaxnet.float64 import traced_or_none
+from jaxnet.float64 import platform, traced_or_none
 from jaxnet.input_checks import (
     check_callable,
     check_positive,
@@ -50,6 +50,7 @@ from jaxnet.jaxpr import (
     evaluate,
 )
 from jaxnet.precision import DOUBLE, eps
+from jaxnet.xla_options import by_eigen
 
 COARSE = (jnp.bfloat16, np.float16, np.float32)
 """Types that a called function may compute in, the coarsest first."""
@@ -149,7 +150,8 @@ def _slopes(
     precision = coarsest(moved)
     where = described(coarsest_of(moved)[1]) if precision > DOUBLE else ""
     step = _usable(step, flat, precision, where)
-    compiled = _compiled_slopes(_Program(detached(traced.jaxpr)), automatic(mesh))
+    program = _Program(detached(traced.jaxpr))
+    compiled = _compiled_slopes(program, automatic(mesh), platform())
     return np.asarray(compiled(traced.consts, flat, step))
 
 
@@ -247,7 +249,9 @@ class _Program:
 
 
 @cache
-def _compiled_slopes(program: _Program, mesh: Mesh | None) -> Callable[..., Vector]:
+def _compiled_slopes(
+    program: _Program, mesh: Mesh | None, platform: str
+) -> Callable[..., Vector]:
     """jit finds a program of one function faster than one of its static arguments."""
 
     def slopes(
@@ -266,4 +270,4 @@ def _compiled_slopes(program: _Program, mesh: Mesh | None) -> Callable[..., Vect
         coordinates = jnp.arange(x.size, dtype=jnp.int32)
         return jnp.asarray(spread(slopes, mesh)(coordinates, consts, x, step))
 
-    return jax.jit(compiled_slopes)
+    return by_eigen(compiled_slopes, platform)

@@ -291,7 +291,7 @@ def test_digits_are_read(run: Run, network: Path, tmp_path: Path) -> None:
     assert answers[0] == answers[1] == answers[2] != answers[3]
     assert "test image 3 (a 0)" in lines[3]
     shares = [float(x) for x in answers[0].split("(")[1].rstrip(")").split()]
-    assert sum(shares) == pytest.approx(1, abs=1e-2)
+    assert sum(shares) == pytest.approx(1, abs=5e-2)
     assert int(answers[0][0]) == int(np.argmax(shares))
     with Image.open(tmp_path / "digits.png") as figure:
         assert np.asarray(figure).std() > 0

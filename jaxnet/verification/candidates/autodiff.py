@@ -79,7 +79,7 @@ class Autodiff:
         if self.widened is None:
             return None
         with in_float64(), np.errstate(all="ignore"):
-            return self._reals(self.widened.compiled(values), wanted)
+            return self.reals(self.widened.compiled(values), wanted)
 
     def as_run(
         self, values: Sequence[Reals], wanted: Wanted = None
@@ -88,7 +88,7 @@ class Autodiff:
         if self.widened is None:
             return None
         with np.errstate(all="ignore"):
-            return self._reals(self.widened.compiled_as_run(values), wanted)
+            return self.reals(self.widened.compiled_as_run(values), wanted)
 
     @cached_property
     def shifts(self) -> list[Sequence[Reals]]:
@@ -97,7 +97,7 @@ class Autodiff:
             return []
         with in_float64():
             values = [jnp.asarray(leaf.wide) for leaf in self.objective.point.leaves]
-            return [self._reals(each) for each in self.widened.shifts(values)]
+            return [self.reals(each) for each in self.widened.shifts(values)]
 
     def in_single(
         self, values: Sequence[Reals], wanted: Wanted = None
@@ -129,7 +129,8 @@ class Autodiff:
     def _of_moving(self, moved: list[Any]) -> OfLeaves:
         return self(self.objective.point.rebuild(moved))
 
-    def _reals(self, gradient: OfLeaves, wanted: Wanted = None) -> list[Reals]:
+    def reals(self, gradient: OfLeaves, wanted: Wanted = None) -> list[Reals]:
+        """Arrays of real numbers, in float64, of what it gives."""
         pairs = list(zip(self.objective.point.leaves, gradient.values, strict=True))
         chosen = pairs if wanted is None else [pairs[i] for i in wanted]
         return [

@@ -8,11 +8,13 @@ float32's ε times the size of the terms each entry is summed from. That size, t
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import jax
 import numpy as np
 
+from jaxnet.float64 import in_float64
 from jaxnet.precision import DOUBLE, SINGLE, eps
 from jaxnet.verification.candidates.autodiff import Autodiff
 from jaxnet.verification.candidates.candidate import Candidate, Gradient
@@ -20,6 +22,7 @@ from jaxnet.verification.directions import AnyDirection, along, norm_along
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.function.once import once
 from jaxnet.verification.function.rounding_noise import solvers
+from jaxnet.verification.function.widen import Widened, redrawn
 from jaxnet.verification.point import Leaf, Reals
 
 SAMPLES = 6
@@ -89,6 +92,9 @@ class Rounding:
         first = fixed + self._own_along(gradient, eps, direction)
         if needed <= first:
             return first
+        first += self._draws_along(direction)
+        if needed <= first:
+            return first
         if not terms_wanted:
             most = TERM_ULPS * eps * _too_large(eps) * loss_by_unit
             everywhere = np.broadcast_to(most, gradient.shape)
@@ -116,6 +122,33 @@ class Rounding:
         found = self._deviation(candidate, number, lambda x: along(x, direction))
         rounds = self._another_round(candidate)
         return float(found + abs(along(rounds[number], direction)) if rounds else found)
+
+    def _draws_along(self, direction: AnyDirection) -> float:
+        """What random numbers that are drawn an ulp apart may do to it.
+
+        The loss and its gradient are two programs, and draw in their loops by
+        themselves.
+        """
+        number = direction.leaf.number
+        moved = [along(each[number], direction) for each in self._redrawn]
+        return DEVIATIONS * float(np.sqrt(np.mean(np.square(moved)))) if moved else 0.0
+
+    @cached_property
+    def _redrawn(self) -> list[list[Reals]]:
+        """How the gradient changes with other last digits of what is drawn in loops."""
+        widened, objective = self.autodiff.widened, self.objective
+        if widened is None or not widened.draws_in_loops:
+            return []
+        args, values = objective.point.as_traced(), objective.point.wide()
+        found = []
+        with in_float64():
+            before = self.autodiff.reals(widened.compiled(values))
+            for seed in range(SAMPLES):
+                rerun = partial(redrawn, widened.own.closed, widened.out_tree, seed)
+                other = Widened.of(rerun, args, widened.constants, is_rerun=True)
+                after = self.autodiff.reals(other.compiled(values))
+                found.append([a - b for a, b in zip(after, before, strict=True)])
+        return found
 
     def fixed(self, candidate: Candidate, leaf: Leaf) -> Reals:
         """The same for each entry of a leaf's gradient."""
@@ -190,16 +223,13 @@ class Rounding:
     def eps_of(self, candidate: Candidate, leaf: Leaf) -> float:
         """ε of what computed the candidate, or of the loss if that is coarser.
 
-        Or of what the loss draws in loops: the candidate may have drawn it otherwise.
         Arrays that the caller's own program may have given are as coarse as that is.
         """
         given, own = candidate.eps(leaf.number), self.objective.own_precision_of(leaf)
         dtype = jax.dtypes.canonicalize_dtype(leaf.dtype)
         may_be_run = candidate.widened is None and given >= eps(dtype)
         coarsest = max(given, own) if may_be_run else given
-        widened = self.objective.widened
-        drawn = widened.drawn if widened else 0.0
-        return max(coarsest, drawn, self.objective.precision_of(leaf))
+        return max(coarsest, self.objective.precision_of(leaf))
 
     def _terms_of(self, leaf: Leaf) -> Reals | None:
         point = self.objective.point

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from jaxnet.devices import of_parts, spread
+from jaxnet.float64 import platform
 from jaxnet.verification.directions import (
     ONE,
     AnyDirection,
@@ -24,7 +25,7 @@ from jaxnet.verification.directions import (
 from jaxnet.verification.function.programs import Bare
 from jaxnet.verification.function.widen import Widened
 from jaxnet.verification.point import Point
-from jaxnet.xla_options import BY_EIGEN, compiled
+from jaxnet.xla_options import BY_EIGEN, by_eigen, compiled
 
 LINE_BYTES = 2**26
 """How much memory the parameters of a line's 32 times may take together."""
@@ -46,7 +47,7 @@ class Lines:
         self._at_once = 8 * TIMES_AT_ONCE * size <= LINE_BYTES
         self._still = [np.zeros(leaf.values.shape, np.int8) for leaf in point.leaves]
         self._data: Data = list(widened.consts), list(widened.inexact_values())
-        self._line = widened.program.compiled(_line, mesh)
+        self._line = widened.program.compiled(_line, mesh, platform())
         self._copies = _copies(mesh)
         self._of_copies = widened.program.compiled(OfCopies, mesh)
 
@@ -88,8 +89,8 @@ class Lines:
         return np.concatenate(results)[: len(times)]
 
 
-def _line(program: Bare, mesh: Mesh | None) -> Any:
-    return jax.jit(partial(_along, program, mesh))
+def _line(program: Bare, mesh: Mesh | None, platform: str) -> Any:
+    return by_eigen(partial(_along, program, mesh), platform)
 
 
 @lru_cache

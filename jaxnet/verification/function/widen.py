@@ -47,7 +47,7 @@ from jaxnet.verification.function.once import once
 from jaxnet.verification.function.program import Program
 from jaxnet.verification.function.programs import Bare
 from jaxnet.verification.point import are_many
-from jaxnet.xla_options import in_haste
+from jaxnet.xla_options import by_eigen, in_haste
 
 OWN_DTYPE = {
     "bitcast_convert_type",
@@ -92,8 +92,8 @@ class Widened:
     program, consts: what is evaluated, given its constants, and the inputs and the
         inexact constants.
     narrow: the equations, by id, that stay in the caller's dtypes.
-    drawn: ε of random numbers drawn in loops or branches: two programs, the loss and
-        its gradient, may draw them an ulp apart; 0 if there are none.
+    draws_in_loops: whether random numbers are drawn in loops or branches: two programs,
+        the loss and its gradient, may draw them an ulp apart.
     """
 
     own: Program
@@ -104,7 +104,7 @@ class Widened:
     program: Bare = field(repr=False)
     consts: Sequence[Any] = field(repr=False)
     narrow: frozenset[int] = field(repr=False)
-    drawn: float = 0.0
+    draws_in_loops: bool = False
 
     @classmethod
     def of(
@@ -161,7 +161,7 @@ class Widened:
             program=Bare.of(program, out_tree),
             consts=whole.consts,
             narrow=frozenset(narrow),
-            drawn=_drawn_within(whole),
+            draws_in_loops=_draws_within(whole),
         )
 
     def __call__(self, values: list[Any], moved: Sequence[Any] | None = None) -> PyTree:
@@ -184,7 +184,7 @@ class Widened:
         float32 is widened within the program too, one array after the other.
         """
         if are_many(aval.size for aval in self.own.closed.in_avals):
-            jitted = self.program.compiled(_of_any_floats)
+            jitted = self.program.compiled(_of_any_floats, platform())
         else:
             values = [jnp.asarray(v, wide_dtype(v.dtype)) for v in values]
             jitted = self.program.compiled(in_haste, platform())
@@ -281,11 +281,11 @@ def _difference(after: Any, before: Any) -> np.ndarray:
     return np.asarray(after - before if is_float(before.dtype) else before)
 
 
-def _of_any_floats(program: Bare) -> Any:
+def _of_any_floats(program: Bare, platform: str) -> Any:
     def widened(consts: Sequence[Any], *leaves: Any) -> PyTree:
         return program(consts, *(jnp.asarray(x, wide_dtype(x.dtype)) for x in leaves))
 
-    return jax.jit(widened)
+    return by_eigen(widened, platform)
 
 
 def _let_go(closed: Any, found: list[Constant]) -> tuple[Any, list[Constant]]:
@@ -377,12 +377,34 @@ def _drawn(whole: Any) -> dict[int, list[Any]]:
     return found
 
 
-def _drawn_within(whole: Any) -> float:
-    """ε of the coarsest numbers that are drawn within control flow."""
+def _draws_within(whole: Any) -> bool:
+    """Whether floating numbers are drawn within control flow."""
     inner = (e for own in opened(whole).eqns if not is_call(own) for e in _inside(own))
-    draws = (e for e in inner if next(sub_jaxprs(e), None) is not None and _is_draw(e))
-    dtypes = (v.aval.dtype for e in draws for v in e.outvars)
-    return max(map(eps, filter(is_float, dtypes)), default=0.0)
+    return any(map(_draws_floats, inner))
+
+
+def _draws_floats(equation: Any) -> bool:
+    if next(sub_jaxprs(equation), None) is None or not _is_draw(equation):
+        return False
+    return any(is_float(v.aval.dtype) for v in equation.outvars)
+
+
+def redrawn(closed: Any, out_tree: Any, seed: int, values: list[Any]) -> PyTree:
+    """What a traced function gives with its draws off by up to an ulp, at random."""
+    random = np.random.default_rng(seed)
+
+    def off(value: Any) -> Any:
+        if not is_float(value.dtype):
+            return value
+        ulps = eps(value.dtype) * random.uniform(-1, 1, value.shape)
+        return (value * (1 + ulps)).astype(value.dtype)
+
+    def drawn(equation: Any, inputs: list[Any]) -> list[Any] | None:
+        if not (is_call(equation) and _draws_floats(equation)):
+            return None
+        return list(map(off, bind(equation, inputs)))
+
+    return jax.tree.unflatten(out_tree, evaluate(closed, values, drawn))
 
 
 def _inside(equation: Any) -> Iterator[Any]:

@@ -25,7 +25,8 @@ def joint_findings(
 ) -> Iterator[Finding]:
     """Kinked coordinates together: what each allows, their sum may not."""
     signed = along_signs(context, probes, candidate.array(probes.leaf))
-    for probe in (*probes.joint, *signed):
+    smooth = (one for one in signed if not one.derivative.has_kink)
+    for probe in (*probes.joint, *smooth):
         found = compare(context, probes, candidate, probe)
         if found.verdict is Verdict.DISAGREE and probe.derivative.has_kink:
             reason = f"along several kinks: {found.reason}"

@@ -197,7 +197,8 @@ def _resolution(
         rounding = found.rounding
         if context.rounding.eps_of(candidate, leaf) > DOUBLE:
             rest = direction, probes.loss_by_unit
-            rounding = context.rounding.in_all(candidate, gradient, *rest)
+            at_most = context.rounding.in_all(candidate, gradient, *rest)
+            rounding = max(rounding, at_most)
         parts = np.array([by_differences + rounding, by_differences])
         if isinstance(direction, Coordinate):
             alone += (parts / step_size(direction)) ** 2

@@ -153,7 +153,9 @@ class AuditReport(Shown):
             many = f"{judged} rules are right where the program calls them"
             one = "1 rule is right where the program calls it"
             right = one if judged == 1 else many
+            right = right if judged else "no rule was judged"
             rest = f"; {count - judged} not judged" * (judged < count)
+            rest = rest if judged else f": {count} intended, or not used"
             return f"PASSED: {right}{rest}."
         worst, failed = self.records[0], sum(not rule.passed for rule in self.rules)
         cause = f": {worst.cause}" if worst.cause else ""

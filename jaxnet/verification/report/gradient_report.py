@@ -111,7 +111,7 @@ class GradientReport(Shown):
     def _praise(self) -> str:
         names = self._names
         right = f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} right"
-        nothing = dict.fromkeys(x.path for x in self.leaves if x.is_rounding)
+        nothing = dict.fromkeys(x.cells[0] for x in self.leaves if x.is_rounding)
         told = [x.resolution for x in self.leaves if not x.is_rounding]
         least = max(filter(math.isfinite, told), default=0.0)
         digits = math.floor(-math.log10(least)) if least else 0

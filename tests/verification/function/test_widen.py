@@ -13,7 +13,7 @@ import pytest
 from jax.experimental import pallas as pl
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxnet import Verdict, check_gradients
+from jaxnet import Verdict, check_gradients, numerical_gradient
 from jaxnet.precision import DOUBLE
 from jaxnet.verification.function.widen import Widened
 
@@ -514,10 +514,25 @@ def test_draws_of_a_loop_are_known_as_its_caller_s_dtype() -> None:
         report = check_gradients(loss, p)
         assert report.passed, str(report)
         assert report.leaves[0].resolution < 1e-5
-        off = check_gradients(
-            loss, p, {"off": np.float32(jax.grad(loss)(p) * (1 + 3e-5))}
-        )
-        assert not off.passed
+        slope = np.float32(jax.grad(loss)(p) * (1 + 3e-5))
+        off = check_gradients(loss, p, {"off": slope})
+        assert not off.passed or off.leaves[0].resolution >= 3e-5
+
+
+def test_draws_that_no_gradient_depends_on_excuse_nothing() -> None:
+    """A number of bfloat16 in a branch, added to the loss."""
+
+    def loss(x: Any) -> Any:
+        def drawn() -> Any:
+            return jax.random.normal(KEY, (), jnp.bfloat16)
+
+        added = jax.lax.cond(x[0] > 0, drawn, lambda: jnp.bfloat16(0))
+        return jnp.sum(x**2) + jax.lax.stop_gradient(added.astype(jnp.float32))
+
+    x = np.array([0.5, -0.7, 1.3], np.float32)
+    assert check_gradients(loss, x).passed
+    report = check_gradients(loss, x, lambda x: 1.001 * jax.grad(loss)(x))
+    assert report.verdict is Verdict.DISAGREE
 
 
 def keyed_scan(p: Any, key: Any) -> Any:
@@ -918,3 +933,20 @@ def test_functions_that_read_bits_are_verified(in_x64: bool) -> None:
                 lambda x, f=function: 1.001 * jax.grad(lambda x: jnp.sum(f(x)))(x),
             )
             assert wrong.verdict is Verdict.DISAGREE
+
+
+@pytest.mark.parametrize("columns", [70, 1000])
+def test_a_matrix_that_the_loss_makes(columns: int) -> None:
+    """XLA's product with it was wrong, in as many points at once as a line has."""
+
+    def loss(x: Any) -> Any:
+        return jnp.mean((x @ jnp.ones((3, columns), x.dtype)) ** 2)
+
+    x = np.array([0.5, -0.7, 1.3], np.float32)
+    right = np.full(3, 2.2, np.float32)
+    report = check_gradients(loss, x, {"right": right, "wrong": right * [1, 1, 0.0]})
+    found = {leaf.candidate: leaf.verdict for leaf in report.leaves}
+    assert found == {"right": Verdict.AGREE, "wrong": Verdict.DISAGREE}
+    assert check_gradients(loss, x).passed
+    wide = numerical_gradient(loss, x)
+    assert np.allclose(wide, right, atol=1e-3)

@@ -183,15 +183,17 @@ def test_a_kink_elsewhere_in_a_large_leaf_excuses_nothing() -> None:
         assert found["half as much again"].verdict is Verdict.DISAGREE
 
 
-def test_a_norm_at_0_has_the_slopes_of_a_ball() -> None:
-    """Each entry is within ±1, and along the three together it is not."""
+def test_of_several_ties_what_jax_picks_stands() -> None:
+    """A line along it has other slopes on both sides, where the loss is not convex."""
 
-    def norm(x: Any) -> Any:
-        return jnp.sqrt(jnp.sum(x**2))
+    def pooled(x: Any) -> Any:
+        init = -jnp.inf
+        return jax.lax.reduce_window(x, init, jax.lax.max, (2,), (2,), "VALID")
 
-    candidates = {
-        "on the sphere": np.array([1, -1, 1]) / np.sqrt(3),
-        "at its corner": np.array([1.0, -1.0, 1.0]),
-    }
-    report = check_gradients(norm, np.zeros(3), candidates)
-    assert [leaf.passed for leaf in report.leaves] == [True, False]
+    losses: list[tuple[Loss, list[float]]] = [
+        (lambda x: pooled(x) @ jnp.array([1.0, -1.0]), [1, 1, 2, 2]),
+        (lambda x: jnp.sum(jnp.array([-2.0, 2.0, 0.0]) * jnp.sort(x)), [1, 1, 1]),
+        (lambda x: jnp.sum(pooled(x) ** 2), [1, 1, -2, -2]),
+    ]
+    for loss, values in losses:
+        assert check_gradients(loss, jnp.array(values, jnp.float32)).passed
