@@ -272,6 +272,19 @@ def test_autodiff_of_a_loss_that_reads_its_values() -> None:
         return jnp.sum(jax.ops.segment_max(x, np.array([0, 0, 1, 1, 1])) ** 2)
 
     assert check_gradients(_branching, {"x": X}).passed
+
+    @jax.custom_jvp
+    def twice(x: Any) -> Any:
+        return jnp.sin(x)
+
+    twice.defjvp(lambda p, t: (jnp.sin(p[0]), 2 * t[0] * jnp.cos(p[0])))
+
+    def branching(x: Any) -> Any:
+        return jnp.sum(twice(x)) if x[0] < 9 else jnp.float64(0)
+
+    report = check_gradients(branching, X)
+    assert report.verdict is Verdict.DISAGREE
+    assert "which rule it is was not looked for" in report.worst.cause
     x = np.array([1.0, 1.5, 2.0, 2.3, 2.1])
     assert check_gradients(by_segment, x).passed
     report = check_gradients(
@@ -286,6 +299,7 @@ def test_a_report_is_true_if_it_passed() -> None:
     wrong = check_gradients(lambda p: jnp.sum(p["x"] ** 2), {"x": X}, {"x": X})
     assert right
     assert not wrong
+    assert repr(wrong).startswith("<GradientReport FAILED: candidate is ")
 
 
 def test_what_is_zero_but_for_rounding_is_said_apart() -> None:

@@ -43,6 +43,8 @@ from jaxnet.verification.report.verdict import Verdict
 
 NOBODY = "no rule of the program can be convicted of it"
 
+UNSEEN = "JAX cannot trace the loss: which rule it is was not looked for"
+
 FAULTS = (Verdict.DISAGREE, Verdict.MALFORMED)
 """What a rule is convicted of, where it is called."""
 
@@ -85,6 +87,8 @@ class Culprits:
         """
         if not _is_of_autodiff(wrong):
             return ""
+        if self.context.objective.program is None:
+            return UNSEEN
         return self._by_elimination(wrong) or self._by_calls(wrong) or NOBODY
 
     def _by_elimination(self, wrong: WrongLeaf) -> str:

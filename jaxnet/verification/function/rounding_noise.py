@@ -59,7 +59,8 @@ def _rounded(closed: Any, values: list[Any], pool: Any) -> list[Any]:
 
     def rounded(equation: Any, inputs: list[Any]) -> list[Any] | None:
         name = equation.primitive.name
-        if name in CALLS or name in ("scan", "cond"):
+        ends_by_count = name == "while" and not ends_by_value(Loop.of(equation))
+        if name in CALLS or name in ("scan", "cond") or ends_by_count:
             return None
         if name in EXACT or not inputs:
             return bind(equation, inputs)

@@ -99,7 +99,7 @@ class RuleReport(Record):
         return self.worst.pictures if self.worst else ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AuditReport(Shown):
     """The whole audit. `str` gives the table, with one sentence on top.
 

@@ -17,7 +17,7 @@ LEGEND = "error, bound, resolution: in units of the leaf's gradient (its 2-norm)
 OF_DEMANDS = "; of a demand, of the array's"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GradientReport(Shown):
     """The whole check. `str` gives the table, with one sentence on top.
 

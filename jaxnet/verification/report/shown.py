@@ -43,6 +43,9 @@ class Shown:
         if not self.passed:
             raise GradientMismatch(str(self))
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._table().sentence}>"
+
     def __str__(self) -> str:
         return self.to_text()
 

@@ -50,6 +50,20 @@ def test_what_lies_below_the_rounding_inside_is_not_called_wrong(
     assert verdicts["more"] is Verdict.DISAGREE
 
 
+def in_a_loop(x: Any) -> Any:
+    """1 - v 1e-14, in a loop whose rounds are counted."""
+    rounds = jnp.argmax(x) - 1
+    return jnp.sum(jax.lax.fori_loop(0, rounds, lambda _, v: jnp.log(1 - v * 1e-14), x))
+
+
+def test_rounding_in_a_loop_that_counts() -> None:
+    """It is entered, as one of a fixed number of rounds is."""
+    x = np.array([0.5, -0.7, 1.3])
+    right = -1e-14 / (1 - 1e-14 * x)
+    report = check_gradients(in_a_loop, x, {"right": right})
+    assert report.verdict is Verdict.UNRESOLVED
+
+
 def sinc_slope(x: Any) -> Any:
     """(cos πx - sin πx / πx) / x, whose digits are lost near 0: it is flat there."""
     return jax.grad(jnp.sinc)(x[0])
