@@ -140,15 +140,16 @@ class Rounding:
         if widened is None or not widened.draws_in_loops:
             return []
         args, values = objective.point.as_traced(), objective.point.wide()
-        found = []
+        reruns = [
+            partial(redrawn, widened.own.closed, widened.out_tree, seed)
+            for seed in range(SAMPLES)
+        ]
+        others = [Widened.of(f, args, widened.constants, is_rerun=True) for f in reruns]
         with in_float64():
             before = self.autodiff.reals(widened.compiled(values))
-            for seed in range(SAMPLES):
-                rerun = partial(redrawn, widened.own.closed, widened.out_tree, seed)
-                other = Widened.of(rerun, args, widened.constants, is_rerun=True)
-                after = self.autodiff.reals(other.compiled(values))
-                found.append([a - b for a, b in zip(after, before, strict=True)])
-        return found
+            every = [self.autodiff.reals(other.compiled(values)) for other in others]
+        pairs = [zip(after, before, strict=True) for after in every]
+        return [[a - b for a, b in pair] for pair in pairs]
 
     def fixed(self, candidate: Candidate, leaf: Leaf) -> Reals:
         """The same for each entry of a leaf's gradient."""

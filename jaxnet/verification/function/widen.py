@@ -396,8 +396,9 @@ def redrawn(closed: Any, out_tree: Any, seed: int, values: list[Any]) -> PyTree:
     def off(value: Any) -> Any:
         if not is_float(value.dtype):
             return value
+        finer = value.dtype if value.dtype.itemsize >= 4 else jnp.float32
         ulps = eps(value.dtype) * random.uniform(-1, 1, value.shape)
-        return (value * (1 + ulps)).astype(value.dtype)
+        return (value.astype(finer) * jnp.asarray(1 + ulps, finer)).astype(value.dtype)
 
     def drawn(equation: Any, inputs: list[Any]) -> list[Any] | None:
         if not (is_call(equation) and _draws_floats(equation)):

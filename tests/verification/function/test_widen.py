@@ -519,6 +519,29 @@ def test_draws_of_a_loop_are_known_as_its_caller_s_dtype() -> None:
         assert not off.passed or off.leaves[0].resolution >= 3e-5
 
 
+def test_dropout_in_a_recurrent_net() -> None:
+    """Masks are drawn in a scan, and integers are counted there."""
+    random = np.random.default_rng(3)
+    params = {"W": random.normal(size=(4, 4)) * 0.5, "b": random.normal(size=4)}
+    params = jax.tree.map(np.float32, params)
+
+    def loss(p: Any) -> Any:
+        def step(c: Any, i: Any) -> Any:
+            mask = jax.random.bernoulli(jax.random.fold_in(KEY, i), 0.7, c.shape)
+            h = jnp.where(mask, c / 0.7, 0)
+            return jnp.tanh(h @ p["W"] + p["b"]), jnp.sum(c**2)
+
+        last, losses = jax.lax.scan(step, jnp.ones(4, jnp.float32), jnp.arange(5))
+        return jnp.sum(last**2) + jnp.sum(losses)
+
+    assert check_gradients(loss, params).passed
+    right = jax.grad(loss)(params)
+    wrong = {**right, "b": right["b"] * np.float32([1, 1, 1, 1.001])}
+    report = check_gradients(loss, params, {"right": right, "wrong": wrong})
+    found = {x.candidate: x.passed for x in report.leaves if x.path == "['b']"}
+    assert found == {"right": True, "wrong": False}
+
+
 def test_draws_that_no_gradient_depends_on_excuse_nothing() -> None:
     """A number of bfloat16 in a branch, added to the loss."""
 
