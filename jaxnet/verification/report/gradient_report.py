@@ -50,8 +50,9 @@ class GradientReport(Shown):
         """Leaves and demands, the worst first, but for what others follow from."""
         every: list[LeafReport | DemandReport] = [*self.leaves, *self.demands]
         every = sorted(every, key=lambda x: x.severity)
-        first = [x for x in self.leaves if x.path == self.first_wrong and not x.passed]
-        return [*first, *(x for x in every if x not in first)] if first[:1] else every
+        if not self.first_wrong:
+            return every
+        return sorted(every, key=lambda x: getattr(x, "path", "") != self.first_wrong)
 
     @property
     def verdict(self) -> Verdict:

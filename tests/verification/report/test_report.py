@@ -241,6 +241,22 @@ def test_the_table_says_both_values_and_the_cause() -> None:
     assert worst.error == pytest.approx(0.01 * abs(np.cos(X[1, 2])), rel=1e-6)
 
 
+def test_the_worst_comes_first_whatever_the_parameters_are_called() -> None:
+    """Of one array, whose path is empty, as of any: by verdict, then by excess."""
+    for path in ("", "['w']"):
+        small, large = (
+            dataclasses.replace(
+                leaf(Verdict.DISAGREE, error=error, bound=1.0),
+                path=path,
+                candidate=str(error),
+            )
+            for error in (2.0, 9.0)
+        )
+        report = GradientReport((small, large))
+        assert report.worst is large
+        assert dataclasses.replace(report, first_wrong="d_a").worst is large
+
+
 @pytest.mark.parametrize("relative", [1e-2, 1e-7, 1e-11])
 def test_values_that_differ_are_written_so_that_they_do(relative: float) -> None:
     """However small the error is, the two numbers of a sentence are not the same."""
