@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from experiments.command import parsed
+from experiments.command import command
 from experiments.gradient_cases import FAMILIES, plant
 from jaxnet.verification import GradientReport, Verdict, check_gradients
 
@@ -76,7 +76,12 @@ def _caught(
     return caught, caught and leaf.worst_index == tuple(index)
 
 
-def main(options: Options) -> None:
+def main() -> None:
+    """Parse the flags, and show."""
+    command(Options, __doc__, show)
+
+
+def show(options: Options) -> None:
     """Print the counts, and write them if asked to."""
     result = run(options)
     for name, value in result.items():
@@ -90,4 +95,4 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
-    main(parsed(Options, __doc__))
+    main()

@@ -1,6 +1,5 @@
 """A wrong flag is one line, whoever finds it: the parser, or the script."""
 
-import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -11,11 +10,7 @@ import pytest
 import tyro
 
 from experiments.command import command
-
-FOLDER = Path(__file__).parent.parent.parent / "experiments"
-SCRIPTS = [
-    p for p in sorted(FOLDER.glob("*.py")) if '__name__ == "__main__"' in p.read_text()
-]
+from tests.scripts import EXPERIMENTS, SCRIPTS, flags_of
 
 
 @dataclass(frozen=True)
@@ -89,24 +84,21 @@ def test_a_reader_who_has_seen_enough_is_no_error(words):
     """`script | head -1`."""
     command = f"{sys.executable} experiments/loss_functions.py {words} | head -1"
     done = subprocess.run(
-        command, shell=True, cwd=FOLDER.parent, capture_output=True, text=True
+        command, shell=True, cwd=EXPERIMENTS.parent, capture_output=True, text=True
     )
     assert len(done.stdout.splitlines()) == 1
     assert done.stderr == ""
 
 
-def test_help_has_no_line_wider_than_the_terminal():
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
+def test_help_has_no_line_wider_than_the_terminal(monkeypatch, capsys, script):
     """Of prose; a command that is shown stays as it is."""
-    for script in SCRIPTS:
-        done = subprocess.run(
-            [sys.executable, str(script), "--help"],
-            cwd=FOLDER.parent,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "COLUMNS": "80"},
-        )
-        prose = [x for x in done.stdout.splitlines() if not x.startswith("    ")]
-        assert max(map(len, prose)) <= 80, script
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit) as end:
+        flags_of(script.stem, "--help")
+    assert not end.value.code
+    lines = capsys.readouterr().out.splitlines()
+    assert max(len(x) for x in lines if not x.startswith("    ")) <= 80
 
 
 def test_right_flags_run_and_help_is_whole(monkeypatch, capsys):
