@@ -87,18 +87,6 @@ CUSP_GROWTH = 1.5
 CUSP_MOST = 3.0
 """…and at most so much a step: what grows like 1/h is a jump or a spike."""
 
-STAIR_STEPS = 3
-"""Over how many of the finest steps a staircase is flat on both sides…"""
-
-STAIR_SLOPES = 0.1
-"""…within what share its coarsest quotients, as many, are one slope…"""
-
-STAIR_LEAST = 1 / 4
-"""…what share of that slope each side moves at least, wherever it moves at all…"""
-
-STAIR_NOISES = 32.0
-"""…and how far above the known noise the first stair must be."""
-
 Steps = Float[np.ndarray, " steps"]
 Usable = Bool[np.ndarray, " steps"]
 
@@ -142,6 +130,8 @@ class DirectionalDerivative(NamedTuple):
     one_sided: right minus left derivative; a kink where it is not 0 within its bound.
     jump: how much phi changes across 0 within the smallest steps; 0.0 for none.
     is_cusp: whether one-sided derivatives grow without end, as those of √|t| do.
+    on_stairs: whether phi is flat everywhere, with jumps between. It is 0 then, or, if
+        these come of rounding, what `central` says: which it is, no value tells.
     size: the largest |phi| seen, next to which rounding is measured.
     rungs: all that it was taken from; None if that was no ladder.
     """
@@ -151,6 +141,7 @@ class DirectionalDerivative(NamedTuple):
     jump: float
     size: float
     is_cusp: bool = False
+    on_stairs: bool = False
     rungs: Rungs | None = None
 
     @property
@@ -172,8 +163,15 @@ class DirectionalDerivative(NamedTuple):
         """
         if self.rungs is None:
             return False
-        moves = self.rungs.quotients[-1] or self.rungs.one_sided[-1]
+        moves = not self.is_flat
         return not (self.is_smooth and self.one_sided.converged and moves)
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether phi does not move at the finest step of its ladder."""
+        if self.rungs is None:
+            return False
+        return not (self.rungs.quotients[-1] or self.rungs.one_sided[-1])
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -214,12 +212,8 @@ def from_ladder(
         limit = levels.limit()
         if np.isfinite(rests := levels.rests_elsewhere(limit, one_sided, size)):
             limit = limit._replace(converged=False, rests=rests)
-        moves = np.minimum(np.abs(forward - start), np.abs(backward - start))
-        is_doubtful = may_round and (
-            _is_staircase(moves, central, noise, steps)
-            or (scale < 1 and not _falls_into_place(central, error))
-        )
-        limit = limit._replace(converged=limit.converged and not is_doubtful)
+        if may_round and scale < 1 and not _falls_into_place(central, error):
+            limit = limit._replace(converged=False)
         return DirectionalDerivative(
             central=limit,
             one_sided=_Levels.of(one_sided, 4 * error, usable, order=1).limit(),
@@ -313,26 +307,6 @@ def _is_cusp(quotient: Steps, rounding: Steps) -> bool:
     growth = size[1:] / size[:-1]
     grows = np.all((growth > 1) & (growth < CUSP_MOST))
     return bool(grows and size[-1] > CUSP_GROWTH * size[0])
-
-
-def _is_staircase(moves: Steps, quotient: Steps, noise: float, steps: Steps) -> bool:
-    """Whether phi is flat at fine steps, and goes at one slope at coarser ones.
-
-    Its value may have been rounded, to a few digits or to half precision, where no
-    trace shows it; or it may be flat. The two cannot be told apart.
-
-    moves: by how much phi changes, on the side where it changes less.
-    """
-    if moves[-STAIR_STEPS:].any() or not moves[:STAIR_STEPS].all():
-        return False
-    slopes = np.abs(quotient[:STAIR_STEPS])
-    least = STAIR_LEAST * np.max(slopes) * steps
-    is_one_slope = np.ptp(quotient[:STAIR_STEPS]) <= STAIR_SLOPES * np.max(slopes)
-    moving = moves > 0
-    is_even = np.all(moves[moving] > least[moving])
-    return bool(
-        is_one_slope and is_even and np.min(moves[moving]) > STAIR_NOISES * noise
-    )
 
 
 def _consistent(value: Steps, bound: Steps) -> Usable:

@@ -6,11 +6,17 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float
 
+from jaxnet.differences.least_squares import (
+    FIT_TIMES,
+    STAIR_TIMES,
+    Stairs,
+    lowest_stair,
+)
 from jaxnet.float64 import in_float64
 from jaxnet.verification.budget import UNLIMITED, Budget
 from jaxnet.verification.candidates.autodiff import Autodiff
 from jaxnet.verification.candidates.rounding import Rounding
-from jaxnet.verification.directions import AnyDirection, Together, nearby
+from jaxnet.verification.directions import AnyDirection, Direction, Together, nearby
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.function.start import Start
 from jaxnet.verification.point import Leaf, Point
@@ -94,6 +100,16 @@ class Context:
         beside = nearby(self.point, self.seed, A_HAIR)
         with in_float64():
             return max(map(self.objective.rounding_at, (self.point, beside)))
+
+    @cached_property
+    def stair(self) -> float:
+        """The lowest coarse stair of the values as all leaves move; 0.0 for none."""
+        moving = [x for x in self.point.leaves if self.objective.depends_on(x)]
+        line = Together(tuple(Direction(leaf, self.seed) for leaf in moving))
+        seen = self.values_along(line, STAIR_TIMES)
+        if not Stairs.of(seen, self.objective.precision).coarse:
+            return 0.0
+        return lowest_stair(self.values_along(line, FIT_TIMES))
 
     @cached_property
     def is_deep(self) -> bool:

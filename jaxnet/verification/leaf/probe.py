@@ -4,7 +4,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
-from jaxnet.differences.least_squares import FIT_TIMES, from_fit
+from jaxnet.differences.least_squares import (
+    FIT_TIMES,
+    STAIR_TIMES,
+    Stairs,
+    from_fit,
+    from_stairs,
+)
+from jaxnet.differences.noise import ROUGH_TIMES, roughness
 from jaxnet.differences.step_ladder import (
     FINER,
     NO_ESTIMATE,
@@ -126,7 +133,8 @@ def _beside_tiny(
 
 def _is_final(found: DirectionalDerivative) -> bool:
     """Whether the function was followed to where it is smooth, or seen not to be."""
-    return found.central.converged or bool(found.jump) or found.is_cusp
+    seen = found.on_stairs or found.is_cusp or bool(found.jump)
+    return found.central.converged or seen
 
 
 def _derivative(
@@ -142,6 +150,16 @@ def _derivative(
     values = context.values_along(direction, scale * TIMES)
     may_round = objective.may_round_unseen
     found = from_ladder(values, noise.level, scale, may_round=may_round)
+    if may_round and found.is_flat:
+        beside = context.values_along(direction, STAIR_TIMES)
+        stairs = Stairs.of(beside, precision)
+        if stairs.coarse or context.stair:
+            values = context.values_along(direction, FIT_TIMES)
+            return from_stairs(values, context.stair)
+        if stairs.seen:
+            rough = roughness(context.values_along(direction, ROUGH_TIMES))
+            noise = replace(noise, level=max(noise.level, rough))
+            found = from_ladder(values, noise.level, scale, may_round=may_round)
     if objective.solver_noise and not found.central.bound <= COARSE * found.size:
         values = context.values_along(direction, FIT_TIMES)
         fitted = from_fit(values, precision)

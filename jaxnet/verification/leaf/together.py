@@ -82,11 +82,10 @@ def _probes(
     shares = list[list[Probe]]()
     for line in lines:
         values = context.values_along(Together(tuple(line)), TIMES)
-        derivative = from_ladder(
-            values, noise.level, may_round=objective.may_round_unseen
-        )
+        derivative = from_ladder(values, noise.level)
+        is_unsure = objective.may_round_unseen and derivative.is_flat
         found = _shares(context, candidates, line, derivative)
-        if found is None or noise.drowns(derivative.size):
+        if found is None or is_unsure or noise.drowns(derivative.size):
             return None
         shares.append(found)
     spent = objective.evaluations - before

@@ -173,6 +173,7 @@ def test_a_staircase_is_undecided(loss: Callable[..., Any], dtype: Any) -> None:
     x = np.array([1.0, 2.0, 0.3], dtype)
     assert verdict(loss, x, np.cos(x)) in UNDECIDED
     assert verdict(loss, x, 0 * x) in (DISAGREE, *UNDECIDED)
+    assert verdict(loss, x, 2 * np.cos(x)) is DISAGREE
 
 
 def test_float32_is_no_staircase() -> None:
