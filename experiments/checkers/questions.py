@@ -1,4 +1,4 @@
-"""All questions, by group: the corpus, rules, the book's network on MNIST, a stress."""
+"""All questions: the corpus, programs, rules, the book's network on MNIST, a stress."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,7 @@ from experiments.checkers.question import (
     of_case,
 )
 from experiments.checkers.rule_tasks import rule_questions
-from experiments.gradient_cases import FAMILIES, all_cases, plant
+from experiments.gradient_cases import FAMILIES, all_cases, plant, program_cases
 from jaxnet import Dense, init_params, load_mnist
 from jaxnet.gradients import backprop
 from jaxnet.network import BOOK_NETWORK, mean_loss
@@ -34,6 +34,7 @@ def groups(
     return {
         "public": public,
         "more": [of_case(case, "more") for case in cases[PUBLIC:]],
+        "programs": [of_case(case, "programs") for case in program_cases()],
         "rules": rule_questions(),
         "mnist": [q for seed in range(seeds) for q in mnist_questions(seed)],
         "stress": [q for n in range(functions) for q in stress_questions(n)],
@@ -59,7 +60,7 @@ def _candidates(name: str) -> list[Question]:
         return mnist_questions(int(number))
     if group == "stress" and number.isdigit():
         return stress_questions(int(number))
-    return groups(0, 0)["public"] + groups(0, 0)["more"] + rule_questions()
+    return [question for group in groups(0, 0).values() for question in group]
 
 
 def mnist_questions(seed: int) -> list[Question]:

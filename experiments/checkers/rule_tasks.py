@@ -31,6 +31,8 @@ def rule_questions() -> list[Question]:
         *_pair("divide", (x, 2 + y**2), _divide(-1.0), _divide(1.0)),
         *_pair("two_uses", (x,), _doubled(1.0), _doubled(2.0)),
         *_pair("cotangent", (x,), _cotangent(lambda g: g), _cotangent(jnp.abs)),
+        *_pair("cut", (x,), _cotangent(lambda g: g), _cotangent(_cut)),
+        *_pair("clipped", (x,), _cotangent(lambda g: g), _cotangent(_clipped)),
         *_pair("sin_1000", (many,), _sine(1.0), _sine(-1.0), "jvp"),
         *_pair("logsumexp", (x,), _log_sum(0.0), _log_sum(1e-3), "jvp"),
         *_pair("softplus", (4 * x,), _softplus(1.0), _softplus(0.5), "jvp"),
@@ -134,6 +136,16 @@ def _doubled(factor: float) -> Rule:
 def _cotangent(change: Rule) -> Rule:
     """A rule that is not linear in the cotangent."""
     return _vjp(jnp.sin, lambda kept, g: (change(g) * jnp.cos(kept[0]),))
+
+
+def _cut(g: Any) -> Any:
+    """Without the small cotangents, which the mean of a large batch gives."""
+    return jnp.where(jnp.abs(g) < 1e-3, jnp.zeros_like(g), g)
+
+
+def _clipped(g: Any) -> Any:
+    """Never above 10."""
+    return jnp.clip(g, -10, 10)
 
 
 def _jvp(function: Rule, *slopes: Rule) -> Rule:
