@@ -3,12 +3,7 @@
 Eight bits of mantissa leave no two steps that agree, so no ladder. But their rounding
 averages out: the odd part (phi(t) - phi(-t)) / 2 is fitted by a t + b t³, the even part
 by c + d |t| + e t², which is a kink where d is not 0. The residuals tell the noise.
-
-Nor does a function that is rounded where nobody sees it, as one whose values are
-printed with a few digits: `STAIR_TIMES` show whether it is.
 """
-
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -42,74 +37,7 @@ DEVIATIONS = 4.0
 FEW_STAIRS = 16
 """So few values along the whole line say that it crosses hardly any stair."""
 
-PLACES = 8
-"""So many places on the line are looked at…"""
-
-BESIDE = (2.0**-31, *2.0 ** np.arange(-19.0, -12.0, 2))
-"""…each with neighbours: at a hair, and at 16 ulps of float32 and more,…"""
-
-MOVED = 2.0
-"""…so far that it would be moved by so many ulps if it were straight. On stairs the
-nearest of these move none…"""
-
-MOVING = 2
-"""…and those of float32 and more fewer than so many, if its stairs are coarse."""
-
-HALF = 2.0**-10
-"""ε of float16; that of bfloat16 is coarser."""
-
-_PLACES = FIT_TIMES[:: len(FIT_TIMES) // PLACES]
-STAIR_TIMES = np.concatenate([_PLACES, *(_PLACES + step for step in BESIDE)])
-
 Values = Float[np.ndarray, " values"]
-
-
-class Stairs(NamedTuple):
-    """What phi lies on, if it is flat all along the line, and yet moves.
-
-    seen: whether it is; coarse: on such as are wider than those of float32.
-    """
-
-    seen: bool
-    coarse: bool
-
-    @classmethod
-    def of(cls, values: Values, precision: float) -> "Stairs":
-        """From phi at `STAIR_TIMES`; `precision` is the ε to which it surely rounds."""
-        here, *beside = values.reshape(-1, PLACES)
-        if not np.isfinite(values).all():
-            return cls(False, False)
-        slope = float(np.ptp(here)) / (2 * WIDEST)
-        ulps = MOVED * precision * float(np.max(np.abs(values)))
-        if slope and _is_half_precision(values):
-            return cls(True, True)
-        moved = {
-            step: np.count_nonzero(here != there)
-            for step, there in zip(BESIDE, beside, strict=True)
-            if slope * step > ulps
-        }
-        if not moved or moved[min(moved)]:  # it moves by a hair: a flat part is none
-            return cls(False, False)
-        coarse = any(n < MOVING for step, n in moved.items() if step > BESIDE[0])
-        return cls(True, coarse)
-
-
-def _is_half_precision(values: Values) -> bool:
-    """Whether float16, and so bfloat16, has all of these values exactly."""
-    return not (2 / HALF * np.frexp(values)[0] % 1).any()
-
-
-def lowest_stair(values: Values) -> float:
-    """The least by which values differ that do; 0.0 where none does."""
-    found = np.unique(values[np.isfinite(values)])
-    return float(np.min(np.diff(found))) if len(found) > 1 else 0.0
-
-
-def from_stairs(values: Values, height: float) -> DirectionalDerivative:
-    """From phi at `FIT_TIMES`, of a function on stairs of this height at least."""
-    fitted = from_fit(values, 0.0, height)
-    central = fitted.central._replace(converged=False)
-    return fitted._replace(central=central, one_sided=NO_ESTIMATE, on_stairs=True)
 
 
 def from_fit(

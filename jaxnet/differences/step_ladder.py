@@ -130,8 +130,8 @@ class DirectionalDerivative(NamedTuple):
     one_sided: right minus left derivative; a kink where it is not 0 within its bound.
     jump: how much phi changes across 0 within the smallest steps; 0.0 for none.
     is_cusp: whether one-sided derivatives grow without end, as those of √|t| do.
-    on_stairs: whether phi is flat everywhere, with jumps between. It is 0 then, or, if
-        these come of rounding, what `central` says: which it is, no value tells.
+    on_stairs: whether phi jumps all along the line. The derivative is that between the
+        jumps, `central.rests`, or, if they come of rounding, `central.value`.
     size: the largest |phi| seen, next to which rounding is measured.
     rungs: all that it was taken from; None if that was no ladder.
     """

@@ -6,11 +6,12 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float
 
-from jaxnet.differences.least_squares import (
-    FIT_TIMES,
+from jaxnet.differences.least_squares import FIT_TIMES
+from jaxnet.differences.stairs import (
+    COARSE_STAIRS,
     STAIR_TIMES,
-    Stairs,
     lowest_stair,
+    stair_width,
 )
 from jaxnet.float64 import in_float64
 from jaxnet.verification.budget import UNLIMITED, Budget
@@ -106,8 +107,8 @@ class Context:
         """The lowest coarse stair of the values as all leaves move; 0.0 for none."""
         moving = [x for x in self.point.leaves if self.objective.depends_on(x)]
         line = Together(tuple(Direction(leaf, self.seed) for leaf in moving))
-        seen = self.values_along(line, STAIR_TIMES)
-        if not Stairs.of(seen, self.objective.precision).coarse:
+        beside = self.values_along(line, STAIR_TIMES)
+        if stair_width(beside, self.objective.precision) < COARSE_STAIRS:
             return 0.0
         return lowest_stair(self.values_along(line, FIT_TIMES))
 

@@ -9,14 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnet.differences.least_squares import (
-    FIT_TIMES,
-    PAIRS,
-    STAIR_TIMES,
-    Stairs,
-    from_fit,
-    from_stairs,
-)
+from jaxnet.differences.least_squares import FIT_TIMES, PAIRS, from_fit
 from jaxnet.differences.step_ladder import TIMES, DirectionalDerivative, from_ladder
 
 SAFETY = 4
@@ -108,34 +101,3 @@ def test_the_smallest_and_largest_values() -> None:
         found = of(lambda t, size=size: size * np.sin(t))
         assert abs(found.central.value - size) <= SAFETY * found.central.bound
         assert found.central.bound <= 0.1 * size + 1e-300
-
-
-def on(phi: Phi, precision: float = 2.0**-52) -> Stairs:
-    """The stairs of a function of the time."""
-    return Stairs.of(phi(STAIR_TIMES), precision)
-
-
-def test_stairs_are_seen_and_a_flat_part_is_none() -> None:
-    """Coarse ones, fine ones, and functions that move, or do not move at all."""
-    assert on(lambda t: np.round(np.sin(1 + t), 3)).coarse
-    assert on(lambda t: rounded(np.sin(1 + t), jnp.float16)).coarse
-    single = on(lambda t: rounded(np.sin(1 + t), np.float32))
-    assert single.seen
-    assert not single.coarse
-    assert not on(lambda t: rounded(np.sin(1 + t), np.float32), 2.0**-23).seen
-    for phi in (
-        lambda t: np.sin(1 + t),
-        lambda t: np.maximum(t, 0.1),
-        lambda t: 1e9 + 1e-7 * t,
-        lambda t: np.ones_like(t),
-        lambda t: np.where(t < 0, np.nan, 1.0),
-    ):
-        assert on(phi) == (False, False)
-
-
-def test_a_slope_on_stairs_is_known_but_for_one_of_them() -> None:
-    """It is never called converged: the function may be flat."""
-    found = from_stairs(np.round(np.sin(1 + FIT_TIMES), 2), 0.01)
-    assert found.on_stairs
-    assert not found.central.converged
-    assert abs(found.central.value - np.cos(1)) < found.central.bound < 0.1

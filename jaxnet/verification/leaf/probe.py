@@ -4,14 +4,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
-from jaxnet.differences.least_squares import (
-    FIT_TIMES,
-    STAIR_TIMES,
-    Stairs,
-    from_fit,
-    from_stairs,
-)
+from jaxnet.differences.least_squares import FIT_TIMES, from_fit
 from jaxnet.differences.noise import ROUGH_TIMES, roughness
+from jaxnet.differences.stairs import (
+    COARSE_STAIRS,
+    STAIR_TIMES,
+    from_stairs,
+    may_hide_stairs,
+    stair_width,
+)
 from jaxnet.differences.step_ladder import (
     FINER,
     NO_ESTIMATE,
@@ -150,13 +151,12 @@ def _derivative(
     values = context.values_along(direction, scale * TIMES)
     may_round = objective.may_round_unseen
     found = from_ladder(values, noise.level, scale, may_round=may_round)
-    if may_round and found.is_flat:
-        beside = context.values_along(direction, STAIR_TIMES)
-        stairs = Stairs.of(beside, precision)
-        if stairs.coarse or context.stair:
+    if may_round and may_hide_stairs(found):
+        width = stair_width(context.values_along(direction, STAIR_TIMES), precision)
+        if width >= COARSE_STAIRS or context.stair:
             values = context.values_along(direction, FIT_TIMES)
-            return from_stairs(values, context.stair)
-        if stairs.seen:
+            return from_stairs(values, context.stair, found.central.value)
+        if width:
             rough = roughness(context.values_along(direction, ROUGH_TIMES))
             noise = replace(noise, level=max(noise.level, rough))
             found = from_ladder(values, noise.level, scale, may_round=may_round)

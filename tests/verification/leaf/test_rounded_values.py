@@ -75,6 +75,13 @@ FINE = {
 }
 
 
+COARSE_OR_NOT = {
+    np.float32: FINE["float32"],
+    np.float16: COARSE["float16"],
+    ml_dtypes.bfloat16: COARSE["bfloat16"],
+}
+
+
 def verdicts(loss: Loss, of: Loss, seed: int) -> dict[str, Verdict]:
     """Of the gradient of `of`, of twice it, and of 0."""
     rng = np.random.default_rng(seed)
@@ -119,12 +126,35 @@ def test_the_report_says_what_the_values_lie_on() -> None:
     undecided = check(half, x, np.cos(x)).worst
     assert undecided.verdict is Verdict.UNRESOLVED
     assert (
-        undecided.cause == "values lie on stairs: the loss is flat, or rounded inside"
+        undecided.cause == "values lie on stairs: the loss jumps, or is rounded inside"
     )
     wrong = check(half, x, [*np.cos(x[:3]), 2 * np.cos(x[3])])
     assert wrong.worst.verdict is Verdict.DISAGREE
     assert wrong.worst.worst_index == (3,)
     assert wrong.worst.reference_value == pytest.approx(np.cos(x[3]), rel=0.1)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+def test_a_net_in_a_coarse_dtype_and_decay_in_float64(dtype: Any) -> None:
+    """Fine steps show the slope of the decay alone, which is not the gradient."""
+    passed = []
+    for seed in range(4):
+        x = 0.3 * np.random.default_rng(seed).normal(size=4)
+        net, decay = COARSE_OR_NOT[dtype](layer), 0.02 * x
+
+        def loss(x: Any, net: Loss = net) -> float:
+            return net(x) + 0.01 * float(np.sum(x**2))
+
+        right = np.asarray(GRADIENTS[layer](x)) + decay
+        report = check_gradients(
+            loss, x, {"all": right, "decay": decay, "2": 2 * right}
+        )
+        found = {leaf.candidate: leaf.verdict for leaf in report.leaves}
+        assert found["2"] is Verdict.DISAGREE
+        assert found["all"] in (Verdict.AGREE, Verdict.UNRESOLVED)
+        assert found["decay"] in (Verdict.DISAGREE, Verdict.UNRESOLVED)
+        passed.append(found["all"] is Verdict.AGREE)
+    assert any(passed) == (dtype is np.float32)
 
 
 def test_what_is_flat_here_and_moves_elsewhere_is_flat() -> None:
