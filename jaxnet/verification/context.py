@@ -18,7 +18,7 @@ from jaxnet.verification.budget import UNLIMITED, Budget
 from jaxnet.verification.candidates.autodiff import Autodiff
 from jaxnet.verification.candidates.rounding import Rounding
 from jaxnet.verification.directions import AnyDirection, Direction, Together, nearby
-from jaxnet.verification.function.objective import Objective
+from jaxnet.verification.function.objective import STAIR_RUNS, Objective
 from jaxnet.verification.function.start import Start
 from jaxnet.verification.point import Leaf, Point
 
@@ -97,7 +97,12 @@ class Context:
 
     @cached_property
     def rounding_inside(self) -> float:
-        """How far rounding inside the loss moves its value, here and a hair away."""
+        """How far rounding inside the loss moves its value, here and a hair away.
+
+        Raises:
+            BudgetSpent: that would be more than a check may take.
+        """
+        self.budget.check(self.objective.evaluations + 2 * STAIR_RUNS)
         beside = nearby(self.point, self.seed, A_HAIR)
         with in_float64():
             return max(map(self.objective.rounding_at, (self.point, beside)))

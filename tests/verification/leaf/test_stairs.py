@@ -166,3 +166,17 @@ def test_a_loss_that_makes_its_own_numbers_is_run_with_other_rounding() -> None:
     x = np.array([0.5, -1.0, 2.0, -0.3])
     report = check_gradients(loss, x, {"without its mask": np.arange(1.0, 5.0)})
     assert report.verdict is Verdict.DISAGREE
+
+
+def test_runs_with_other_rounding_are_within_the_budget() -> None:
+    """However much is allowed; they are looked for where there is enough of it."""
+    x = np.array([8.0])
+    wrong = np.asarray(jax.grad(log_upper)(x)) + 1e-6
+    whole = check_gradients(log_upper, x, wrong)
+    assert whole.verdict is Verdict.DISAGREE
+    least = check_gradients(log_upper, x, wrong, budget=1).evaluations
+    for budget in range(least, whole.evaluations, 9):
+        report = check_gradients(log_upper, x, wrong, budget=budget)
+        assert report.evaluations <= budget
+        assert report.verdict is Verdict.UNRESOLVED
+    assert check_gradients(log_upper, x, wrong, budget=whole.evaluations) == whole
