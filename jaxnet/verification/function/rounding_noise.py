@@ -14,6 +14,7 @@ from jaxnet.jaxpr import (
     bind,
     ends_by_value,
     evaluate,
+    opened,
 )
 from jaxnet.precision import eps
 from jaxnet.verification.function.program import Program
@@ -130,12 +131,25 @@ def _axes(equation: Any) -> tuple[int, ...]:
 
 
 def solvers(program: Program) -> list[Any]:
-    """The loops whose end depends on floating values: iterations to a tolerance."""
+    """The loops that end by floats that inputs move: iterations to a tolerance.
+
+    A time that grows by a step until it is large enough is a count.
+    """
+    moved = {id(e) for e in program.equations}
+    loops = [e for e in program.equations if e.primitive.name == "while"]
     return [
-        e
-        for e in program.equations
-        if e.primitive.name == "while" and ends_by_value(Loop.of(e))
+        e for e in loops if ends_by_value(loop := Loop.of(e)) and _is_moved(loop, moved)
     ]
+
+
+def _is_moved(loop: Loop, moved: set[int]) -> bool:
+    """Whether the end of a while loop is found by an equation that inputs move."""
+    test, body = opened(loop.test), opened(loop.body)
+    tested, found = test.outvars[0], [*test.eqns]
+    if tested in test.invars[loop.tests :]:  # a flag
+        tested = body.outvars[test.invars.index(tested) - loop.tests]
+        found = body.eqns
+    return any(id(e) in moved for e in found if tested in e.outvars)
 
 
 def more_rounds(program: Program, rounds: int) -> Hook:

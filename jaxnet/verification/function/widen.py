@@ -329,6 +329,12 @@ def _moving(value: Any) -> Wide:
     return Wide(_wide(value))
 
 
+def _still(value: Any) -> Any:
+    """As something that no input moves: a float both ways."""
+    own = _own(value)
+    return Wide(_wide(value), own) if is_float(jnp.result_type(own)) else own
+
+
 def _moves(value: Any) -> bool:
     """Whether the inputs move it."""
     return isinstance(value, Wide) and value.own is None
@@ -463,11 +469,11 @@ class _Widening:
 
     def _entered(self, equation: Any, inputs: list[Any]) -> list[Any]:
         """Control flow around what is widened."""
-        depends = dependent_results(equation, [isinstance(x, Wide) for x in inputs])
+        depends = dependent_results(equation, list(map(_moves, inputs)))
 
         def settled(values: Sequence[Any]) -> list[Any]:
             pairs = zip(values, depends, strict=False)  # a test gives one value
-            return [_moving(v) if moves else _own(v) for v, moves in pairs]
+            return [_moving(v) if moves else _still(v) for v, moves in pairs]
 
         if equation.primitive.name == "custom_linear_solve":
             inputs = [_moving(x) for x in inputs]

@@ -542,6 +542,109 @@ def test_dropout_in_a_recurrent_net() -> None:
     assert found == {"right": True, "wrong": False}
 
 
+# --------------------------------------------------- numbers of a loop, of no parameter
+
+
+def cosine_steps(p: Any) -> Any:
+    """Steps down a sine, each at its rate."""
+
+    def step(q: Any, i: Any) -> Any:
+        return q - 0.05 * (1 + jnp.cos(jnp.pi * i / 10)) * jnp.sin(q), None
+
+    return jnp.sum(jax.lax.scan(step, p, jnp.arange(10))[0])
+
+
+def discounted(p: Any) -> Any:
+    """Rewards, each less than the one before by a power."""
+
+    def step(t: Any, total: Any) -> Any:
+        return total + 0.97**t * jnp.sum(jnp.tanh(p * X32[0, :4]) / (t + 3))
+
+    return jax.lax.fori_loop(0, 6, step, jnp.float32(0))
+
+
+def bias_corrected(p: Any) -> Any:
+    """Adam, whose moments are corrected by powers of the step."""
+
+    def step(c: Any, i: Any) -> Any:
+        q, m, v = c
+        g = 2 * (q - X32[0, :4])
+        m, v, t = 0.9 * m + 0.1 * g, 0.99 * v + 0.01 * g**2, i + 1
+        rate = (m / (1 - 0.9**t)) / jnp.sqrt(v / (1 - 0.99**t) + 1e-3)
+        return (q - 0.1 * rate, m, v), None
+
+    zero = jnp.zeros(4, F32)
+    return jnp.sum(jax.lax.scan(step, (p, zero, zero), jnp.arange(4))[0][0] ** 2)
+
+
+def in_loops_of_loops(p: Any) -> Any:
+    """Two counters, and what one of them gives is stacked."""
+
+    def outer(x: Any, i: Any) -> Any:
+        inner = lambda j, x: jnp.sin(x * p + (3 * i + j) / 11)  # noqa: E731
+        return jax.lax.fori_loop(0, 3, inner, x), jnp.float32(i) / 3
+
+    last, stacked = jax.lax.scan(outer, jnp.ones(4, F32), jnp.arange(3))
+    return jnp.sum(last**2) * jnp.sum(stacked)
+
+
+def in_half_precision(p: Any) -> Any:
+    """A counter cast to bfloat16, in a net of that dtype."""
+
+    def step(h: Any, i: Any) -> Any:
+        return jnp.tanh(h * p.astype(BF16) + (i / 7).astype(BF16)), None
+
+    return jnp.sum(jax.lax.scan(step, jnp.ones(4, BF16), jnp.arange(4))[0].astype(F32))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        cosine_steps,
+        discounted,
+        bias_corrected,
+        in_loops_of_loops,
+        in_half_precision,
+    ],
+)
+def test_numbers_that_a_loop_computes_are_known_in_float64(loss: Any) -> None:
+    """Of a counter, which the loss and its gradient compute in two programs."""
+    with jax.numpy_dtype_promotion("standard"):
+        p = np.array([0.3, 0.9, 1.2, 0.6], np.float32)
+        report = check_gradients(loss, p, {"jax": jax.grad(loss)})
+        assert report.passed, str(report)
+        assert report.leaves[0].error < 1e-9
+        off = np.asarray(jax.grad(loss)(p)) * np.float32([1, 1.3, 1, 1])
+        assert not check_gradients(loss, p, {"off": off}).passed
+
+
+def test_what_a_loop_decides_is_decided_as_its_caller_runs_it() -> None:
+    """0.1 ten times is 1 in float32, and less in float64."""
+
+    def scanned(p: Any) -> Any:
+        def step(c: Any, _: Any) -> Any:
+            x, t = c
+            t = t + jnp.float32(0.1)
+            late = lambda x: x * jnp.cos(p)  # noqa: E731
+            return (jax.lax.cond(t >= 1, late, lambda x: x + jnp.sin(p), x), t), None
+
+        return jax.lax.scan(step, (p, jnp.float32(0)), None, length=10)[0][0]
+
+    def counted(p: Any) -> Any:
+        def body(c: Any) -> Any:
+            return c[0] + 0.1 * jnp.sin(p * c[0]), c[1] + jnp.float32(0.1)
+
+        start = p, jnp.float32(0)
+        return jax.lax.while_loop(lambda c: c[1] < 1, body, start)[0]
+
+    p = np.float32(0.7)
+    assert check_gradients(scanned, p, {"jax": jax.grad(scanned)}).passed
+    without = np.float32(1 + 10 * np.cos(0.7))
+    assert not check_gradients(scanned, p, {"never late": without}).passed
+    forward = jax.jacfwd(counted)
+    assert check_gradients(counted, p, {"forward": forward}).passed
+
+
 def test_draws_that_no_gradient_depends_on_excuse_nothing() -> None:
     """A number of bfloat16 in a branch, added to the loss."""
 

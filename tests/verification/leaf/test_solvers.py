@@ -212,3 +212,32 @@ def test_a_solution_of_zero_is_not_reached() -> None:
     assert zero.verdict is Verdict.UNRESOLVED
     assert "one more round of `while`" in zero.worst.cause
     assert not check_gradients(loss, theta, lambda t: 2 * of_rounds(t)).passed
+
+
+def test_a_time_that_grows_until_it_is_large_enough_is_a_count() -> None:
+    """Of steps, which no parameter moves; a tolerance is met by what parameters move."""
+
+    def marched(p: Any) -> Any:
+        def step(state: Any) -> Any:
+            x, t = state
+            return x + 0.1 * jnp.sin(p * x), t + jnp.float32(0.1)
+
+        start = p, jnp.zeros((), p.dtype)
+        return jax.lax.while_loop(lambda state: state[1] < 1, step, start)[0]
+
+    def flagged(p: Any) -> Any:
+        def step(state: Any) -> Any:
+            x, t, _ = state
+            return x + 0.1 * jnp.sin(p * x), t + jnp.float32(0.1), t < 0.9
+
+        start = p, jnp.zeros((), p.dtype), jnp.asarray(True)
+        return jax.lax.while_loop(lambda state: state[2], step, start)[0]
+
+    for loss in (marched, flagged):
+        p = np.float32(0.7)
+        right = jax.jacfwd(loss)
+        report = check_gradients(loss, p, {"right": right})
+        assert report.passed, str(report)
+        assert report.leaves[0].resolution < 1e-6
+        wrong = np.float32(right(p) * 1.01)
+        assert not check_gradients(loss, p, {"wrong": wrong}).passed
