@@ -119,3 +119,25 @@ def test_one_array_for_two_leaves() -> None:
         candidate = {"a": cosines, "b": other}
         report = check_gradients(loss, {"a": X, "b": X}, candidate)
         assert any("a swap" in survivor for survivor in report.blind_spots)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_leaves_of_a_loss_that_computes_in_float32(dtype: Any) -> None:
+    """The terms are float32's own, and not what the gradient's last cast cuts off."""
+    random = np.random.default_rng(0)
+    x = random.normal(size=(12, 6)).astype(np.float32)
+    w = random.normal(size=(6, 4)).astype(dtype)
+
+    def loss(w: Any) -> Any:
+        return jnp.mean(jnp.tanh(x @ w.astype(jnp.float32)) ** 2)
+
+    right = np.asarray(jax.grad(loss)(w))
+    largest = np.unravel_index(np.argmax(np.abs(right)), right.shape)
+    wrong = right.copy()
+    wrong[largest] = 1.6 * float(right[largest])
+    report = check_gradients(loss, w, {"right": right, "wrong": wrong})
+    first, second = report.leaves
+    assert first.verdict is Verdict.AGREE
+    assert first.resolution < 0.3
+    assert second.verdict is Verdict.DISAGREE
+    assert second.worst_index == largest

@@ -254,15 +254,17 @@ class Rounding:
         if objective.solver_noise:
             return None
         own, coarsest = objective.widened.own.precision(), objective.precision
-        in_double, coarse = own <= DOUBLE, coarsest > SINGLE
-        run = autodiff.in_single if in_double else autodiff.as_run
-        rounded_to = SINGLE if in_double else max(own, coarsest)
         leaves = objective.point.leaves
+        given = max(eps(leaf.dtype) for leaf in leaves)
+        in_single, coarse = own <= DOUBLE or own <= SINGLE < given, coarsest > SINGLE
+        run = autodiff.in_single if in_single else autodiff.as_run
+        rounded_to = SINGLE if in_single else max(own, coarsest)
         wanted = range(len(leaves)) if number is None else [number]
         squares = {i: np.zeros(leaves[i].values.shape) for i in wanted}
         first, random = None, np.random.default_rng(0)
         for _ in range(SAMPLES):
-            values = self._beside(random, rounded_to if coarse else JITTER)
+            step = rounded_to if coarse else JITTER
+            values = self._beside(random, step, in_single)
             gradient = run(values, wanted)
             first = first or gradient
             other = first if coarse else autodiff.in_double(values, wanted)
@@ -274,12 +276,15 @@ class Rounding:
         roots = {i: np.sqrt(t / SAMPLES) / rounded_to for i, t in squares.items()}
         return {i: np.where(np.isfinite(r), r, np.inf) for i, r in roots.items()}
 
-    def _beside(self, random: np.random.Generator, step: float) -> list[Reals]:
+    def _beside(
+        self, random: np.random.Generator, step: float, in_single: bool
+    ) -> list[Reals]:
         """A point nearby that every run can hold: of no more digits than it has."""
         values = []
         for leaf in self.objective.point.leaves:
             moved = leaf.wide * (1 + step * random.standard_normal(leaf.values.shape))
-            dtype = leaf.dtype if leaf.values.itemsize < 4 else np.float32
+            is_half = leaf.values.itemsize < 4 and not in_single
+            dtype = leaf.dtype if is_half else np.float32
             with np.errstate(over="ignore"):
                 values.append(np.asarray(moved, dtype))
         return values

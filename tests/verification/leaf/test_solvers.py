@@ -215,7 +215,7 @@ def test_a_solution_of_zero_is_not_reached() -> None:
 
 
 def test_a_time_that_grows_until_it_is_large_enough_is_a_count() -> None:
-    """Of steps, which no parameter moves; a tolerance is met by what parameters move."""
+    """Of steps, which no parameter moves, and not up to a tolerance."""
 
     def marched(p: Any) -> Any:
         def step(state: Any) -> Any:
