@@ -4,9 +4,10 @@
 
 Asks jaxnet, jax.test_util.check_grads, chex, HIPS autograd, torch.autograd.gradcheck
 and the book's mean of differences the same questions: the cases of gradient_cases,
-hand-written rules, mistakes in the book's network on MNIST over 20 seeds, and random
-functions. Each rival is asked twice: with its documented settings, and with those that
-would have served it best on the cases, sought with hindsight. To see one cell again:
+programs as they are run, hand-written rules, mistakes in the book's network on MNIST
+over 20 seeds, and random functions. Each rival is asked twice: with its documented
+settings, and with those that would have served it best on the cases, sought with
+hindsight. To see one cell again:
 
     python experiments/checker_benchmark.py --case relu_at_0 --checker jax-x64-rev
 
