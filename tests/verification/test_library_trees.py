@@ -14,6 +14,7 @@ import optax
 import pytest
 from flax import linen, nnx
 
+from jaxnet import Verdict, check_gradients
 from jaxnet.testing import GradientMismatch, assert_gradients
 
 pytestmark = pytest.mark.slow
@@ -217,3 +218,23 @@ def test_an_optimizer_state_is_a_tree_like_any_other() -> None:
     assert report.held == ("[0].count",)
     with pytest.raises(GradientMismatch, match="×½"):
         assert_gradients(loss, state, lambda state: gradient(state, 0.5))
+
+
+def test_the_gradient_of_a_flax_module_is_its_state() -> None:
+    """`nnx.grad` gives keys where the module has attributes: they are one leaf."""
+    module = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
+
+    def loss(module: Any) -> Any:
+        return jnp.sum(module(jnp.asarray(IMAGES)) ** 2)
+
+    state = nnx.grad(loss)(module)
+    twice = jax.tree.map(lambda leaf: 2 * leaf, state)
+    report = check_gradients(loss, module, {"state": state, "twice": twice})
+    found = {(leaf.path, leaf.candidate): leaf.verdict for leaf in report.leaves}
+    for path in (".bias.value", ".kernel.value"):
+        assert found[path, "state"] is Verdict.AGREE
+        assert found[path, "twice"] is Verdict.DISAGREE
+    part = nnx.State({"bias": state["bias"]})
+    missing = check_gradients(loss, module, part).worst
+    assert missing.path == ".kernel.value"
+    assert missing.cause == "missing: no gradient here"

@@ -247,8 +247,23 @@ def by_path(tree: PyTree, point: Point) -> dict[str, Any]:
     if isinstance(tree, OfLeaves):
         pairs = zip(point.leaves, tree.values, strict=True)
         return {leaf.path: value for leaf, value in pairs}
-    flat = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {jax.tree_util.keystr(path): value for path, value in flat}
+    flat = jax.tree_util.tree_leaves_with_path(tree)
+    given = {jax.tree_util.keystr(path): value for path, value in flat}
+    if given.keys() & {leaf.path for leaf in point.leaves}:
+        return given
+    numbered = point.structure.unflatten(range(point.structure.num_leaves))
+    known = {
+        _names(path): jax.tree_util.keystr(path)
+        for path, _ in jax.tree_util.tree_leaves_with_path(numbered)
+    }
+    if {_names(path) for path, _ in flat} <= known.keys():
+        return {known[_names(path)]: value for path, value in flat}
+    return given
+
+
+def _names(path: Any) -> str:
+    """Of a leaf: attributes, as those of a module, or keys, as those of its state."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def _fitted(name: str, tree: PyTree, point: Point) -> Fitted:
