@@ -152,8 +152,11 @@ def _derivative(
     may_round = objective.may_round_unseen
     found = from_ladder(values, noise.level, scale, may_round=may_round)
     if may_round and may_hide_stairs(found):
-        width = stair_width(context.values_along(direction, STAIR_TIMES), precision)
-        if width >= COARSE_STAIRS or context.stair:
+        width = COARSE_STAIRS
+        if not context.stair:  # known of this direction alone, if at all
+            beside = context.values_along(direction, STAIR_TIMES)
+            width = stair_width(beside, precision)
+        if width >= COARSE_STAIRS:
             values = context.values_along(direction, FIT_TIMES)
             return from_stairs(values, context.stair, found.central.value)
         if width:
