@@ -79,6 +79,7 @@ def test_of_many_choices_the_one_that_comes_near(monkeypatch):
     assert str(exit.value.code) == said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["--help", ""])
 def test_a_reader_who_has_seen_enough_is_no_error(words):
     """`script | head -1`."""

@@ -153,6 +153,7 @@ def test_refused_in_one_line(
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_resume_of_another_run_lists_the_differences(run: Run, tmp_path: Path) -> None:
     """Another seed and rate are named, and the checkpoint is left as it was."""
     flags = ["--quick", "--no-figure", "--num-steps", "10", "--out", tmp_path]
@@ -166,6 +167,7 @@ def test_resume_of_another_run_lists_the_differences(run: Run, tmp_path: Path) -
     assert metrics(tmp_path)[-1]["step"] == 20
 
 
+@pytest.mark.slow
 def test_a_new_run_replaces_no_other(run: Run, tmp_path: Path) -> None:
     """Its own result it may; another seed's or length's only with --overwrite."""
     flags = ["--quick", "--no-figure", "--num-steps", "10", "--out", tmp_path]

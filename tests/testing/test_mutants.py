@@ -86,6 +86,7 @@ def test_what_is_no_mistake_there_is_left_out() -> None:
     assert "sign" in linear
 
 
+@pytest.mark.slow
 def test_a_function_with_defaults_gets_a_rule() -> None:
     """They are no arguments of the rule, and can be given by keyword."""
     twice = mutants(jax.nn.logsumexp, X)["times N"]

@@ -280,6 +280,7 @@ def test_bad_input() -> None:
         audit(lambda x: jnp.argmax(x), X)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slope", [0.1, 0.3])
 def test_constants_of_a_rule_are_those_of_what_it_computes(slope: float) -> None:
     """0.1 in the function and 0.1 in its rule are one number, in float32 too."""
@@ -304,6 +305,7 @@ def test_constants_of_a_rule_are_those_of_what_it_computes(slope: float) -> None
     assert found["off"].verdict is Verdict.DISAGREE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("factor", "verdict"), [(1.0, Verdict.AGREE), (1.05, Verdict.DISAGREE)]
 )

@@ -265,6 +265,7 @@ def test_autodiff_of_a_loss_that_cannot_be_traced() -> None:
     )
 
 
+@pytest.mark.slow
 def test_autodiff_of_a_loss_that_reads_its_values() -> None:
     """`if` and `segment_max` cannot be traced, and jax.grad has the values."""
 

@@ -147,6 +147,7 @@ def log_1_plus_exp(x: Any) -> Any:
     return jnp.log(1 + e), lambda g: g * e / (1 + e) * 1.01
 
 
+@pytest.mark.slow
 def test_a_rule_by_custom_gradient() -> None:
     """The function that has it is named, not what JAX makes of it; also under vmap."""
     lines, first = inspect.getsourcelines(log_1_plus_exp)
@@ -455,6 +456,7 @@ def test_where_nobody_can_be_convicted_it_is_said() -> None:
     assert NOBODY in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backward", "said"),
     [

@@ -81,6 +81,7 @@ def test_another_gradient_is_none(loss: Loss, values: list[float], seed: int) ->
     assert {leaf.candidate for leaf in report.leaves if leaf.passed} == set()
 
 
+@pytest.mark.slow
 def test_equal_eigenvalues_and_singular_values() -> None:
     """A matrix has slopes in directions that no coordinate is: no right one is wrong.
 
@@ -135,6 +136,7 @@ def test_a_wrong_gradient_of_a_smooth_loss_costs_one_ladder_more() -> None:
     assert wrong.evaluations - right.evaluations <= 32
 
 
+@pytest.mark.slow
 def test_a_tie_in_a_large_leaf() -> None:
     """A median of many zeros: each alone changes nothing, and one has it all."""
     x = jnp.concatenate([jnp.zeros(60), jnp.linspace(2, 9, 41)])

@@ -91,6 +91,7 @@ def verdicts(loss: Loss, of: Loss, seed: int) -> dict[str, Verdict]:
     return {leaf.candidate: leaf.verdict for leaf in report.leaves}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", COARSE)
 def test_a_right_gradient_is_not_called_wrong_and_a_wrong_one_is(how: str) -> None:
     """It is flat, or rounded: no value tells which; but it is not twice as steep."""
@@ -104,6 +105,7 @@ def test_a_right_gradient_is_not_called_wrong_and_a_wrong_one_is(how: str) -> No
     assert np.mean(caught) >= 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", FINE)
 def test_what_is_rounded_to_float32_or_less_has_a_slope(how: str) -> None:
     """Its stairs are noise beside the steps of a ladder."""

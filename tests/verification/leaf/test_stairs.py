@@ -168,6 +168,7 @@ def test_a_loss_that_makes_its_own_numbers_is_run_with_other_rounding() -> None:
     assert report.verdict is Verdict.DISAGREE
 
 
+@pytest.mark.slow
 def test_runs_with_other_rounding_are_within_the_budget() -> None:
     """However much is allowed; they are looked for where there is enough of it."""
     x = np.array([8.0])
