@@ -63,7 +63,8 @@ def may_hide_stairs(found: DirectionalDerivative) -> bool:
     if found.rungs is None:
         return False
     wide, fine = found.rungs.extrapolated[WIDE], found.central.value
-    apart = np.abs(wide - fine) > SLOPES * np.maximum(np.abs(wide), abs(fine))
+    with np.errstate(all="ignore"):  # it may be infinite at wide steps
+        apart = np.abs(wide - fine) > SLOPES * np.maximum(np.abs(wide), abs(fine))
     return found.is_flat or bool(apart.any())
 
 

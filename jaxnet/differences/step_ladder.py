@@ -163,8 +163,7 @@ class DirectionalDerivative(NamedTuple):
         """
         if self.rungs is None:
             return False
-        moves = not self.is_flat
-        return not (self.is_smooth and self.one_sided.converged and moves)
+        return self.is_flat or not (self.is_smooth and self.one_sided.converged)
 
     @property
     def is_flat(self) -> bool:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import calibration, devices, threshold_sensitivity
+from experiments import calibration, devices, stress_verifier, threshold_sensitivity
 from experiments.measurements import checks
 from experiments.threshold_sensitivity import changed, thresholds
 from jaxnet import Verdict, check_gradients
@@ -188,6 +188,20 @@ def test_threshold_sensitivity(monkeypatch, capsys):
         )
     assert found.value == verdict.COARSEST
     assert check_gradients(lambda x: jnp.sum(x**2), 1.5).passed
+
+
+def test_stress_verifier(capsys, tmp_path):
+    """Wrong gradients are caught and named; what is below rounding counts as missed."""
+    stress_verifier.show(stress_verifier.Options(count=2, out=tmp_path))
+    assert re.search(r"place named +2\n", capsys.readouterr().out)
+    found = json.loads((tmp_path / "stress.json").read_text())
+    assert (found["right AGREE"], found["wrong caught"], found["exceptions"]) == (
+        2,
+        2,
+        [],
+    )
+    hidden = stress_verifier.run(stress_verifier.Options(count=2, relative=1e-15))
+    assert hidden["wrong missed"] == len(hidden["exceptions"]) == 2
 
 
 def test_calibration(monkeypatch, capsys):

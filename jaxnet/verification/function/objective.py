@@ -333,8 +333,9 @@ class Objective:
 
     def _called(self, values: list[Reals]) -> float:
         result = float(self._called_on(values))
-        if float(np.float32(result)) != result:
-            self._called_precision = DOUBLE
+        with np.errstate(over="ignore"):  # it may be larger than any float32
+            if float(np.float32(result)) != result:
+                self._called_precision = DOUBLE
         return result
 
     def _called_on(self, values: list[Reals]) -> Any:

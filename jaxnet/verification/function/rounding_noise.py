@@ -145,7 +145,7 @@ def solvers(program: Program) -> list[Any]:
 def _is_moved(loop: Loop, moved: set[int]) -> bool:
     """Whether the end of a while loop is found by an equation that inputs move."""
     test, body = opened(loop.test), opened(loop.body)
-    tested, found = test.outvars[0], [*test.eqns]
+    tested, found = test.outvars[0], test.eqns
     if tested in test.invars[loop.tests :]:  # a flag
         tested = body.outvars[test.invars.index(tested) - loop.tests]
         found = body.eqns

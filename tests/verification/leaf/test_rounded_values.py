@@ -1,5 +1,6 @@
 """Values that were rounded where no trace shows it: behind Python, or a callback."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -198,3 +199,23 @@ def test_a_callback_in_half_precision() -> None:
     right = jnp.cos(x)
     assert check(loss, x, right).verdict is Verdict.UNRESOLVED
     assert check(loss, x, 2 * right).verdict is Verdict.DISAGREE
+
+
+@pytest.mark.filterwarnings("error")
+def test_values_that_are_infinite_or_larger_than_float32_warn_of_nothing() -> None:
+    """Beside the point, at the steps that places are looked at for."""
+
+    def with_an_end(x: Any) -> float:
+        return float(x[0] ** 2) if abs(x[0] - 1) < 1e-3 else math.inf
+
+    def between_two(x: Any) -> float:
+        return (
+            float(x[0] ** 2)
+            if abs(x[0] - 1) < 1e-6
+            else math.copysign(math.inf, x[0] - 1)
+        )
+
+    one = np.array([1.0])
+    assert check(with_an_end, one, 2 * one).passed
+    assert check(between_two, one, 2 * one).verdict is not Verdict.DISAGREE
+    assert check(lambda x: 1e60 * math.sin(x[0]), one, 1e60 * np.cos(one)).passed
