@@ -109,6 +109,17 @@ def _is_half_precision(values: Values) -> bool:
     return not (2 / HALF * np.frexp(values)[0] % 1).any()
 
 
+def slope_between(values: Values, width: float) -> float:
+    """How phi goes from one jump to the next, as it does at most of the places.
+
+    values: of phi at `STAIR_TIMES`. width: of its stairs, of which few are narrower
+        than the neighbours half way down to the nearest are far.
+    """
+    here, *beside = values.reshape(-1, PLACES)
+    step = int(np.searchsorted(BESIDE, width)) // 2
+    return float(np.median(beside[step] - here) / BESIDE[step])
+
+
 def lowest_stair(values: Values) -> float:
     """The least by which values differ that do; 0.0 where none does."""
     found = np.unique(values[np.isfinite(values)])

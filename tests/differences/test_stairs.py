@@ -12,6 +12,7 @@ from jaxnet.differences.stairs import (
     from_stairs,
     lowest_stair,
     may_hide_stairs,
+    slope_between,
     stair_width,
 )
 from jaxnet.differences.step_ladder import TIMES, from_ladder
@@ -81,6 +82,14 @@ def test_a_ladder_that_is_one_slope_needs_no_look() -> None:
     assert not hides(lambda t: np.sin(1 + t))
     assert hides(lambda t: rounded(np.sin(1 + t), np.float16))
     assert hides(lambda t: rounded(np.sin(1 + t), np.float16) + 0.1 * t)
+
+
+def test_the_slope_between_jumps_is_that_of_most_places() -> None:
+    """Beside a jump too; a smooth part beside the stairs is all of it."""
+    for slope in (0.0, 0.3):
+        values = np.round(np.sin(1 + STAIR_TIMES), 2) + slope * STAIR_TIMES
+        width = stair_width(values, np.finfo(np.float64).eps)
+        assert slope_between(values, width) == pytest.approx(slope, abs=1e-9)
 
 
 def test_the_slope_on_stairs_is_known_but_for_one_of_them() -> None:

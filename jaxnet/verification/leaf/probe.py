@@ -11,6 +11,7 @@ from jaxnet.differences.stairs import (
     STAIR_TIMES,
     from_stairs,
     may_hide_stairs,
+    slope_between,
     stair_width,
 )
 from jaxnet.differences.step_ladder import (
@@ -35,8 +36,9 @@ PROBES_ALONE = 3
 """The same where JAX can derive no gradient that would direct one more."""
 
 COARSE = 0.01
-"""Where the noise of a solver leaves a bound above this share of the loss, a curve is
-fitted to many values: its steps are wide, and average the noise out."""
+"""A bound above this share of the loss says nothing of a slope. Where a solver's noise
+leaves it so, a curve is fitted to many values: its steps are wide, and average that
+out. Where a jump does, the slope between jumps is taken from elsewhere."""
 
 
 class Probe(NamedTuple):
@@ -138,6 +140,24 @@ def _is_final(found: DirectionalDerivative) -> bool:
     return found.central.converged or seen
 
 
+def _stairs(
+    context: Context, direction: AnyDirection, found: DirectionalDerivative
+) -> tuple[float, float]:
+    """How wide the stairs are, 0.0 for none; and the slope from one to the next.
+
+    found: at the point, where it says nothing of that slope if a jump is near.
+    """
+    central = found.central
+    is_known = central.converged and central.bound <= COARSE * found.size
+    if context.stair and is_known:  # of all directions together
+        return COARSE_STAIRS, central.value
+    beside = context.values_along(direction, STAIR_TIMES)
+    width = stair_width(beside, context.objective.precision_of(direction.leaf))
+    if context.stair:
+        width = max(width, COARSE_STAIRS)
+    return width, central.value if is_known else slope_between(beside, width)
+
+
 def _derivative(
     context: Context, noise: LeafNoise, direction: AnyDirection, scale: float = 1.0
 ) -> DirectionalDerivative:
@@ -152,13 +172,10 @@ def _derivative(
     may_round = objective.may_round_unseen
     found = from_ladder(values, noise.level, scale, may_round=may_round)
     if may_round and may_hide_stairs(found):
-        width = COARSE_STAIRS
-        if not context.stair:  # known of this direction alone, if at all
-            beside = context.values_along(direction, STAIR_TIMES)
-            width = stair_width(beside, precision)
+        width, between = _stairs(context, direction, found)
         if width >= COARSE_STAIRS:
             values = context.values_along(direction, FIT_TIMES)
-            return from_stairs(values, context.stair, found.central.value)
+            return from_stairs(values, context.stair, between)
         if width:
             rough = roughness(context.values_along(direction, ROUGH_TIMES))
             noise = replace(noise, level=max(noise.level, rough))

@@ -219,3 +219,21 @@ def test_values_that_are_infinite_or_larger_than_float32_warn_of_nothing() -> No
     assert check(with_an_end, one, 2 * one).passed
     assert check(between_two, one, 2 * one).verdict is not Verdict.DISAGREE
     assert check(lambda x: 1e60 * math.sin(x[0]), one, 1e60 * np.cos(one)).passed
+
+
+@pytest.mark.parametrize("beside", [1e-9, 1e-8, -1e-7])
+def test_a_jump_beside_the_point_does_not_hide_the_slope_between_jumps(
+    beside: float,
+) -> None:
+    """It is taken from elsewhere: 0 may be meant, twice the slope may not."""
+    factors = np.array([0.7, -1.3, 0.4])
+    x = np.array([1.2, 0.4, -1.3]) * (1 + beside)
+
+    def loss(x: Any) -> float:
+        return float(np.sum(factors * np.floor(100 * np.asarray(x))))
+
+    candidates = {"between": np.zeros(3), "wrong": 200 * factors}
+    report = check_gradients(loss, x, candidates)
+    found = {leaf.candidate: leaf.verdict for leaf in report.leaves}
+    assert found["between"] is Verdict.UNRESOLVED
+    assert found["wrong"] is Verdict.DISAGREE
