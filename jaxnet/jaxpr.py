@@ -25,6 +25,9 @@ rule. To keep an equation whole (a custom rule with its derivative), it gives `b
 Run = Callable[[Any, Sequence[Any]], list[Any]]
 """Evaluates a jaxpr that stands in an equation."""
 
+Ends = Callable[[Any], bool]
+"""Asked of an equation: whether nothing of what it is given shows in what it gives."""
+
 Chosen = Callable[[Any, Any], None]
 """Told an equation and what it chose: the branch of a cond, the test of a while."""
 
@@ -155,6 +158,11 @@ def dependent(jaxpr: Any, moving: Sequence[bool]) -> list[Any]:
     return _dependence(jaxpr, moving).equations
 
 
+def dependence(jaxpr: Any, moving: Sequence[bool], ends_at: Ends) -> "Dependence":
+    """What depends on the moving inputs, if nothing moves beyond some equations."""
+    return _dependence(jaxpr, moving, ends_at)
+
+
 def dependent_outputs(jaxpr: Any, moving: Sequence[bool]) -> list[bool]:
     """Which outputs of a jaxpr depend on the moving inputs."""
     return _dependence(jaxpr, moving).outputs
@@ -173,15 +181,24 @@ class Dependence(NamedTuple):
     ends: bool = False
 
 
-def _dependence(jaxpr: Any, moving: Sequence[bool]) -> Dependence:
+def _nowhere(equation: Any) -> bool:
+    return False
+
+
+def _dependence(
+    jaxpr: Any, moving: Sequence[bool], ends_at: Ends = _nowhere
+) -> Dependence:
     jaxpr = opened(jaxpr)
     known = {v for v, moves in zip(jaxpr.invars, moving, strict=True) if moves}
     found = []
     for equation in jaxpr.eqns:
         inputs = _are_known(equation.invars, known)
         if any(inputs):
-            inner, outputs, _ = _dependence_within(equation, inputs)
-            found += [equation, *inner]
+            found.append(equation)
+            if ends_at(equation):
+                continue
+            inner, outputs, _ = _dependence_within(equation, inputs, ends_at)
+            found += inner
             known |= {v for v, m in zip(equation.outvars, outputs, strict=True) if m}
     return Dependence(found, _are_known(jaxpr.outvars, known))
 
@@ -190,13 +207,15 @@ def _are_known(variables: Sequence[Any], known: set[Any]) -> list[bool]:
     return [not is_literal(v) and v in known for v in variables]
 
 
-def _dependence_within(equation: Any, moving: Sequence[bool]) -> Dependence:
+def _dependence_within(
+    equation: Any, moving: Sequence[bool], ends_at: Ends = _nowhere
+) -> Dependence:
     """All that an equation runs depends, unless its operands are known to line up."""
     inner = list(sub_jaxprs(equation))
     if equation.primitive.name in ("scan", "while"):
-        return _dependence_of_loop(Loop.of(equation), moving)
+        return _dependence_of_loop(Loop.of(equation), moving, ends_at)
     if equation.primitive.name == "cond":
-        parts = [_dependence(branch, moving[1:]) for branch in inner]
+        parts = [_dependence(branch, moving[1:], ends_at) for branch in inner]
         either = [any(m) for m in zip(*(p.outputs for p in parts), strict=True)]
         outputs = [moving[0] or m for m in either]
         return Dependence([e for part in parts for e in part.equations], outputs)
@@ -204,19 +223,22 @@ def _dependence_within(equation: Any, moving: Sequence[bool]) -> Dependence:
         body = opened(inner[0])
         sizes = len(body.invars), len(body.outvars)
         if sizes == (len(moving), len(equation.outvars)):
-            return _dependence(body, moving)
+            return _dependence(body, moving, ends_at)
     found = [e for j in inner for e in dependent(j, [True] * len(opened(j).invars))]
     return Dependence(found, [True] * len(equation.outvars))
 
 
-def _dependence_of_loop(loop: "Loop", moving: Sequence[bool]) -> Dependence:
+def _dependence_of_loop(
+    loop: "Loop", moving: Sequence[bool], ends_at: Ends = _nowhere
+) -> Dependence:
     """What depends once a further round makes no more of the carried values depend."""
     test_consts, consts, carry, rows = loop.split(moving)
     while True:
         tested = Dependence([], [False])
         if loop.test is not None:
-            tested = _dependence(loop.test, [*test_consts, *carry])
-        found, outputs, _ = _dependence(loop.body, [*consts, *carry, *rows])
+            tested = _dependence(loop.test, [*test_consts, *carry], ends_at)
+        inside = [*consts, *carry, *rows]
+        found, outputs, _ = _dependence(loop.body, inside, ends_at)
         after, stacked = outputs[: len(carry)], outputs[len(carry) :]
         more = tested.outputs[0]
         grown = [a or b or more for a, b in zip(carry, after, strict=True)]

@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.interpreters.partial_eval import dce_jaxpr
 
 from jaxnet.array_types import PyTree
 from jaxnet.devices import transfers_allowed
@@ -26,14 +25,15 @@ from jaxnet.verification.function.intended import (
     several,
 )
 from jaxnet.verification.function.objective import Objective
-from jaxnet.verification.function.program import Program
 from jaxnet.verification.function.sites import Site, backward, outermost, sites
 from jaxnet.verification.point import Point, is_inexact, two_norm
 from jaxnet.verification.report.audit_report import AuditReport, RuleReport
 from jaxnet.verification.report.verdict import Verdict
 from jaxnet.verification.rules.rule import Rule
 
-NOT_SEEN = "not verified: it is called in a shard_map, a linear solve or a loop's test"
+NOT_SEEN = (
+    "not verified where it is called: in a shard_map, a linear solve, a loop's test"
+)
 
 UNUSED = "no gradient flows through it here"
 
@@ -205,9 +205,7 @@ def _stops(objective: Objective, stop_gradients: list[Site]) -> Iterator[str]:
     for site, change in zip(stop_gradients, changes, strict=True):
         if change > CHANGES:
             yield f"{site.described} changes it by {change:.2g} of its norm"
-    closed = objective.program.closed
-    used, _ = dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
-    program = Program(closed.replace(jaxpr=used))
+    program = objective.program.needed
     outer = enclosing(program.closed)
     steps = filter(has_no_slope, outermost(program.equations))
     yield from dict.fromkeys(described(e, outer.get(id(e))) for e in steps)

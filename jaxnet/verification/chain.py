@@ -39,6 +39,9 @@ ROUGHEST = 0.02
 """…and within this share of it in bfloat16, of which 64 ulps are half."""
 
 
+CLOSED = ("while", "shard_map")
+"""Primitives within which no one value is a tapped one."""
+
 Local = Callable[[Any], tuple[list[Any], Any]]
 """Takes a value; gives what each tap is given by way of no other, and the loss."""
 
@@ -109,8 +112,8 @@ class Chain:
         order = [e.params["name"] for e in _taps(closed)]
         _check_names(intermediates, order)
         seen = _run(closed, point.as_traced(), {})[1]
-        loops = [e for e in every_equation(closed) if e.primitive.name == "while"]
-        hidden = {e.params["name"] for loop in loops for e in _among(inside(loop))}
+        outer = [e for e in every_equation(closed) if e.primitive.name in CLOSED]
+        hidden = {e.params["name"] for each in outer for e in _among(inside(each))}
         values = {}
         for name in (n for n in order if n in intermediates):
             if len(seen.get(name, ())) != 1 or name in hidden:

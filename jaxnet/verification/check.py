@@ -37,7 +37,7 @@ from jaxnet.verification.function.intended import Intended, without_intended
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.leaf.probes import LeafProbes, probe_leaf
 from jaxnet.verification.leaf.run import held_against_run
-from jaxnet.verification.leaf.second_point import SecondPoint
+from jaxnet.verification.leaf.second_point import ZERO, SecondPoint
 from jaxnet.verification.leaf.together import probed_together
 from jaxnet.verification.leaf.verdict import judge_leaf, not_looked_at
 from jaxnet.verification.point import Point, floating_leaves
@@ -176,6 +176,7 @@ def check_gradients(
                     report = judge_leaf(context, probes, candidate)
                     if report.verdict is Verdict.UNINFORMATIVE:
                         report = second_point.judged(report, candidate, leaf)
+                        report = explainer.of_zero(report, leaf)
                     else:
                         report = explainer.explained(report, candidate, probes)
                     ran = held_against_run(context, report, candidate, probes)
@@ -273,7 +274,12 @@ def _in_order(point: Point, leaves: list[LeafReport]) -> list[LeafReport]:
 
 def _failed_if_constant(leaves: list[LeafReport]) -> list[LeafReport]:
     """Nothing is proved where nothing but zeros was seen."""
-    if not all(report.proves_nothing for report in leaves):
+    unknown = Verdict.UNINFORMATIVE
+    if not all(x.is_zero and x.passed and x.verdict is unknown for x in leaves):
         return leaves
-    cause = "exactly 0 in every leaf, here and nearby: is the loss a constant?"
-    return [replace(report, passed=False, cause=cause) for report in leaves]
+    cause = "exactly 0 in every leaf, here and nearby, as of a constant loss"
+    causes = (x.cause.replace(ZERO, cause) for x in leaves)
+    return [
+        replace(x, passed=False, cause=words)
+        for x, words in zip(leaves, causes, strict=True)
+    ]

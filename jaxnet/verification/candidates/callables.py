@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
+from traceback import clear_frames
 from typing import Any
 
 import jax
@@ -40,7 +41,8 @@ class CalledGradient:
         try:
             self.widened = objective.widen(self._of_leaves)
         except Exception as error:  # the caller's function: it may be no JAX at all
-            self._tracing = error.with_traceback(None)  # it holds what was traced
+            self._tracing = error
+            clear_frames(error.__traceback__)  # they hold what was traced
 
     def twice(self) -> tuple[PyTree, bool]:
         """The gradient at the objective's point, and whether it is the same again."""

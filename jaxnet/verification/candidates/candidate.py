@@ -9,8 +9,8 @@ import numpy as np
 
 from jaxnet.array_types import PyTree
 from jaxnet.float64 import in_float64
-from jaxnet.input_checks import complaint, describe, first_line
-from jaxnet.jaxpr import evaluate
+from jaxnet.input_checks import complaint, describe
+from jaxnet.jaxpr import evaluate, said
 from jaxnet.precision import DOUBLE, eps
 from jaxnet.verification.candidates.autodiff import Autodiff
 from jaxnet.verification.candidates.callables import CalledGradient, LeafByLeaf
@@ -232,7 +232,7 @@ def _run(name: str, called: CalledGradient, point: Point) -> tuple[Run | None, s
     try:
         gradient, faults = once()
     except Exception as error:  # the caller's function
-        return None, first_line(error)
+        return None, said(error)
     if point.are_many:
         gradient = LeafByLeaf(lambda: once()[0], len(gradient))
     return Run(gradient, faults, called.widened.own), ""
@@ -284,7 +284,7 @@ def _fitted(name: str, tree: PyTree, point: Point) -> Fitted:
 
 
 def _raising(name: str, source: Any, error: Exception, point: Point) -> Fitted:
-    cause = f"raised {first_line(error)}"
+    cause = f"raised {said(error)}"
     if floating_leaves(source):
         kind = type(source).__name__
         cause += f"; {kind} is a module, which was called: pass a gradient"

@@ -6,8 +6,17 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnet.jaxpr import described, enclosing, is_call, opened, sub_jaxprs
+from jaxnet.jaxpr import (
+    dependence,
+    described,
+    enclosing,
+    is_call,
+    opened,
+    sub_jaxprs,
+)
+from jaxnet.verification.function.program import Program
 from jaxnet.verification.function.sites import RULES, Site
+from jaxnet.verification.point import Leaf
 
 ROUNDING = {
     "round",
@@ -50,6 +59,37 @@ def has_no_slope(equation: Any) -> bool:
         return name in ROUNDING and output != np.bool_
     is_float = jnp.issubdtype(equation.invars[0].aval.dtype, np.inexact)
     return bool(is_float and not jnp.issubdtype(output, np.inexact))
+
+
+def only_ways(program: Program, leaf: Leaf) -> list[str]:
+    """What stops its gradient on every way from a leaf to the loss; else nothing."""
+    closed, needed = program.closed, program.needed.closed
+    moving = [i == leaf.number for i in range(len(needed.jaxpr.invars))]
+    found, outputs, _ = dependence(needed, moving, _stops)
+    if any(outputs):
+        return []
+    outer = enclosing(closed)
+    words = (described(e, outer.get(id(e))) for e in found if _stops(e))
+    return list(dict.fromkeys(words))
+
+
+def roundings(program: Program, leaf: Leaf) -> list[str]:
+    """What rounds values that a leaf moves and the loss is computed from."""
+    closed = program.closed
+    moved = {id(e) for e in program.moved_by(leaf.number)}
+    found, _ = _valued(closed.jaxpr.eqns, closed.jaxpr.outvars)
+    outer = enclosing(closed)
+    rounded = (e for e in reversed(found) if id(e) in moved and has_no_slope(e))
+    return list(dict.fromkeys(described(e, outer.get(id(e))) for e in rounded))
+
+
+def _stops(equation: Any) -> bool:
+    """Whether no derivative flows through it, whatever it runs."""
+    if next(sub_jaxprs(equation), None) is not None:
+        return False
+    dtypes = (v.aval.dtype for v in equation.outvars)
+    is_float = any(jnp.issubdtype(d, np.inexact) for d in dtypes)
+    return equation.primitive.name in {*ROUNDING, "stop_gradient"} or not is_float
 
 
 def _valued(

@@ -12,8 +12,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, PartitionSpec
 
-from jaxnet.jaxpr import bind
+from jaxnet.jaxpr import bind, enclosing
 from jaxnet.verification.candidates.candidate import claims
 from jaxnet.verification.context import Context
 from jaxnet.verification.directions import nearby
@@ -23,7 +24,7 @@ from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.function.planted import Place, Seen, planted
 from jaxnet.verification.function.programs import compiled
 from jaxnet.verification.function.same_bits import fingerprint
-from jaxnet.verification.function.sites import Site
+from jaxnet.verification.function.sites import UNBOUND, Site
 from jaxnet.verification.leaf.probes import probe_leaf
 from jaxnet.verification.leaf.second_point import SecondPoint
 from jaxnet.verification.leaf.verdict import judge_leaf
@@ -47,6 +48,7 @@ class Call:
         several that are one value of the program, the first: they move together.
     cotangent: of its floating outputs: the program's own, or random where that is 0 or
         cannot be had. is_used: whether it is the program's own.
+    mesh: of the shard_map that it stands in; None for none.
     """
 
     equation: Any
@@ -54,6 +56,7 @@ class Call:
     moving: tuple[int, ...]
     cotangent: Arrays
     is_used: bool
+    mesh: Mesh | None
 
     def paired(self, values: Arrays) -> Any:
         """<cotangent, what it gives> for other values of the moving inputs."""
@@ -64,8 +67,26 @@ class Call:
                 if variable is variables[number]:
                     inputs[i] = value
         pairs = zip(inputs, self.equation.invars, strict=True)
-        outputs = bind(self.equation, [_as_taken(x, v) for x, v in pairs])
+        outputs = self._outputs([_as_taken(x, v) for x, v in pairs])
         return inner(self.cotangent, floating_leaves(outputs))
+
+    def _outputs(self, inputs: Arrays) -> Arrays:
+        """Those of one device, where all are given the same."""
+        if self.mesh is None:
+            return bind(self.equation, inputs)
+        own = PartitionSpec(self.mesh.axis_names)
+
+        def of_part(*inputs: Any) -> Arrays:
+            return [jnp.asarray(y)[None] for y in bind(self.equation, inputs)]
+
+        every = jax.shard_map(
+            of_part,
+            mesh=self.mesh,
+            in_specs=PartitionSpec(),
+            out_specs=own,
+            check_vma=False,
+        )
+        return [y[0] for y in every(*inputs)]
 
 
 @dataclass(frozen=True)
@@ -81,7 +102,7 @@ def calls(
 ) -> list[Calls]:
     """The calls of each site that the parameters move, or that one leaf does.
 
-    None of a site that stands in another one, a linear solve or a shard_map.
+    None of a site that `planted` does not see, or that sums over a mesh.
     """
     assert objective.program is not None
     closed, point = objective.program.closed, objective.point
@@ -116,12 +137,33 @@ def calls(
     except Exception:  # the caller's rules, or a loop that has no reverse mode
         seen = look(given)
         cotangents = {p: list(map(_zeros, one.outputs)) for p, one in seen.items()}
-    found = {
-        place: _rounds(every[place[0]], one, moved[place], cotangents[place])
-        for place, one in seen.items()
-    }
+    seen, moved, cotangents = jax.device_get((seen, moved, cotangents))  # of a mesh
+    outer, found = enclosing(closed), dict[Place, Calls]()
+    for place, one in seen.items():
+        equation, rest = every[place[0]], (moved[place], cotangents[place])
+        found[place] = _rounds(equation, one, *rest, _mesh(equation, outer))
     ids = [{id(e) for e in site.equations} for site in chosen]
     return [_together([c for p, c in found.items() if p[0] in own]) for own in ids]
+
+
+def moves_the_loss(site: Site, context: Context) -> bool:
+    """Whether the loss moves with what a site gives, by differences."""
+    objective = context.objective
+    assert objective.program is not None
+    closed, given = objective.program.closed, objective.point.as_traced()
+    chosen = {id(e) for e in site.equations}
+    shapes = jax.eval_shape(lambda x: planted(closed, x, chosen, {})[1], given)
+    zeros = {place: list(map(_zeros, one.outputs)) for place, one in shapes.items()}
+
+    def loss(floats: Arrays) -> Any:
+        added = with_floating(zeros, floats)
+        return planted(closed, given, chosen, added)[0][0]
+
+    point = Point.of(list(map(np.asarray, floating_leaves(zeros))))
+    here = Objective(loss, point, whole=objective)
+    there = Context.of(here, context.safety, context.seed, None)
+    every = (probe_leaf(there, leaf) for leaf in point.leaves)
+    return not all(probes.are_zero(context.safety) for probes in every)
 
 
 def verified(call: Call, context: Context) -> list[LeafReport]:
@@ -159,7 +201,19 @@ def verified(call: Call, context: Context) -> list[LeafReport]:
     ]
 
 
-def _rounds(equation: Any, seen: Seen, moved: Seen, cotangents: Arrays) -> Calls:
+def _mesh(equation: Any, outer: dict[int, Any]) -> Mesh | None:
+    """Of the shard_map that an equation stands in."""
+    while id(equation) in outer:
+        equation = outer[id(equation)]
+        if equation.primitive.name == "shard_map":
+            mesh: Mesh = equation.params["mesh"]
+            return mesh
+    return None
+
+
+def _rounds(
+    equation: Any, seen: Seen, moved: Seen, cotangents: Arrays, mesh: Mesh | None
+) -> Calls:
     """The rounds of the scans around it."""
     loops = np.ndim(seen.outputs[0]) - len(equation.outvars[0].aval.shape)
     moving = tuple(
@@ -169,7 +223,8 @@ def _rounds(equation: Any, seen: Seen, moved: Seen, cotangents: Arrays) -> Calls
     )
     first = {equation.invars[i]: i for i in reversed(moving)}
     moving = tuple(sorted(first.values()))
-    rounds = list(np.ndindex(np.shape(seen.outputs[0])[:loops])) if moving else []
+    is_seen = moving and not (mesh and _sums_over(equation))
+    rounds = list(np.ndindex(np.shape(seen.outputs[0])[:loops])) if is_seen else []
     found = list[Call]()
     for round_ in some(rounds):
         pairs = zip(seen.inputs, equation.invars, strict=True)
@@ -178,8 +233,31 @@ def _rounds(equation: Any, seen: Seen, moved: Seen, cotangents: Arrays) -> Calls
         is_used = any(bool(jnp.any(c != 0)) for c in cotangent)
         if not is_used or not all(bool(jnp.isfinite(c).all()) for c in cotangent):
             cotangent = list(map(jnp.asarray, random_like(cotangent, [0])))
-        found.append(Call(equation, inputs, moving, cotangent, is_used))
+        found.append(Call(equation, inputs, moving, cotangent, is_used, mesh))
     return Calls(len(rounds), found)
+
+
+def _sums_over(equation: Any) -> bool:
+    """Whether a rule calls a collective: then one device's call is not all of it."""
+
+    def pulled(*inputs: Any) -> Any:
+        floating = [i for i, x in enumerate(inputs) if is_inexact(x)]
+
+        def of(moved: Arrays) -> Arrays:
+            values = list(inputs)
+            for i, value in zip(floating, moved, strict=True):
+                values[i] = value
+            return floating_leaves(bind(equation, values))
+
+        outputs, pull = jax.vjp(of, [inputs[i] for i in floating])
+        return pull(outputs)
+
+    shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in equation.invars]
+    try:
+        jax.eval_shape(pulled, *shapes)
+    except Exception as error:  # the caller's rule
+        return UNBOUND in str(error)
+    return False
 
 
 def _together(found: list[Calls]) -> Calls:

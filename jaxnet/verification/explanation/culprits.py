@@ -21,7 +21,12 @@ import numpy as np
 from jaxnet.jaxpr import Hook, bind
 from jaxnet.verification.context import Context
 from jaxnet.verification.explanation.by_design import straight_through
-from jaxnet.verification.explanation.calls import Calls, calls, verified
+from jaxnet.verification.explanation.calls import (
+    Calls,
+    calls,
+    moves_the_loss,
+    verified,
+)
 from jaxnet.verification.explanation.causes import WrongLeaf, times
 from jaxnet.verification.explanation.switched import (
     GradientBySwitches,
@@ -30,6 +35,8 @@ from jaxnet.verification.explanation.switched import (
 )
 from jaxnet.verification.function.once import once
 from jaxnet.verification.function.sites import (
+    SITES,
+    STEPS,
     Site,
     computed,
     has_derivative,
@@ -67,10 +74,10 @@ class Culprits:
     fixed: tuple[Site, ...]
 
     @classmethod
-    def of(cls, context: Context) -> "Culprits":
-        """Those of the caller's own program."""
+    def of(cls, context: Context, names: Sequence[str] = SITES) -> "Culprits":
+        """Those of the caller's own program, of primitives of these names."""
         program = context.objective.program
-        found = sites(program.closed, program.equations) if program else []
+        found = sites(program.closed, program.equations, names) if program else []
         can = [all(map(has_derivative, site.equations)) for site in found]
         pairs = list(zip(found, can, strict=True))
         return cls(
@@ -89,7 +96,26 @@ class Culprits:
             return ""
         if self.context.objective.program is None:
             return UNSEEN
-        return self._by_elimination(wrong) or self._by_calls(wrong) or NOBODY
+        failed = None
+        for looked in (
+            self._by_elimination,
+            self._by_calls,
+            self._by_differences,
+            self._and_steps._by_elimination,
+        ):
+            try:
+                if words := looked(wrong):
+                    return words
+            except Exception as error:  # a part of the caller's has no derivative
+                failed = error
+        if failed is not None:
+            raise failed
+        return NOBODY
+
+    @cached_property
+    def _and_steps(self) -> "Culprits":
+        """With what rounds beside them: where that is meant, it is no mistake."""
+        return Culprits.of(self.context, (*SITES, *STEPS))
 
     def _by_elimination(self, wrong: WrongLeaf) -> str:
         """Those that make it wrong alone, where with all of them off it is right."""
@@ -116,7 +142,10 @@ class Culprits:
             ratio = _ratio(gradient(off), gradient(each[i]))
             said.append(self._guilt(self.switchable[i], number, ratio))
         if guilty and fewest is not None:
-            said.append("with the true derivative in its place, this leaf agrees")
+            of_steps = all(self.switchable[i].primitive in STEPS for i in fewest)
+            what = "1 for its" if of_steps else "the true"
+            place = " in its place" * (not of_steps)
+            said.append(f"with {what} derivative{place}, this leaf agrees")
         return "; ".join(said)
 
     def _by_calls(self, wrong: WrongLeaf) -> str:
@@ -127,6 +156,18 @@ class Culprits:
         guilty = [site for site in rules if self._faults(site, number)]
         said = [self._within(site) or [self._guilt(site, number)] for site in guilty]
         return "; ".join(words for each in said for words in each)
+
+    def _by_differences(self, wrong: WrongLeaf) -> str:
+        """The stop_gradients between a leaf and the loss that it moves through.
+
+        So where what comes after has no derivative: a kernel, a callback.
+        """
+        number, program = wrong.probes.leaf.number, self.context.objective.program
+        moved = {id(e) for e in program.moved_by(number)} if program else set()
+        stops = (site for site in self.switchable if not site.name)
+        between = [s for s in stops if any(id(e) in moved for e in s.equations)]
+        guilty = [s for s in between if moves_the_loss(s, self.context)]
+        return "; ".join(self._guilt(site, number) for site in guilty)
 
     @cached_property
     def that_raise(self) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from jaxnet.input_checks import first_line
 from jaxnet.verification.candidates.candidate import Candidate, is_function
 from jaxnet.verification.context import Context
+from jaxnet.verification.explanation.by_design import only_ways, roundings
 from jaxnet.verification.explanation.causes import WrongLeaf, causes
 from jaxnet.verification.explanation.culprits import Culprits
 from jaxnet.verification.explanation.guards import Unguarded, forgotten_guard
@@ -17,11 +18,12 @@ from jaxnet.verification.explanation.switches import switches_beside
 from jaxnet.verification.function.once import once
 from jaxnet.verification.function.program import Program
 from jaxnet.verification.leaf.probes import LeafProbes
+from jaxnet.verification.point import Leaf
 from jaxnet.verification.report.leaf_report import LeafReport
 from jaxnet.verification.report.verdict import Verdict
 
 MOST_NAMED = 3
-"""How many switches are named: more is no hint."""
+"""How many equations are named: more is no hint."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,10 @@ class Explainer:
         except Exception as error:  # the caller's program
             return _with_words(said, [_failed(error)])
 
+    def of_zero(self, report: LeafReport, leaf: Leaf) -> LeafReport:
+        """The same for a gradient that is 0, as the differences are."""
+        return _saying(report, lambda: self._words_of_zero(report, leaf))
+
     def of_fault(self, report: LeafReport, candidate: Candidate) -> LeafReport:
         """The same for a gradient that JAX does not give, or that is not finite."""
         is_called = is_function(candidate.source, self.context.point)
@@ -63,14 +69,23 @@ class Explainer:
         return _saying(report, lambda: [self._not_finite(candidate).of_leaf(leaf)])
 
     def _words(self, report: LeafReport, probes: LeafProbes) -> list[str]:
-        objective = self.context.objective
+        objective, leaf = self.context.objective, probes.leaf
+        if objective.program is None:
+            return []
+        if report.verdict is Verdict.UNRESOLVED and probes.show_two_slopes:
+            return _named("rounded inside: {}", roundings(objective.program, leaf))
         if report.verdict is not Verdict.NONDIFFERENTIABLE:
             return []
-        if objective.program is None or report.worst_index is None:
+        if report.worst_index is None:
             return []
-        flat = probes.leaf.flat_index(report.worst_index)
-        found = switches_beside(objective, probes.leaf, flat)[:MOST_NAMED]
-        return ["switching: " + ", ".join(found)] if found else []
+        flat = leaf.flat_index(report.worst_index)
+        return _named("switching: {}", switches_beside(objective, leaf, flat))
+
+    def _words_of_zero(self, report: LeafReport, leaf: Leaf) -> list[str]:
+        program = self.context.objective.program
+        if program is None or not report.is_zero:
+            return []
+        return _named("it reaches the loss only through {}", only_ways(program, leaf))
 
     def _words_of_wrong(self, wrong: WrongLeaf) -> list[str]:
         guard = forgotten_guard(wrong, self._unguarded)
@@ -114,6 +129,10 @@ class Explainer:
             for axis, size in enumerate(leaf.shape):
                 sizes.setdefault(size, f"{size} (axis {axis} of {leaf.name})")
         return {size: where for size, where in sizes.items() if size > 1}
+
+
+def _named(words: str, found: list[str]) -> list[str]:
+    return [words.format(", ".join(found[:MOST_NAMED]))] if found else []
 
 
 def _saying(report: LeafReport, words: Callable[[], list[str]]) -> LeafReport:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
 from jaxnet.jaxpr import (
     Loop,
@@ -29,7 +30,10 @@ called twice is one program."""
 
 
 class Seen(NamedTuple):
-    """What an equation was given and gave, with an axis for each scan around it."""
+    """What an equation was given and gave, with an axis for each loop around it.
+
+    The devices of a shard_map are a loop, too.
+    """
 
     inputs: list[Any]
     outputs: list[Any]
@@ -55,7 +59,8 @@ def planted(
     put: how an output and what is planted there make another one.
 
     Of a while loop the first round is seen, and nothing is added to it. An equation
-    that stands in another chosen one, a linear solve or a shard_map is not seen.
+    that stands in another chosen one, in a linear solve, or in a shard_map that keeps
+    track of what varies over its mesh (check_vma), is not seen.
     """
     entered = around(closed, chosen)
 
@@ -82,7 +87,7 @@ def planted(
                 return bind(equation, inputs)
             if is_call(equation):
                 return None
-            if name not in ENTERED:
+            if name not in ENTERED or equation.params.get("check_vma"):
                 return bind(equation, inputs)
             outputs, found = ENTERED[name](equation, inputs, run, added, counts)
             seen.update(found)
@@ -103,12 +108,7 @@ def _equations(equation: Any) -> Iterable[int]:
 def _scan(equation: Any, inputs: list[Any], run: Any, added: Added, before: Any) -> Any:
     loop, params = Loop.of(equation), equation.params
     _, consts, carry, rows = loop.split(inputs)
-    counts = Counter(_equations(equation))
-    within = {
-        (key, number): more
-        for (key, number), more in added.items()
-        if before[key] <= number < before[key] + counts[key]
-    }
+    within = _of_this(added, before, Counter(_equations(equation)))
 
     def body(carry: list[Any], row: tuple[list[Any], Added]) -> Any:
         given, more = row
@@ -155,5 +155,38 @@ def _while(
     return bind(equation, inputs), seen
 
 
-ENTERED = {"scan": _scan, "cond": _cond, "while": _while}
+def _shard_map(
+    equation: Any, inputs: list[Any], run: Any, added: Added, before: Any
+) -> Any:
+    """Each device has a part of what is seen, and of what is added."""
+    params, counts = equation.params, Counter(_equations(equation))
+    within = _of_this(added, before, counts)
+    each = PartitionSpec(params["mesh"].axis_names)
+
+    def of_part(more: Added, *values: Any) -> Any:
+        own = jax.tree.map(lambda x: x[0], more)
+        outputs, seen = run(params["jaxpr"], values, own, before)
+        return tuple(outputs), jax.tree.map(lambda x: jnp.asarray(x)[None], seen)
+
+    outputs, seen = jax.shard_map(
+        of_part,
+        mesh=params["mesh"],
+        in_specs=(each, *params["in_specs"]),
+        out_specs=(params["out_specs"], each),
+        axis_names=set(params["newly_manual_axes"]),
+        check_vma=False,
+    )(within, *inputs)
+    return outputs, seen
+
+
+def _of_this(added: Added, before: Any, counts: Any) -> Added:
+    """What is added inside one equation."""
+    return {
+        (key, number): more
+        for (key, number), more in added.items()
+        if before[key] <= number < before[key] + counts[key]
+    }
+
+
+ENTERED = {"scan": _scan, "cond": _cond, "while": _while, "shard_map": _shard_map}
 """Primitives that are built anew around what is planted in them."""

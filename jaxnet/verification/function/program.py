@@ -39,6 +39,13 @@ class Program:
         jaxpr = self.closed.jaxpr
         return tuple(dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[1])
 
+    @cached_property
+    def needed(self) -> "Program":
+        """Without what its outputs do not need."""
+        outputs = [True] * len(self.closed.jaxpr.outvars)
+        jaxpr, _ = dce_jaxpr(self.closed.jaxpr, outputs, instantiate=True)
+        return Program(self.closed.replace(jaxpr=jaxpr))
+
     @property
     def precision_anywhere(self) -> float:
         """ε of the coarsest floating type, constant parts included."""

@@ -16,6 +16,7 @@ from jaxnet.jaxpr import (
     IN_JAX,
     Hook,
     at_line,
+    bind,
     enclosing,
     evaluate,
     every_equation,
@@ -36,11 +37,18 @@ SITES = (*RULES, "stop_gradient")
 """Primitives whose derivative need not be that of what they compute."""
 
 
+UNBOUND = "unbound axis name"
+"""What JAX says of a collective outside of its mesh."""
+
+STEPS = ("round", "floor", "ceil")
+"""Primitives of steps as fine as their caller scales them: their derivative is 0."""
+
+
 @dataclass(frozen=True, eq=False)
 class Site:
-    """A rule, or a stop_gradient, where one line calls it.
+    """A rule, a stop_gradient, or steps, where one line calls it.
 
-    equations: its calls. name: of the rule, empty for a stop_gradient.
+    equations: its calls. name: of the rule, empty for a primitive.
     rule, line: where the rule stands, and where it is called.
     """
 
@@ -55,6 +63,11 @@ class Site:
         return _made_by(next(sub_jaxprs(self.equations[0]), None))
 
     @property
+    def primitive(self) -> str:
+        """Of a call."""
+        return str(self.equations[0].primitive.name)
+
+    @property
     def place(self) -> str:
         """Where it stands, and its call."""
         calls = f"called {len(self.equations)} times" * (len(self.equations) > 1)
@@ -64,18 +77,23 @@ class Site:
     @property
     def described(self) -> str:
         """Its name, and where it stands."""
-        name = f"the rule of `{self.name}`" if self.name else "stop_gradient"
+        primitive = f"`{self.primitive}`" if self.primitive in STEPS else self.primitive
+        name = f"the rule of `{self.name}`" if self.name else primitive
         return f"{name} ({self.place})" if self.place else name
 
 
-def sites(closed: Any, equations: Iterable[Any]) -> list[Site]:
+def sites(
+    closed: Any, equations: Iterable[Any], names: Sequence[str] = SITES
+) -> list[Site]:
     """Those among equations of a program, the calls of one line together."""
     found, outer = dict[Any, list[Any]](), enclosing(closed)
     for equation in equations:
-        if equation.primitive.name in SITES:
+        name = equation.primitive.name
+        if name in names:
             words = (*_rule(equation), _line(equation, outer))
-            found.setdefault((words, id(backward(equation))), []).append(equation)
-    return [Site(tuple(each), *words) for (words, _), each in found.items()]
+            same = words, name, id(backward(equation))
+            found.setdefault(same, []).append(equation)
+    return [Site(tuple(each), *words) for (words, *_), each in found.items()]
 
 
 def site_of(equation: Any, line: str) -> Site:
@@ -92,14 +110,23 @@ def outermost(equations: Iterable[Any]) -> list[Any]:
 
 
 def computed(equation: Any, inputs: Sequence[Any], within: Hook) -> list[Any]:
-    """What a site computes, without its rule; `within`: the hook for what is in it."""
+    """What a site computes, without its rule; `within`: the hook for what is in it.
+
+    Steps, with the derivative of what they are the steps of.
+    """
+    if equation.primitive.name in STEPS:
+        (x,), (y,) = inputs, bind(equation, inputs)
+        return [y + (x - jax.lax.stop_gradient(x))]
     if equation.primitive.name not in RULES:
         return list(inputs)
     return evaluate(next(sub_jaxprs(equation)), inputs, within)
 
 
 def has_derivative(equation: Any) -> bool:
-    """Whether JAX can differentiate what a site computes: no kernel, no callback."""
+    """Whether JAX can differentiate what a site computes: no kernel, no callback.
+
+    Also if it cannot be told, since that calls a collective.
+    """
     if equation.primitive.name not in RULES:
         return True
     avals = [v.aval for v in equation.invars]
@@ -112,8 +139,8 @@ def has_derivative(equation: Any) -> bool:
 
     try:
         jax.eval_shape(jax.grad(total, floating), *shapes)
-    except Exception:  # the caller's function
-        return False
+    except Exception as error:  # the caller's function
+        return UNBOUND in str(error)
     return True
 
 

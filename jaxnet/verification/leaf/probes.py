@@ -1,5 +1,6 @@
 """The probes of one leaf: what a right gradient must pass, whatever the candidate."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +40,12 @@ class LeafProbes:
     def loss_by_unit(self) -> float:
         """The size of the loss in the smallest unit of the leaf."""
         return max(one.derivative.size for one in self.probes) / self.leaf.floor
+
+    @property
+    def show_two_slopes(self) -> bool:
+        """Whether any of them shows a slope between jumps, or at fine steps, apart."""
+        every = (one.derivative for one in self.probes)
+        return any(d.on_stairs or not math.isnan(d.central.rests) for d in every)
 
     def are_zero(self, safety: float) -> bool:
         """Whether the derivatives along all probes are 0 but for rounding."""

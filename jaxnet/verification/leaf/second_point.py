@@ -17,6 +17,8 @@ UNUSED = "unused: no path to the loss, so its gradient is 0"
 
 HERE = "exactly 0 here, as the differences are"
 
+ZERO = f"{HERE}, and at a nearby point"
+
 
 @dataclass(frozen=True)
 class SecondPoint:
@@ -60,8 +62,7 @@ class SecondPoint:
         """All is 0 at both points; autodiff, if there is any, was seen to be."""
         is_known = self.here.autodiff.array(leaf) is not None
         verdict = Verdict.AGREE if is_known else Verdict.UNINFORMATIVE
-        cause = f"{HERE}, and at a nearby point"
-        return replace(report, verdict=verdict, passed=True, cause=cause)
+        return replace(report, verdict=verdict, passed=True, cause=ZERO)
 
     @once
     def _probes(self, number: int) -> LeafProbes:

@@ -68,9 +68,10 @@ class LeafReport(Record):
         return self.norm * self.unit
 
     @property
-    def proves_nothing(self) -> bool:
-        """Whether all was exactly 0, at the point and at one nearby."""
-        return self.verdict is Verdict.UNINFORMATIVE and math.isnan(self.resolution)
+    def is_zero(self) -> bool:
+        """Whether it was exactly 0, as the differences were; also unseen nearby."""
+        is_right = self.verdict in (Verdict.AGREE, Verdict.UNINFORMATIVE)
+        return is_right and math.isnan(self.resolution)
 
     @property
     def place(self) -> str:

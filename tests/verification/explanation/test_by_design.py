@@ -220,3 +220,52 @@ def test_a_reference(candidate: Any) -> None:
 
     assert check(1.0).verdict is Verdict.AGREE
     assert check(1.01).verdict is Verdict.DISAGREE
+
+
+STOPS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "rounded": (lambda x: jnp.sum(jnp.round(4 * x) ** 2), "round"),
+    "cast": (
+        lambda x: jnp.sum((100 * x).astype(int).astype(x.dtype)),
+        "convert_element_type",
+    ),
+    "compared": (lambda x: jnp.sum(jnp.where(x > 0, 2.0, 3.0)), "gt"),
+    "an index": (lambda x: jnp.arange(1.0, 4.0)[jnp.argmax(x)], "argmax"),
+    "in a scan": (
+        lambda x: lax.scan(lambda c, y: (c + jnp.floor(3 * y), None), 0.0, x)[0],
+        "floor",
+    ),
+    "under jit": (lambda x: jnp.sum(jax.jit(jnp.sign)(x)), "sign"),
+}
+
+
+@pytest.mark.parametrize("how", STOPS)
+def test_what_stops_a_gradient_on_every_way_is_named(how: str) -> None:
+    """Where that is 0, as the differences are; not where there is another way."""
+    loss, name = STOPS[how]
+    (leaf,) = check_gradients(loss, X).leaves
+    assert leaf.passed
+    assert f"it reaches the loss only through `{name}` at {__file__}:" in leaf.cause
+    (leaf,) = check_gradients(lambda x: loss(x) + jnp.sum(x), X).leaves
+    assert "only through" not in leaf.cause
+    (leaf,) = check_gradients(lambda x: loss(x) + 0 * jnp.sum(x), X).leaves
+    assert leaf.is_zero
+    assert "only through" not in leaf.cause
+
+
+@pytest.mark.parametrize("how", ["rounded", "cast"])
+def test_what_rounds_is_named_where_two_slopes_are_seen(how: str) -> None:
+    """Nothing decides whether it is meant; nor is a step named that moves nothing."""
+
+    def rounded(x: Any) -> Any:
+        scaled = 1e7 * x
+        idle = jnp.asarray(3.5)
+        small = scaled.astype(int) if how == "cast" else jnp.round(scaled)
+        whole = small.astype(x.dtype) / 1e7
+        return jnp.sum(whole**2) + jnp.floor(idle) + jnp.sum(x**2)
+
+    (leaf,) = check_gradients(rounded, X).leaves
+    assert leaf.verdict is Verdict.UNRESOLVED
+    name = {"rounded": "round", "cast": "convert_element_type"}[how]
+    assert f"; rounded inside: `{name}` at " in leaf.cause
+    assert leaf.cause.count(".py:") == 1
+    assert line(rounded, "small =") in leaf.cause

@@ -140,7 +140,89 @@ def test_inside_vmap_and_shard_map() -> None:
         assert text.endswith(MENDED)
 
 
+def spread(function: Rule, *, check_vma: bool) -> Rule:
+    """The same on a mesh of one device."""
+    mesh, spec = Mesh(np.array(jax.devices()[:1]), ("i",)), PartitionSpec("i")
+    specs = {"in_specs": spec, "out_specs": spec}
+    return jax.shard_map(function, mesh=mesh, **specs, check_vma=check_vma)
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_a_rule_whose_body_holds_numbers_in_a_shard_map(check_vma: bool) -> None:
+    """With check_vma, a number is a collective there: no derivative without a mesh."""
+
+    @jax.custom_vjp
+    def wrong(x: Any) -> Any:
+        return jnp.tanh(3 * x)
+
+    wrong.defvjp(
+        lambda x: (wrong(x), x), lambda x, g: (g * (1 - jnp.tanh(3 * x) ** 2),)
+    )
+    inside = spread(lambda x: good(wrong(x)), check_vma=check_vma)
+    text = cause(lambda x: jnp.sum(inside(x) ** 2))
+    assert text.count("the rule of `wrong`") == 1
+    assert "good" not in text
+    assert text.endswith(MENDED)
+
+
+@pytest.mark.slow
+def test_a_kernels_rule_in_a_shard_map() -> None:
+    """Verified for what each device gives it; a right one is not named."""
+    wrong, right = kernel(jnp.sin, halved_cosine), kernel(jnp.exp, right_exp)
+    inside = spread(lambda x: wrong(right(x)), check_vma=False)
+    text = cause(lambda x: jnp.sum(inside(x) ** 2))
+    assert text.count("the rule of") == text.count("the rule of `run`") == 1
+    assert text.endswith("is wrong in its input: ×½")
+    inside = spread(right, check_vma=False)
+    assert check_gradients(lambda x: jnp.sum(inside(x) ** 2), X).passed
+
+
+@pytest.mark.parametrize("step", [jnp.round, jnp.floor, jnp.ceil])
+def test_steps_too_fine_to_be_seen(step: Rule) -> None:
+    """In float32 they are no steps: the loss moves, and its derivative is 0."""
+
+    def loss(x: Any) -> Any:
+        fine = step(x * 1e12)
+        return jnp.sum((fine / 1e12) ** 2)
+
+    text = cause(loss)
+    assert f"`{step.__name__}` (called at {__file__}:" in text
+    assert named_lines(text) == [lines(loss)[1]]
+    assert text.endswith(
+        "stops a part of it; with 1 for its derivative, this leaf agrees"
+    )
+
+
+def test_steps_that_are_no_fault_are_not_named() -> None:
+    """Beside a wrong rule, and where a stop_gradient hides them on purpose."""
+    wrong = sine(1.5)
+
+    def loss(x: Any) -> Any:
+        rounded = x + lax.stop_gradient(jnp.round(4 * x) / 4 - x)
+        return jnp.sum(wrong(x) + 0.1 * rounded * lax.stop_gradient(rounded))
+
+    text = cause(loss)
+    assert "the rule of `sine`" in text
+    assert "`round` (called" not in text
+
+
+def test_a_stop_gradient_before_what_has_no_derivative() -> None:
+    """Differences with respect to what it gives show that the loss moves with it."""
+    shape = jax.ShapeDtypeStruct(X.shape, X.dtype)
+
+    def loss(x: Any) -> Any:
+        idle = lax.stop_gradient(x)
+        fixed = lax.stop_gradient(x)
+        called = jax.pure_callback(np.sin, shape, fixed)
+        return jnp.sum(called) + jnp.sum(x**2) + 0 * jnp.sum(idle)
+
+    text = cause(loss)
+    assert text.count("stop_gradient (called") == 1
+    assert named_lines(text) == [lines(loss)[2]]
+    assert text.endswith("stops a part of it")
+
+
 def log_1_plus_exp(x: Any) -> Any:
     """Given with its derivative, 1 % too large."""
     e = jnp.exp(x)
