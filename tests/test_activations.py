@@ -35,6 +35,15 @@ def test_value_is_the_formula(name, dtype, jit):
 
 
 @each
+def test_integers_and_lists_are_numbers(name):
+    """As in the book's first examples."""
+    want = FORMULAS[name](np.array([-1.0, 1.0, 2.0]))
+    for given in (np.array([-1, 1, 2]), [-1, 1, 2], [-1.0, 1.0, 2.0]):
+        assert close(ACTIVATIONS[name].value(given), want, "float32")
+    assert close(ACTIVATIONS[name].value(2), want[2], "float32")
+
+
+@each
 @each_mode
 def test_derivative_is_autodiff(name, dtype, jit):
     """f'(x) from the output y is jax.grad of f at x."""
