@@ -204,7 +204,7 @@ class Flags:
     seeds: int = 0
     """Plant every mistake at so many random points, and count."""
     quick: bool = False
-    """Fewer images and steps."""
+    """Fewer images."""
 
 
 def main() -> None:
@@ -218,7 +218,7 @@ def run(flags: Flags) -> bool:
     check_count("seeds", flags.seeds, minimum=0)
     check_count("num_steps", flags.num_steps, minimum=0)
     if flags.quick:
-        flags = replace(flags, batch_size=20, num_steps=100)
+        flags = replace(flags, batch_size=20)
     data = load_mnist(flags.data)
     if flags.quick:
         data = Mnist(*(array[:1000] for array in data))
