@@ -65,7 +65,7 @@ class Context:
     ) -> "Context":
         """At the objective's own point."""
         point, autodiff = objective.point, Autodiff(objective)
-        start, rounding = Start.of(objective, point), Rounding(objective, autodiff)
+        start, rounding = Start(objective, point), Rounding(objective, autodiff)
         rest = safety, seed, every_coordinate
         return cls(objective, point, start, autodiff, rounding, *rest)
 
@@ -86,7 +86,7 @@ class Context:
 
     def at(self, point: Point) -> "Context":
         """The same at another point, small leaves by every coordinate."""
-        start = Start.of(self.objective, point)
+        start = Start(self.objective, point)
         return replace(self, point=point, start=start, every_coordinate=None)
 
     def by_coordinates(self, leaf: Leaf) -> bool:

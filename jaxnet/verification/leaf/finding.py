@@ -46,8 +46,13 @@ class Finding:
 
     @property
     def explained(self) -> str:
-        """The reason, with derivatives with respect to the coordinate."""
-        return self.reason.format(*(side / self.unit for side in self.sides))
+        """The reason, with derivatives with respect to the coordinate.
+
+        What is 0 within the bound of the differences is said to be 0.
+        """
+        least = self.bound - self.rounding
+        seen = (side if abs(side) > least else 0.0 for side in self.sides)
+        return self.reason.format(*(side / self.unit for side in seen))
 
     @property
     def severity(self) -> tuple[bool, int, bool, float]:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from jaxnet import Verdict, check_gradients
+from jaxnet.verification.leaf.neighbours import NEIGHBOURS
 
 Loss = Callable[[Any], Any]
 
@@ -199,3 +200,13 @@ def test_of_several_ties_what_jax_picks_stands() -> None:
     ]
     for loss, values in losses:
         assert check_gradients(loss, jnp.array(values, jnp.float32)).passed
+
+
+def test_a_point_nearby_costs_one_ladder() -> None:
+    """Of 31 evaluations and the point; what is 0 but for rounding is said to be 0."""
+    x = np.array([0.0, 1.0, 2.0], np.float32)
+    wrong = {"wrong": np.array([5.0, 3.0, 3.0])}
+    report = check_gradients(lambda x: 3 * jnp.sum(jax.nn.relu(x)), x, wrong)
+    assert report.verdict is Verdict.DISAGREE
+    assert "outside a kink, slopes 0 and 3 on the two sides" in report.worst.cause
+    assert report.evaluations < 38 * (NEIGHBOURS + 3)
