@@ -40,7 +40,7 @@ from experiments.checkers import (
     versions,
 )
 from experiments.checkers.tables import Rates, as_markdown, rates
-from experiments.command import parsed
+from experiments.command import command
 from jaxnet.plots import save_figure
 
 COLUMNS = {
@@ -73,11 +73,7 @@ class Flags:
 
 def main() -> None:
     """Parse the flags, and run."""
-    flags = parsed(Flags, __doc__)
-    if flags.case is None:
-        run(flags)
-    else:
-        print_cells(flags)
+    command(Flags, __doc__, lambda f: run(f) if f.case is None else print_cells(f))
 
 
 def print_cells(flags: Flags) -> None:

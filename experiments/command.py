@@ -95,10 +95,11 @@ def _shortened(words: str) -> str:
     if not found:
         return words.rstrip(".")
     given, flag, there = found.groups()
-    known = re.findall(r"'([^']*)'", there)
-    near = get_close_matches(given, known, 1) if len(known) > MOST_NAMED else []
-    fix = f"did you mean {near[0]}?" if near else f"choose from {', '.join(known)}"
-    return f"{flag}: there is no '{given}': {fix}"
+    known = sorted(set(re.findall(r"'([^']*)'", there)) - {"None"})
+    fix, near = f": choose from {', '.join(known)}", get_close_matches(given, known, 1)
+    if len(known) > MOST_NAMED:
+        fix = f": did you mean {near[0]}?" if near else f" among its {len(known)}"
+    return f"{flag}: there is no '{given}'{fix}"
 
 
 def _is_rule(line: str) -> bool:

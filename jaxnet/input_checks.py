@@ -326,6 +326,8 @@ def check_choice(name: str, value: Any, choices: Any) -> None:
 
 def _dtype(value: Any, name: str, expected: str, fix: str) -> Any:
     if not hasattr(value, "dtype"):
+        if isinstance(value, list | tuple):
+            fix = f"write np.array({name})"
         raise TypeError(
             complaint(name, expected + " as an array", describe(value), fix)
         )

@@ -1,5 +1,6 @@
 """A jaxpr: read, and evaluated with a hook that sees every equation."""
 
+import sysconfig
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -44,8 +45,17 @@ WIDE = ("float64", "complex128", "int64", "uint64")
 IN_JAX = "/jax/_src/"
 """Stands in the path of what JAX itself wrote."""
 
-VERIFIER = tuple(str(Path(__file__).with_name(x)) for x in ("testing", "verification"))
-"""Where lines stand that are not the user's."""
+VERIFIER = tuple(
+    str(Path(__file__).with_name(x))
+    for x in ("testing", "verification", "jaxpr.py", "devices.py", "float64.py")
+)
+"""Where lines stand that are not the user's…"""
+
+PYTHON = (sysconfig.get_path("stdlib"), "<frozen")
+"""…nor Python's own, as those of a decorator."""
+
+INTERACTIVE = ("<stdin>", "<console>", "<python-input", "<ipython-input")
+"""What Python calls the file of what is typed in."""
 
 # ------------------------------------------------------------------------- the reader
 
@@ -133,8 +143,13 @@ def source_lines(equation: Any) -> list[str]:
     from jax.extend import source_info_util  # 80 ms, wanted by few runs
 
     frames = source_info_util.summarize(equation.source_info, num_frames=MOST_FRAMES)
-    lines = (line for line in reversed(frames.split("\n")) if line[:1] != "<")
+    lines = (line for line in reversed(frames.split("\n")) if _is_in_a_file(line))
     return [line for line in lines if line and not line.startswith(VERIFIER)]
+
+
+def _is_in_a_file(line: str) -> bool:
+    """Or typed in; not made by a library as it goes."""
+    return line[:1] != "<" or line.startswith(INTERACTIVE)
 
 
 def said(error: Exception) -> str:
@@ -143,9 +158,15 @@ def said(error: Exception) -> str:
         f"{frame.f_code.co_filename}:{number}"
         for frame, number in walk_tb(error.__traceback__)
         if IN_JAX not in frame.f_code.co_filename
+        and not _is_pythons(frame.f_code.co_filename)
         and not frame.f_code.co_filename.startswith(VERIFIER)
     ]
     return at_line(first_line(error).rstrip("."), lines[-1] if lines else "")
+
+
+def _is_pythons(file: str) -> bool:
+    """Whether a file is Python's own, and no library that was installed beside it."""
+    return file.startswith(PYTHON) and "-packages" not in file
 
 
 def at_line(words: str, line: str) -> str:

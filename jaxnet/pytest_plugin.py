@@ -186,7 +186,10 @@ class Verified:
             words = f"tolerances or steps were given in {given}: they are not needed"
             terminalreporter.line(words)
         if self.rules:
-            terminalreporter.line(str(self.audit()))
+            audit = self.audit()
+            terminalreporter.line(str(audit))
+            wrong_rules = [_as_error(row) for row in audit.rules if row.is_wrong]
+            terminalreporter.stats.setdefault("error", []).extend(wrong_rules)
             for one in self.not_called():
                 words = f"intended_rules: no rule that was called is `{one}`"
                 terminalreporter.line(words)
@@ -236,6 +239,14 @@ def replaced() -> ExitStack:
             if ours := drop_ins.get(id(value)):
                 stack.enter_context(mock.patch.object(place, name, ours))
     return stack
+
+
+def _as_error(row: Any) -> pytest.TestReport:
+    """A wrong rule, as the last lines of a run count and name it."""
+    from jaxnet.verification.report.numbers import from_here
+
+    name = f"the rule of `{row.name}` ({from_here(row.rule)})"
+    return pytest.TestReport(name, ("", None, ""), {}, "failed", row.cause, "call")
 
 
 def _check(test: str, report: Any) -> Check:

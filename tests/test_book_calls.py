@@ -78,6 +78,7 @@ for call in (
     lambda: train(data._replace(train_images=None), state, batch_size=1),
     lambda: train(data, state, gradient="numeric"),
     lambda: train(data, state, gradient=None),
+    lambda: train(data, state, 600),
     lambda: init_params(None),
     lambda: init_params(0.5),
     lambda: init_state("0"),
@@ -104,6 +105,7 @@ SAID = """\
 `train_images`: expected floats or bytes of shape (examples, 4), got NoneType None; pas
 `gradient`: expected one of 'backprop', 'autodiff', 'numerical', got 'numeric'; mind th
 `gradient`: expected a function, got NoneType None; pass gradients.backprop, or its nam
+`history`: expected a History, got int 600; pass what train returned; name all else, as
 `key`: expected a key or a whole number, got NoneType None; pass jax.random.key(0), or
 `key`: expected a key or a whole number, got float 0.5; pass jax.random.key(0), or 0
 `key`: expected a key or a whole number, got str '0'; pass jax.random.key(0), or 0

@@ -72,7 +72,7 @@ BAD_INPUTS = [
         _batch(labels=[0, 1, 0, 1, 0]),
         TypeError,
         "`labels`: expected integers 0…1 of shape (5,) as an array, "
-        "got list [0, 1, 0, 1, 0]; pass class numbers, or use from_one_hot",
+        "got list [0, 1, 0, 1, 0]; write np.array(labels)",
     ),
     (
         _batch(labels=np.zeros(5, bool)),
@@ -114,7 +114,7 @@ BAD_INPUTS = [
         lambda: input_checks.check_classes("labels", [0, 1], 3),
         TypeError,
         "`labels`: expected integers 0…2 as an array, got list [0, 1]; "
-        "pass class numbers, or more classes",
+        "write np.array(labels)",
     ),
     (
         lambda: jax.jit(lambda x: input_checks.check_untraced("x", [x], "call it"))(1),

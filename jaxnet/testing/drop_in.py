@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from jaxnet.array_types import PyTree
-from jaxnet.input_checks import check_choice
+from jaxnet.input_checks import check_callable, check_choice
 from jaxnet.testing.asserted import passed
 from jaxnet.testing.by_position import named
 from jaxnet.verification import GradientReport
@@ -98,6 +98,7 @@ def check_vjp(
     Raises:
         GradientMismatch: the rule is wrong, or `f_vjp` gives another value than `f`.
     """
+    check_callable("f_vjp", f_vjp, "write check_vjp(f, f_vjp, args), or assert_vjp")
     f, options = _bound(f, options)
     if not _is_jaxs(f_vjp, jax.vjp, f):
 
@@ -132,6 +133,7 @@ def check_jvp(
     Raises:
         GradientMismatch: the rule is wrong, or `f_jvp` gives another value than `f`.
     """
+    check_callable("f_jvp", f_jvp, "write check_jvp(f, f_jvp, args), or assert_jvp")
     f, options = _bound(f, options)
     if not _is_jaxs(f_jvp, jax.jvp, f):
         options = _askable(lambda *args: f_jvp(args, args), args) | options

@@ -38,6 +38,7 @@ from jaxnet.training.state import SGD, History, State, begun, with_losses, with_
 Callback: TypeAlias = Callable[[State, History], None]
 
 OF_DATA = "pass load_mnist(), or Mnist(x_train, t_train, x_test, t_test), first"
+OF_HISTORY = "pass what train returned; name all else, as num_steps=600"
 OF_STATE = "pass init_state(key), which holds the parameters, after the data"
 
 
@@ -81,6 +82,8 @@ def train(
     """
     check_is("data", data, Mnist, OF_DATA)
     check_is("state", state, State, OF_STATE)
+    if history is not None:
+        check_is("history", history, History, OF_HISTORY)
     check_network(network)
     mesh = automatic(mesh)
     if isinstance(gradient, str):

@@ -16,7 +16,7 @@ from jaxnet.jaxpr import Hook, bind, described, enclosing
 from jaxnet.verification.context import Context
 from jaxnet.verification.explanation.by_design import has_no_slope, straight_through
 from jaxnet.verification.explanation.calls import Call, Calls, calls, some, verified
-from jaxnet.verification.explanation.culprits import CHANGES, with_switch
+from jaxnet.verification.explanation.culprits import CHANGES, with_switch, within
 from jaxnet.verification.explanation.switched import gradient_by_switches
 from jaxnet.verification.function.intended import (
     NOT_JUDGED,
@@ -139,8 +139,8 @@ def _report(
     if not reports:
         return row
     worst = min(reports, key=lambda report: report.severity)
-    program = context.objective.program
-    kind = straight_through(program.closed, group[0]) if program else ""
+    said = [] if worst.passed else within(context, group[0])
+    said += [straight_through(context.objective, group[0])]
     return replace(
         row,
         verdict=worst.verdict,
@@ -149,7 +149,7 @@ def _report(
         bound=worst.bound,
         cause=worst.cause
         if worst.passed
-        else "; ".join(filter(None, [worst.detail, kind])),
+        else "; ".join(filter(None, [worst.detail, *said])),
         worst=worst,
     )
 

@@ -122,6 +122,7 @@ def check_gradients(
             raise ValueError(complaint("candidates", "none", got, fix))
         loss, meant = without_intended(loss, params, intended)
     if reference is not None:
+        check_callable("reference", reference, "pass a function, not its gradient")
         if candidates is None:
             candidates = {"autodiff": Autodiff(Objective(loss, point))}
         loss = reference

@@ -38,7 +38,7 @@ class Flags:
         (["--count", "x"], "error: Error parsing --count: invalid literal for int()"),
         (
             ["--colour", "blue"],
-            "error: --colour: there is no 'blue': choose from red",
+            "error: --colour: there is no 'blue': choose from green, red",
         ),
         (["--bogus", "1"], "error: Unrecognized options: --bogus, 1; see --help"),
         (["--count", "-1"], "error: count is below 0"),

@@ -144,6 +144,13 @@ def test_a_pullback_by_hand() -> None:
 
 
 @pytest.mark.slow
+def test_a_point_where_the_rule_is_due() -> None:
+    """As the checks of `jaxnet` itself take it."""
+    for check in (testing.check_vjp, testing.check_jvp):
+        with pytest.raises(TypeError, match=r"f_.*expected a function.*, or assert_"):
+            check(jnp.sin, X, X)
+
+
 def test_a_jvp_by_hand() -> None:
     """Likewise; a rule of the user's is named by the line it stands at."""
 

@@ -89,6 +89,9 @@ def test_of_values():
         assert "1 passed" in done.stdout, done.stdout + done.stderr
         assert done.returncode == int(wrong)
         assert ("×1.01" in done.stdout) == wrong
+        last = done.stdout.splitlines()[-1]
+        assert ("1 passed, 1 error in" in last) == wrong
+        assert bool(re.search(r"\nFAILED the rule of `swish\w*`", done.stdout)) == wrong
 
 
 def test_what_is_intended_is_counted_apart_and_looked_for(sample: Path) -> None:

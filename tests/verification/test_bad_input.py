@@ -25,10 +25,14 @@ def _raising(params: Any) -> Any:
 
 REFUSED = {
     "vector": (lambda p: jnp.sin(p["x"]), ValueError, r"of shape \(6,\)"),
-    "tuple": (lambda p: (loss(p), loss(p)), TypeError, "tuple of 2"),
+    "tuple": (lambda p: (loss(p), loss(p)), TypeError, "tuple of 2; .* has_aux"),
     "list": (lambda p: [loss(p)], TypeError, "list of 1"),
-    "dictionary": (lambda p: {"loss": loss(p)}, TypeError, "dict of 1"),
-    "nothing": (lambda p: None, TypeError, "NoneType"),
+    "dictionary": (
+        lambda p: {"loss": loss(p)},
+        TypeError,
+        "dict of 1; .* not its grad",
+    ),
+    "nothing": (lambda p: None, TypeError, "got None; return it"),
     "text": (lambda p: "2.3", TypeError, "'2.3'"),
     "integer": (lambda p: jnp.sum(p["x"] > 0), TypeError, "int"),
     "boolean": (lambda p: jnp.any(p["x"] > 0), TypeError, "bool"),

@@ -209,3 +209,87 @@ def test_the_dtype_of_a_candidate_is_noted(dtype: str, said: str) -> None:
     note = f"mine came in {dtype}: its rounding, {said} of each term, is allowed"
     assert (note in notes) == bool(said)
     assert not any("came in" in x for x in check_gradients(loss, PARAMS).notes)
+
+
+def test_a_reference_that_is_no_function() -> None:
+    """The loss is not blamed for it."""
+    with pytest.raises(TypeError, match=r"^`reference`: expected a function.*gradient"):
+        check_gradients(loss, PARAMS, reference=GRADIENT)
+
+
+def test_arguments_in_a_tuple() -> None:
+    """As other checkers take them."""
+    with pytest.raises(ValueError, match=r"one by one, f, x, y: this is one tuple"):
+        check_vjp(lambda x, y: x * y, (PARAMS["W"], PARAMS["W"]))
+
+
+def test_a_mode_that_a_rule_has_not() -> None:
+    """What to ask for stands there."""
+    rule = jax.custom_vjp(jnp.sin)
+    rule.defvjp(lambda x: (jnp.sin(x), x), lambda x, g: (g * jnp.cos(x),))
+    assert 'modes=["rev"]' in head(check_jvp(rule, PARAMS["b"]))
+
+
+def test_numbers_of_float32_in_an_array_of_float64() -> None:
+    """A gradient that was computed before: by itself, or given by a function."""
+    params = {"W": np.linspace(0.1, 0.7, 6, dtype=np.float32), "b": np.float32(0.3)}
+
+    def squares(params: Any) -> Any:
+        return jnp.sum(jnp.sin(params["W"]) ** 2) * params["b"]
+
+    single = jax.grad(squares)(params)
+    wide = {name: np.asarray(g, np.float64) for name, g in single.items()}
+    for given in (single, wide, lambda p: single, lambda p: wide):
+        report = check_gradients(squares, params, given)
+        assert report.passed
+        assert report.worst.resolution > 1e-8
+    wide["W"][2] *= 1.0001
+    assert not check_gradients(squares, params, wide).passed
+    exact = {"W": np.zeros(6), "b": 0.5}  # it may be meant: so much is not rounding
+    report = check_gradients(lambda p: p["b"] * (0.5 + 3e-8), params, exact)
+    assert report.verdict is Verdict.DISAGREE
+
+
+def test_a_loss_that_reads_none_of_the_parameters() -> None:
+    """The first sentence says so."""
+    said = head(check_gradients(lambda p: jnp.ones(()), PARAMS))
+    assert said.endswith("no path to the loss from ['W'], ['b'].")
+    said = head(check_gradients(lambda p: jnp.sum(p["W"]), PARAMS))
+    assert said.endswith("; no path to the loss from ['b'].")
+
+
+def test_what_raises_is_named_by_its_line() -> None:
+    """Of the candidate; not that of a decorator, Python's or ours."""
+
+    def of_two(params: Any, data: Any) -> Any:
+        return params
+
+    (said,) = {leaf.cause for leaf in check_gradients(loss, PARAMS, of_two).leaves}
+    assert said.endswith("missing 1 required positional argument: 'data'")
+
+    def raising(params: Any) -> Any:
+        return params["none"]
+
+    (said,) = {leaf.cause for leaf in check_gradients(loss, PARAMS, raising).leaves}
+    assert f" at {__file__}:{raising.__code__.co_firstlineno + 1}" in said
+
+
+TYPED_IN = """
+import jax, jax.numpy as jnp, jaxnet
+def stopped(x):
+    return jnp.sum(x * jax.lax.stop_gradient(x))
+
+x = jnp.arange(3.0)
+print(jaxnet.check_gradients(stopped, x).worst.cause)
+print(jaxnet.check_gradients(stopped, x, intended=["<stdin>:4"]).notes)
+"""
+
+
+@pytest.mark.slow
+def test_lines_that_were_typed_in_are_named() -> None:
+    """A shell's, and taken as intended."""
+    run = [sys.executable, "-"]
+    done = subprocess.run(run, input=TYPED_IN, text=True, capture_output=True)
+    cause, notes, *_ = done.stdout.splitlines()
+    assert "stop_gradient (called at <stdin>:4:" in cause
+    assert "not judged, as intended: stop_gradient (called at <stdin>:4:" in notes

@@ -51,6 +51,13 @@ class Run:
         return next((f for f in self.faults if f.path == leaf.path), None)
 
 
+ROUND = 2.0**16
+"""A number of so few bits of mantissa may be exact, whatever it was computed in."""
+
+NO_FORWARD = "can't apply forward-mode"
+"""What JAX says of a custom_vjp."""
+
+
 @dataclass(frozen=True, eq=False)
 class Candidate:
     """One gradient: an array of reals for each moving leaf.
@@ -81,14 +88,16 @@ class Candidate:
         """Evaluate (a callable, twice) and fit to the moving leaves."""
         point = objective.point
         if not is_function(source, point):
-            return cls(name, source, *_fitted(name, source, point))
+            return cls(name, source, *_fitted(name, source, point, is_fixed=True))
         known = source.widened if is_autodiff else None
         called = CalledGradient(source, objective, known)
         try:
             tree, repeats = called.twice()
         except Exception as error:  # the caller's function
             return cls(name, source, *_raising(name, source, error, point))
-        gradient, dtypes, faults = _fitted(name, tree, point)
+        own = called.widened.own if called.widened and not is_autodiff else None
+        is_fixed = own is not None and not any(own.used)
+        gradient, dtypes, faults = _fitted(name, tree, point, is_fixed)
         rest = is_autodiff, called.widened
         nothing = [None] * len(point.leaves)
         if not repeats:
@@ -266,7 +275,8 @@ def _names(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def _fitted(name: str, tree: PyTree, point: Point) -> Fitted:
+def _fitted(name: str, tree: PyTree, point: Point, is_fixed: bool = False) -> Fitted:
+    """is_fixed: whether it was computed before, as it may be in float32."""
     given = by_path(tree, point)
     if cause := _other_tree(tree, given, point):
         return _nowhere(name, cause, point)
@@ -276,15 +286,31 @@ def _fitted(name: str, tree: PyTree, point: Point) -> Fitted:
         fault = _fault(name, leaf, value)
         faults += [fault] if fault else []
         gradient.append(None if fault else leaf.derivatives(value))
-        dtypes.append(np.float64 if fault else np.asarray(value).dtype)
+        of_numbers = _dtype_of if is_fixed else np.result_type
+        dtypes.append(np.float64 if fault else of_numbers(np.asarray(value)))
     for path in given.keys() - set(point.held):
         cause = f"a leaf that params do not have: {describe(given[path])}"
         faults.append(_malformed(name, path, np.shape(given[path]), cause))
     return gradient, tuple(dtypes), tuple(faults)
 
 
+def _dtype_of(array: Any) -> Any:
+    """That of its numbers: float32's in an array of float64 are float32's.
+
+    Unless they are so round that they may be exact.
+    """
+    if array.dtype != np.float64 or not np.isfinite(array).all():
+        return array.dtype
+    with np.errstate(over="ignore", under="ignore"):
+        is_single = bool((array.astype(np.float32) == array).all())
+    digits = np.frexp(array)[0] * ROUND
+    return np.dtype(np.float32) if is_single and (digits % 1).any() else array.dtype
+
+
 def _raising(name: str, source: Any, error: Exception, point: Point) -> Fitted:
     cause = f"raised {said(error)}"
+    if NO_FORWARD in cause:
+        cause += '; ask for its reverse mode, by assert_vjp or modes=["rev"]'
     if floating_leaves(source):
         kind = type(source).__name__
         cause += f"; {kind} is a module, which was called: pass a gradient"

@@ -10,13 +10,18 @@ from jaxnet.jaxpr import (
     dependence,
     described,
     enclosing,
+    every_equation,
     is_call,
     opened,
     sub_jaxprs,
 )
+from jaxnet.verification.directions import nearby
+from jaxnet.verification.function.objective import Objective
+from jaxnet.verification.function.planted import planted
 from jaxnet.verification.function.program import Program
+from jaxnet.verification.function.programs import compiled
 from jaxnet.verification.function.sites import RULES, Site
-from jaxnet.verification.point import Leaf
+from jaxnet.verification.point import Leaf, is_inexact
 
 ROUNDING = {
     "round",
@@ -33,12 +38,32 @@ ROUNDING = {
 }
 """Primitives whose values are steps: their derivative is 0, where it is not meant."""
 
+LITTLE = 2.0**-10
+"""In units of the parameters: how far they are moved to see what moves with them…"""
+
+CLEAR = 32.0
+"""…but by so many ulps at least."""
+
+ULPS = 4.0
+"""What moves by no more ulps of the largest stands still but for rounding."""
+
+MOST = 0.7
+"""The share of the entries that must: some cross a step."""
+
 CHOOSING = {"select_n", "cond"}
 """Primitives whose first input says which of the others is taken."""
 
 
-def straight_through(closed: Any, site: Site) -> str:
-    """What rounds the value that a site stops, or what a rule rounds; in words."""
+def straight_through(objective: Objective, site: Site) -> str:
+    """Whether a derivative flows where no value moves; in words, with what rounds.
+
+    A stop_gradient is one if what is made of its value stands still as the parameters
+    move; a rule, if what it gives does, and something in it rounds.
+    """
+    assert objective.program is not None
+    closed = objective.program.closed
+    if not _stands_still(objective, site):
+        return ""
     if site.name:
         body = opened(next(sub_jaxprs(site.equations[0])))
         found, _ = _valued(body.eqns, body.outvars)
@@ -49,7 +74,43 @@ def straight_through(closed: Any, site: Site) -> str:
         rounded = (e for e in found if e.primitive.name in ROUNDING)
     outer = enclosing(closed)
     words = (described(e, outer.get(id(e))) for e in rounded)
-    return next((f"a straight-through estimator of {x}" for x in words), "")
+    alone = "" if site.name else "a straight-through estimator: its value does not move"
+    return next((f"a straight-through estimator of {x}" for x in words), alone)
+
+
+def _stands_still(objective: Objective, site: Site) -> bool:
+    """Whether most of what a rule gives, or is made of what is stopped, does not move.
+
+    As all parameters do, by so little that few steps are crossed.
+    """
+    assert objective.program is not None
+    closed, point = objective.program.closed, objective.point
+    chosen = {id(e) for e in site.equations}
+    if not site.name:
+        stopped = {id(v) for e in site.equations for v in e.outvars}
+        every = every_equation(closed)
+        chosen = {id(e) for e in every if stopped & set(map(id, e.invars))}
+    precision = max(objective.own_precision_of(leaf) for leaf in point.leaves)
+    there = nearby(point, (0,), max(LITTLE, CLEAR * precision))
+    given = point.as_traced()
+    pairs = zip(there.leaves, given, strict=True)
+    moved = [leaf.values.astype(np.asarray(x).dtype) for leaf, x in pairs]
+    look = compiled(lambda x: planted(closed, x, chosen, {})[1], given)
+    one, other = look(given), look(moved)
+    outputs = [
+        (np.asarray(a, np.float64), np.asarray(b, np.float64))
+        for place in one
+        for a, b in zip(one[place].outputs, other[place].outputs, strict=True)
+        if is_inexact(a) and not jnp.iscomplexobj(a)
+    ]
+    if not outputs or not all(np.isfinite(pair).all() for pair in outputs):
+        return False
+    sizes = (np.max(np.abs(pair)) for pair in outputs)
+    still = [
+        np.abs(a - b).reshape(-1) <= ULPS * precision * size
+        for (a, b), size in zip(outputs, sizes, strict=True)
+    ]
+    return bool(np.mean(np.concatenate(still)) > MOST)
 
 
 def has_no_slope(equation: Any) -> bool:

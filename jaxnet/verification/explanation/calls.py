@@ -15,9 +15,10 @@ import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxnet.jaxpr import bind, enclosing
+from jaxnet.precision import eps
 from jaxnet.verification.candidates.candidate import claims
 from jaxnet.verification.context import Context
-from jaxnet.verification.directions import nearby
+from jaxnet.verification.directions import ONE, AnyDirection, nearby, units
 from jaxnet.verification.explanation.causes import WrongLeaf, causes
 from jaxnet.verification.function.cotangents import Arrays, inner, random_like
 from jaxnet.verification.function.objective import Objective
@@ -32,8 +33,15 @@ from jaxnet.verification.point import Point, floating_leaves, is_inexact, with_f
 from jaxnet.verification.report.leaf_report import LeafReport
 from jaxnet.verification.report.verdict import Verdict
 
-NAMED = r"\['(input \d+)'\]"
+NAMED = r"\['(inputs?[^']*)'\]"
 """What a path makes of the name of an input."""
+
+ANOTHER_VALUE = "its forward pass gives another value than the function"
+"""By more than √ε of the largest: less may be rounding."""
+
+WIDE = 2.0**-7
+"""In units of a direction: how far apart are what a value is computed from in the
+caller's own dtype, for a slope of two or three digits."""
 
 MOST_CALLS = 4
 """How many calls of a site are verified: the rounds of a loop are much alike."""
@@ -60,6 +68,10 @@ class Call:
 
     def paired(self, values: Arrays) -> Any:
         """<cotangent, what it gives> for other values of the moving inputs."""
+        return inner(self.cotangent, floating_leaves(self.outputs(values)))
+
+    def outputs(self, values: Arrays) -> Arrays:
+        """What it gives for other values of the moving inputs."""
         inputs = list(self.inputs)
         variables = self.equation.invars
         for number, value in zip(self.moving, values, strict=True):
@@ -67,8 +79,16 @@ class Call:
                 if variable is variables[number]:
                     inputs[i] = value
         pairs = zip(inputs, self.equation.invars, strict=True)
-        outputs = self._outputs([_as_taken(x, v) for x, v in pairs])
-        return inner(self.cotangent, floating_leaves(outputs))
+        return self._outputs([_as_taken(x, v) for x, v in pairs])
+
+    def name(self, number: int) -> str:
+        """Of an input, among those that its caller gives; of one value, all of them."""
+        variables, own = self.equation.invars, self.equation.params.get("num_consts", 0)
+        given = variables[own:]
+        same = [i for i, v in enumerate(given) if v is variables[number]]
+        if sum(is_inexact(v.aval) for v in given) == 1:
+            return "input"
+        return f"input{'s' * bool(same[1:])} {' and '.join(map(str, same))}"
 
     def _outputs(self, inputs: Arrays) -> Arrays:
         """Those of one device, where all are given the same."""
@@ -146,33 +166,37 @@ def calls(
     return [_together([c for p, c in found.items() if p[0] in own]) for own in ids]
 
 
-def moves_the_loss(site: Site, context: Context) -> bool:
-    """Whether the loss moves with what a site gives, by differences."""
-    objective = context.objective
+def slope_through(site: Site, objective: Objective, direction: AnyDirection) -> float:
+    """How the loss moves along a direction by way of what a site gives, by differences.
+
+    All else stays as it is at the point.
+    """
     assert objective.program is not None
     closed, given = objective.program.closed, objective.point.as_traced()
-    chosen = {id(e) for e in site.equations}
-    shapes = jax.eval_shape(lambda x: planted(closed, x, chosen, {})[1], given)
-    zeros = {place: list(map(_zeros, one.outputs)) for place, one in shapes.items()}
+    chosen, leaf = {id(e) for e in site.equations}, direction.leaf
+    move = WIDE * direction.multipliers() / ONE * units(leaf.values, leaf.floor)
 
-    def loss(floats: Arrays) -> Any:
-        added = with_floating(zeros, floats)
-        return planted(closed, given, chosen, added)[0][0]
+    def loss(there: Arrays, here: Arrays) -> Any:
+        seen = planted(closed, there, chosen, {})[1]
+        outputs = {place: one.outputs for place, one in seen.items()}
+        return planted(closed, here, chosen, outputs, put=lambda _, new: new)[0][0]
 
-    point = Point.of(list(map(np.asarray, floating_leaves(zeros))))
-    here = Objective(loss, point, whole=objective)
-    there = Context.of(here, context.safety, context.seed, None)
-    every = (probe_leaf(there, leaf) for leaf in point.leaves)
-    return not all(probes.are_zero(context.safety) for probes in every)
+    run, sides = compiled(loss, given, given), list[float]()
+    for side in (leaf.wide + move, leaf.wide - move):
+        there = list(given)
+        there[leaf.number] = side.astype(np.asarray(there[leaf.number]).dtype)
+        sides.append(float(run(there, given)))
+    return (sides[0] - sides[1]) / (2 * WIDE)
 
 
 def verified(call: Call, context: Context) -> list[LeafReport]:
-    """A report for each moving input, with the most telling cause; path: "input 0".
+    """A report for each moving input, with the most telling cause; path: its name.
 
     An input that the rule gives 0 for, as differences do here and nearby, is right.
     """
-    point = Point.of({f"input {i}": np.asarray(call.inputs[i]) for i in call.moving})
-    names = [f"input {i}" for i in call.moving]
+    names = [call.name(i) for i in call.moving]
+    pairs = zip(names, call.moving, strict=True)
+    point = Point.of({name: np.asarray(call.inputs[i]) for name, i in pairs})
 
     def loss(x: Any) -> Any:
         return call.paired([x[name] for name in names])
@@ -191,6 +215,7 @@ def verified(call: Call, context: Context) -> list[LeafReport]:
                 wrong = WrongLeaf.of(here, probes, candidate, {}, report.worst_index)
                 report = replace(report, cause=next(causes(wrong), report.cause))
             reports.append(report)
+    reports += _another_value(call, candidate.name)
     return [
         replace(
             report,
@@ -199,6 +224,30 @@ def verified(call: Call, context: Context) -> list[LeafReport]:
         )
         for report in reports
     ]
+
+
+def _another_value(call: Call, name: str) -> list[LeafReport]:
+    """A report if the rule's forward pass does not give what its function gives."""
+
+    def outputs(moved: Arrays) -> Arrays:
+        return floating_leaves(call.outputs(moved))
+
+    moved = [jnp.asarray(call.inputs[i]) for i in call.moving]
+    try:
+        by_function, by_rule = outputs(moved), jax.vjp(outputs, moved)[0]
+    except Exception:  # the caller's rule: the reports of its inputs say so
+        return []
+    for one, other in zip(by_function, by_rule, strict=True):
+        with np.errstate(invalid="ignore"):  # of infinities alike
+            error = np.abs(np.asarray(one) - np.asarray(other))
+        bound = eps(one.dtype) ** 0.5 * float(np.max(np.abs(one), initial=0.0))
+        if error.size and np.max(error) > bound:
+            index = np.unravel_index(int(np.argmax(error)), error.shape)
+            where = tuple(int(i) for i in index)
+            rest = name, error.shape, Verdict.DISAGREE, False, where
+            values = float(np.real(other[where])), float(np.real(one[where]))
+            return [LeafReport("output", *rest, *values, cause=ANOTHER_VALUE)]
+    return []
 
 
 def _mesh(equation: Any, outer: dict[int, Any]) -> Mesh | None:

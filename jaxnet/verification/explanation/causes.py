@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 
 from jaxnet.verification.candidates.candidate import Candidate
 from jaxnet.verification.context import Context
-from jaxnet.verification.directions import AnyDirection, Coordinate, Direction
+from jaxnet.verification.directions import AnyDirection, Coordinate, Direction, along
 from jaxnet.verification.leaf.compare import compare, hypothetical
 from jaxnet.verification.leaf.finding import Finding
 from jaxnet.verification.leaf.probe import PROBES, Probe, probe
@@ -93,6 +93,15 @@ class WrongLeaf:
                 return False
             agrees |= finding.verdict is Verdict.AGREE
         return agrees
+
+    def largest_error(self) -> tuple[float, AnyDirection]:
+        """What the gradient lacks along the line where it lacks most, and that line."""
+        found = [
+            (one.derivative.central.value - along(self.gradient, one.direction), one)
+            for one in self.probes.probes
+        ]
+        missing, probe = max(found, key=lambda pair: abs(pair[0]))
+        return missing, probe.direction
 
     @property
     def is_sharp(self) -> bool:

@@ -11,7 +11,7 @@ is wrong by itself, for what the program gives it. No other rule is named.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import combinations
 from typing import Any
 
@@ -24,7 +24,7 @@ from jaxnet.verification.explanation.by_design import straight_through
 from jaxnet.verification.explanation.calls import (
     Calls,
     calls,
-    moves_the_loss,
+    slope_through,
     verified,
 )
 from jaxnet.verification.explanation.causes import WrongLeaf, times
@@ -57,6 +57,9 @@ FAULTS = (Verdict.DISAGREE, Verdict.MALFORMED)
 
 MOST_SUBSETS = 6
 """Of so many that may be guilty, the fewest are named without which the leaf agrees."""
+
+ALIKE = 0.05
+"""Within this share, slopes in the caller's own dtype are those that are missing."""
 
 CHANGES = 1e-9
 """By more than this share of its largest entry a switch changes a gradient."""
@@ -154,11 +157,12 @@ class Culprits:
         outer = {id(e) for e in outermost(program.equations)} if program else set()
         rules = [s for s in self._rules if any(id(e) in outer for e in s.equations)]
         guilty = [site for site in rules if self._faults(site, number)]
-        said = [self._within(site) or [self._guilt(site, number)] for site in guilty]
+        context = self.context
+        said = [within(context, s) or [self._guilt(s, number)] for s in guilty]
         return "; ".join(words for each in said for words in each)
 
     def _by_differences(self, wrong: WrongLeaf) -> str:
-        """The stop_gradients between a leaf and the loss that it moves through.
+        """The stop_gradients on the way from a leaf whose slopes are what is missing.
 
         So where what comes after has no derivative: a kernel, a callback.
         """
@@ -166,7 +170,13 @@ class Culprits:
         moved = {id(e) for e in program.moved_by(number)} if program else set()
         stops = (site for site in self.switchable if not site.name)
         between = [s for s in stops if any(id(e) in moved for e in s.equations)]
-        guilty = [s for s in between if moves_the_loss(s, self.context)]
+        missing, direction = wrong.largest_error()
+        through = partial(slope_through, objective=self.context.objective)
+        slopes = [through(site, direction=direction) for site in between]
+        if not abs(sum(slopes) - missing) <= ALIKE * abs(missing):
+            return ""
+        pairs = zip(between, slopes, strict=True)
+        guilty = [site for site, slope in pairs if abs(slope) > ALIKE * abs(missing)]
         return "; ".join(self._guilt(site, number) for site in guilty)
 
     @cached_property
@@ -185,21 +195,9 @@ class Culprits:
     def _rules(self) -> list[Site]:
         return [site for site in (*self.switchable, *self.fixed) if site.name]
 
-    def _within(self, site: Site) -> list[str]:
-        """What is said of wrong rules in one that is wrong, which may use theirs."""
-        ids = {id(e) for equation in site.equations for e in inside(equation)}
-        inner = [s for s in self._rules if ids.issuperset(map(id, s.equations))]
-        if not inner:
-            return []
-        found = calls(self.context.objective, inner, self.context.seed)
-        faults = [_fault(each, self.context, is_used=False) for each in found]
-        pairs = zip(inner, faults, strict=True)
-        return [f"{site.described} is wrong{why}" for site, why in pairs if why]
-
     def _guilt(self, site: Site, leaf: int, otherwise: str = "") -> str:
         """What is said of a guilty one; `otherwise` if no call of it shows why."""
-        program = self.context.objective.program
-        kind = straight_through(program.closed, site) if program else ""
+        kind = straight_through(self.context.objective, site)
         kind = f": {kind}" * bool(kind)
         if not site.name:
             return f"{site.described} stops a part of it{kind}"
@@ -240,6 +238,20 @@ class Culprits:
         return gradient_by_switches(self.context.objective, parts, with_switch)
 
 
+def within(context: Context, site: Site) -> list[str]:
+    """What is said of wrong rules in one that is wrong, which may use theirs."""
+    assert context.objective.program is not None
+    closed = context.objective.program.closed
+    found = sites(closed, (e for call in site.equations for e in inside(call)))
+    inner = [each for each in found if each.name]
+    if not inner:
+        return []
+    every = calls(context.objective, inner, context.seed)
+    faults = [_fault(each, context, is_used=False) for each in every]
+    pairs = zip(inner, faults, strict=True)
+    return [f"{each.described} is wrong{why}" for each, why in pairs if why]
+
+
 def _fault(
     found: Calls,
     context: Context,
@@ -256,7 +268,7 @@ def _fault(
         reports = verified(call, context)
         wrong = [x for x in reports if x.verdict in faults]
         if wrong:
-            where = (f" in its {x.path if reports[1:] else 'input'}" for x in wrong)
+            where = (f" in its {x.path}" for x in wrong)
             causes = (f": {x.cause}" * bool(x.cause) for x in wrong)
             return ",".join(map("".join, zip(where, causes, strict=True)))
     return ""

@@ -46,6 +46,7 @@ class Explainer:
         rest = self._sizes, report.worst_index
         wrong = WrongLeaf.of(self.context, probes, candidate, *rest)
         said = _saying(report, lambda: self._words_of_wrong(wrong))
+        said = _saying(said, lambda: [self._culprits.of_leaf(wrong)])
         try:
             return replace(said, error_map=wrong.error_map)
         except Exception as error:  # the caller's program
@@ -89,7 +90,7 @@ class Explainer:
 
     def _words_of_wrong(self, wrong: WrongLeaf) -> list[str]:
         guard = forgotten_guard(wrong, self._unguarded)
-        return [guard or next(causes(wrong), ""), self._culprits.of_leaf(wrong)]
+        return [guard or next(causes(wrong), "")]
 
     def _of_raised(self, report: LeafReport) -> LeafReport:
         """With the rules that raise by themselves in the place of what JAX says.

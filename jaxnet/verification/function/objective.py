@@ -349,7 +349,12 @@ def _check_scalar(result: Any) -> None:
     leaves = jax.tree.leaves(result)
     if isinstance(result, (tuple, list, dict)) or len(leaves) != 1:
         got = f"{type(result).__name__} of {len(leaves)}"
-        fix = "return the loss alone, or say has_aux=True"
+        if result is None:
+            got, fix = "None", "return it: a `return` is missing"
+        elif isinstance(result, tuple) and len(result) == 2:
+            fix = "return the loss alone, or say has_aux=True"
+        else:
+            fix = "return one number: the loss alone, not its gradient"
         raise TypeError(complaint("loss(params)", "a real scalar", got, fix))
     dtype = getattr(leaves[0], "dtype", np.dtype(type(leaves[0])))
     shape = getattr(leaves[0], "shape", ())

@@ -21,7 +21,6 @@ from jaxnet.jaxpr import (
     evaluate,
     every_equation,
     opened,
-    source_line,
     source_lines,
     sub_jaxprs,
 )
@@ -29,6 +28,9 @@ from jaxnet.verification.point import is_inexact
 
 RULES = ("custom_vjp_call", "custom_vjp_call_jaxpr", "custom_jvp_call")
 """Primitives of functions with a rule of their own."""
+
+INSTALLED = "-packages/"
+"""Stands in the path of a library that was installed."""
 
 MAKER = IN_JAX + "custom_derivatives.py"
 """Where JAX makes a rule of a function that gives its value and its derivative."""
@@ -161,40 +163,52 @@ def backward(equation: Any) -> Any:
 
 
 def _rule(equation: Any) -> tuple[str, str]:
-    """The name of a rule's function, and file and line of the rule; empty for none."""
+    """The name of a rule's function, and file and line of the rule; empty for none.
+
+    Of a rule that a library makes of a caller's function, the function's.
+    """
     if equation.primitive.name not in RULES:
         return "", ""
     name, _, place = _made_by(next(sub_jaxprs(equation))).partition(" at ")
-    if MAKER in place:
-        return _given_to_maker(equation) or (name, place)
-    function = backward(equation)
-    code = getattr(unwrap(getattr(function, "func", function)), "__code__", None)
-    if code is not None and IN_JAX not in code.co_filename:
-        return name, f"{code.co_filename}:{code.co_firstlineno}"
+    if not place or MAKER in place or INSTALLED in place:
+        name, place = _given_to_maker(equation) or (name, place)
     tangent = _made_by(equation.params.get("jvp_jaxpr_fun")).partition(" at ")[2]
-    return name, place if IN_JAX in tangent else tangent or place
+    own = (line for line in (_written(backward(equation)), tangent) if line)
+    hidden = (IN_JAX,) if INSTALLED in place else (IN_JAX, INSTALLED)
+    return name, next((x for x in own if not any(h in x for h in hidden)), place)
+
+
+def _written(function: Any) -> str:
+    """Where a function stands, or what an object does that is called."""
+    function = unwrap(getattr(function, "func", function))
+    by_object = vars(type(function)).get("__call__")
+    codes = (getattr(each, "__code__", None) for each in (function, by_object))
+    code = next(filter(None, codes), None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code else ""
 
 
 def _given_to_maker(equation: Any) -> tuple[str, str] | None:
-    """The function that `jax.custom_gradient` made a rule of, by the lines of its body.
+    """The function that a rule was made of, by the lines of its body.
 
     Of those that the call itself has not, it is the outermost.
     """
     outer = source_lines(equation)
     for inner in map(source_lines, inside(equation)):
-        if within := [line for line in inner if line not in outer]:
-            place, _, name = within[-1].partition(" (")
-            return name.removesuffix(")"), place.rpartition(":")[0]
+        own = (line for line in inner if line not in outer and INSTALLED not in line)
+        if within := list(own):
+            place, _, name = within[-1].removesuffix(")").partition(" (")
+            name = name.removesuffix(".__call__").rpartition(".")[2]
+            return name, place.rpartition(":")[0]
     return None
 
 
 def _line(equation: Any, outer: dict[int, Any]) -> str:
-    """Where it is called, or what it is called in."""
-    line = source_line(equation)
-    while not line and id(equation) in outer:
+    """Where it is called, or what it is called in; by the caller, if a library does."""
+    lines = source_lines(equation)
+    while not lines and id(equation) in outer:
         equation = outer[id(equation)]
-        line = source_line(equation)
-    return line
+        lines = source_lines(equation)
+    return next((x for x in lines if INSTALLED not in x), next(iter(lines), ""))
 
 
 def _made_by(program: Any) -> str:

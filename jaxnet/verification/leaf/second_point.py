@@ -41,7 +41,8 @@ class SecondPoint:
         """
         number = leaf.number
         if not self.here.objective.depends_on(leaf):
-            return replace(report, verdict=Verdict.AGREE, passed=True, cause=UNUSED)
+            right = replace(report, verdict=Verdict.AGREE, passed=True)
+            return replace(right, is_unused=True, cause=UNUSED)
         probes, moved = self._probes(number), self._moved(candidate)
         if _is_masked(self.here, probes):
             cause = f"{HERE}, but not for jax.grad: the loss's rounding hides it"

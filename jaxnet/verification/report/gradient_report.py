@@ -113,6 +113,7 @@ class GradientReport(Shown):
         names = self._names
         right = f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} right"
         nothing = dict.fromkeys(x.cells[0] for x in self.leaves if x.is_rounding)
+        unused = dict.fromkeys(x.cells[0] for x in self.leaves if x.is_unused)
         told = [x.resolution for x in self.leaves if not x.is_rounding]
         least = max(filter(math.isfinite, told), default=0.0)
         digits = math.floor(-math.log10(least)) if least else 0
@@ -130,7 +131,9 @@ class GradientReport(Shown):
         count = len({leaf.path for leaf in self.leaves if 0 not in leaf.shape})
         leaves = f"{count} leaf" if count == 1 else f"{count} leaves"
         zero = f"; zero but for rounding: {listed([*nothing])}" if nothing else ""
-        return f"PASSED: {'kinks aside, ' * kinks}{right} on {leaves}{to}{seen}{zero}."
+        path = f"; no path to the loss from {listed([*unused])}" if unused else ""
+        said = f"{right} on {leaves}{to}{seen}{zero}{path}"
+        return f"PASSED: {'kinks aside, ' * kinks}{said}."
 
     def _complaint(self) -> str:
         if self._is_vacuous:

@@ -35,6 +35,7 @@ class LeafReport(Record):
     evaluations: of the loss, spent on this leaf and on those probed together with it
         (shared by all candidates).
     is_rounding: whether the gradient is zero but for rounding: it has no digits.
+    is_unused: whether there is no path from it to the loss.
     norm: the 2-norm of the leaf's gradient.
     unit: the size of the step that error and bound are derivatives along: 1 of a
         coordinate; of a random direction, the smallest by which a coordinate moves.
@@ -55,6 +56,7 @@ class LeafReport(Record):
     resolution: float = math.nan
     as_run: float | None = None
     is_rounding: bool = False
+    is_unused: bool = False
     cause: str = ""
     evaluations: int = 0
     norm: float = math.nan

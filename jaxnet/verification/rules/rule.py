@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnet.array_types import PyTree
-from jaxnet.input_checks import check_callable, complaint, describe, first_line
-from jaxnet.jaxpr import dependent_outputs, dtypes_of
+from jaxnet.input_checks import check_callable, complaint, describe
+from jaxnet.jaxpr import dependent_outputs, dtypes_of, said
 from jaxnet.precision import eps
 from jaxnet.verification.function.cotangents import Arrays, inner, random_like
 from jaxnet.verification.function.once import once
@@ -396,5 +396,7 @@ def _called(function: Callable[..., PyTree], args: tuple[Any, ...]) -> PyTree:
         return function(*args)
     except Exception as error:  # the caller's function
         fix = "call it on the arguments yourself to see where"
-        text = complaint("function(*args)", "a value", first_line(error), fix)
-        raise ValueError(text) from error
+        if len(args) == 1 and isinstance(args[0], tuple):
+            fix = "write the arguments one by one, f, x, y: this is one tuple"
+        text = complaint("function(*args)", "a value", said(error), fix)
+        raise ValueError(text) from None

@@ -269,3 +269,55 @@ def test_what_rounds_is_named_where_two_slopes_are_seen(how: str) -> None:
     assert f"; rounded inside: `{name}` at " in leaf.cause
     assert leaf.cause.count(".py:") == 1
     assert line(rounded, "small =") in leaf.cause
+
+
+def largest(x: Any) -> Any:
+    """By its index."""
+    return x[jnp.argmax(x)]
+
+
+@jax.custom_vjp
+def wrong_largest(x: Any) -> Any:
+    """The same, with the gradient of the smallest."""
+    return largest(x)
+
+
+wrong_largest.defvjp(
+    lambda x: (largest(x), x), lambda x, g: (g * jax.nn.one_hot(jnp.argmin(x), 3),)
+)
+
+MOVES = {
+    "a target": lambda x: (x[1] - 0.9 * lax.stop_gradient(largest(x))) ** 2,
+    "a sign": lambda x: jnp.sum(x * lax.stop_gradient(jnp.sign(x) * x)),
+    "a remainder": lambda x: jnp.sum(x * lax.stop_gradient(x - jnp.floor(x))),
+    "a rule": lambda x: wrong_largest(x) ** 2,
+}
+
+
+@pytest.mark.parametrize("how", MOVES)
+def test_what_rounds_somewhere_and_moves_is_a_mistake(how: str) -> None:
+    """It has a slope, which the gradient lacks."""
+    report = check_gradients(MOVES[how], X)
+    assert report.verdict is Verdict.DISAGREE
+    assert "straight-through" not in report.worst.cause
+
+
+STILL = {
+    "apart": lambda x: x - lax.stop_gradient(x) + lax.stop_gradient(jnp.round(x)),
+    "chosen": lambda x: x + lax.stop_gradient(jnp.where(x > 0, 1.0, -1.0) - x),
+    "cast": lambda x: x + lax.stop_gradient((2 * x).astype(int).astype(x.dtype) - x),
+}
+
+
+@pytest.mark.parametrize(
+    ("how", "dtype"),
+    [*((how, jnp.float32) for how in STILL), ("apart", jnp.bfloat16)],
+)
+def test_what_stands_still_is_a_straight_through_estimator(
+    how: str, dtype: Any
+) -> None:
+    """However it is spelt."""
+    x = jnp.asarray(X, dtype)
+    report = check_gradients(lambda x: jnp.sum(jnp.sin(STILL[how](x))), x)
+    assert report.verdict is Verdict.DISAGREE
+    assert "a straight-through estimator: its value does not" in report.worst.cause

@@ -16,6 +16,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from jaxnet import Verdict, check_gradients, check_vjp
 from jaxnet.jaxpr import VERIFIER
+from jaxnet.verification.explanation.calls import ANOTHER_VALUE
 from jaxnet.verification.explanation.culprits import NOBODY
 
 Loss = Callable[[Any], Any]
@@ -463,6 +464,93 @@ def test_which_argument_of_a_rule() -> None:
     product.defvjp(lambda *all: (product(*all), all), backward)
     text = cause(lambda x: jnp.sum(product(jnp.sin(x), x**2, jnp.asarray(X))))
     assert "is wrong in its input 1: sign flipped, ×-1; with" in text
+
+
+def test_of_one_value_in_two_places_both_are_named() -> None:
+    """They move together; one that does not move has a number all the same."""
+
+    @jax.custom_vjp
+    def product(a: Any, b: Any) -> Any:
+        return a * b
+
+    product.defvjp(
+        lambda a, b: (a * b, (a, b)), lambda ab, g: (g * ab[1], 2 * g * ab[0])
+    )
+    text = cause(lambda x: jnp.sum(product(x, x)))
+    assert "is wrong in its inputs 0 and 1: ×1.5 on every entry; with" in text
+    text = cause(lambda x: jnp.sum(product(jnp.asarray(X), x)))
+    assert "is wrong in its input 1: ×2" in text
+
+
+def test_a_forward_pass_of_another_value() -> None:
+    """The derivative itself is right."""
+    rule = jax.custom_vjp(jnp.sin)
+    rule.defvjp(lambda x: (1.5 * jnp.sin(x), x), lambda x, g: (g * jnp.cos(x),))
+    text = cause(lambda x: jnp.sum(rule(x) ** 2))
+    assert f"is wrong in its output: {ANOTHER_VALUE}; {MENDED}" in text
+
+
+def test_a_rule_of_an_object_that_is_called() -> None:
+    """Its class is named, and where that is called."""
+
+    class Wave:
+        def __call__(self, x: Any) -> Any:
+            return jnp.sin(x)
+
+    class Slope:
+        def __call__(self, x: Any, g: Any) -> Any:
+            return (1.5 * g * jnp.cos(x),)
+
+    rule = jax.custom_vjp(Wave())
+    rule.defvjp(lambda x: (jnp.sin(x), x), Slope())
+    text = cause(lambda x: jnp.sum(rule(x)))
+    assert re.search(r"the rule of `Wave` \(", text)
+    assert named_lines(text)[0] == Slope.__call__.__code__.co_firstlineno
+
+
+@pytest.mark.slow
+def test_rules_by_equinox() -> None:
+    """The function and the lines are the caller's, also where a layer calls it."""
+    equinox = pytest.importorskip("equinox")
+
+    @equinox.filter_custom_vjp
+    def wave(x: Any) -> Any:
+        return jnp.sin(x)
+
+    @wave.def_fwd
+    def forward(perturbed: Any, x: Any) -> Any:
+        return jnp.sin(x), x
+
+    @wave.def_bwd
+    def backward(x: Any, g: Any, perturbed: Any, _: Any) -> Any:
+        return 1.5 * g * jnp.cos(x)
+
+    mlp = equinox.nn.MLP(3, 2, 4, 1, activation=wave, key=jax.random.key(0))
+
+    def loss(x: Any) -> Any:
+        return jnp.sum(mlp(x))
+
+    for each in (lambda x: jnp.sum(wave(x)), loss):
+        text = cause(each)
+        assert "the rule of `wave` (" in text
+        assert "equinox/" not in text
+        assert len(named_lines(text)) == 2
+
+
+def test_a_stop_gradient_of_a_librarys_own_is_not_named() -> None:
+    """What is wrong is a linear solve by hand; jnp.linalg.solve stops its factors."""
+    matrix = jnp.array([[3, 0.8, 0.1], [0.2, 2, 0.3], [0.9, 0.3, 4]], jnp.float32)
+
+    def halved(p: Any) -> Any:
+        return lax.custom_linear_solve(
+            lambda v: p * v, jnp.ones(3), lambda _, b: b / p, lambda _, b: 2 * b / p
+        )
+
+    def loss(p: Any) -> Any:
+        return jnp.sum(jnp.linalg.solve(matrix + jnp.diag(p), halved(p)) ** 2)
+
+    text = cause(loss, x=X + 2)
+    assert text.endswith(NOBODY)
 
 
 def test_no_line_of_the_verifier_is_named() -> None:
