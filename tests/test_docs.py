@@ -169,12 +169,12 @@ def test_a_readme_is_short(readme: str) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_script_named_is_there(page: str) -> None:
-    """A script that a page names exists, and so does every extra."""
+    """A script that a page names exists, or is the reader's; so does every extra."""
     cells = re.compile(r"```.*?```", re.DOTALL)
     for name in set(re.findall(r"`(\w+\.py)`", cells.sub("", text_of(page)))):
         places = [ROOT / "experiments" / name, ROOT / "jaxnet" / name, ROOT / name]
-        known = any(place.exists() for place in places) or name == "two_layer_net.py"
-        assert known, name
+        is_readers = name in ("two_layer_net.py", "model.py")
+        assert is_readers or any(place.exists() for place in places), name
     extras = tomllib.loads(text_of("pyproject.toml"))["project"]
     for name in re.findall(r"\.\[(\w+)\]", text_of(page)):
         assert name in extras["optional-dependencies"]

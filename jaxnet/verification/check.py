@@ -82,9 +82,10 @@ def check_gradients(
             them; or one of these without a name. By default jax.grad of the loss.
         reference: differences are taken of this function instead, if given: what the
             candidate is meant to be the gradient of.
-        intended: rules of the loss, and lines of a `stop_gradient` ("file.py:12"), that
-            are meant to be as they are: in the default candidate, the derivative of
-            what they compute stands in their place. The report names them.
+        intended: rules of the loss, and lines of a `stop_gradient` ("file.py:12") or
+            the function it stands in, that are meant to be as they are: in the default
+            candidate, the derivative of what they compute stands in their place. The
+            report names them.
         intermediates: name -> derivative of the loss with respect to the value that
             `jaxnet.tap(name, value)` names in it, each an array like that value. They
             are judged from the loss on, and the first wrong one is named.

@@ -1,6 +1,7 @@
 """Rules that are meant to be what they are: all else of a gradient is judged."""
 
 from collections.abc import Callable, Collection, Iterable
+from types import CodeType
 from typing import Any
 
 import jax
@@ -19,7 +20,8 @@ from jaxnet.verification.function.sites import (
 from jaxnet.verification.point import floating_leaves, with_floating
 
 Meant = str | Callable[..., Any]
-"""A rule, by its name or itself; or a line, "file.py:12", of a rule or a call."""
+"""A rule, by its name or itself; a line, "file.py:12", of a rule or a call; or the
+function that a `stop_gradient` stands in."""
 
 Intended = Meant | Collection[Meant]
 """One or several of these."""
@@ -87,9 +89,7 @@ def check_called(one: Meant, every: list[Site]) -> list[Site]:
     found = [site for site in every if is_site(one, site)]
     if not found:
         there = ", ".join(dict.fromkeys(s.name or s.line for s in every)) or "no rules"
-        fix = "name a rule, or file.py:LINE where it stands or is called"
-        if not isinstance(one, str | jax.custom_vjp | jax.custom_jvp):
-            fix = "it is no custom_vjp or custom_jvp itself: " + fix
+        fix = "name a rule, file.py:LINE, or the function of a stop_gradient"
         expected = f"rules that the loss calls: {there}"
         raise ValueError(complaint("intended", expected, _name(one), fix))
     return found
@@ -118,9 +118,14 @@ def is_named(one: str, name: str, places: Iterable[str]) -> bool:
 
 
 def is_site(one: Meant, site: Site) -> bool:
-    """Whether it names a site, its rule, or is its rule."""
+    """Whether it names a site, is its rule, or the function that a stop stands in."""
     if isinstance(one, str):
         return is_named(one, site.name, (site.rule, site.line))
+    if not site.name and isinstance(code := getattr(one, "__code__", None), CodeType):
+        file, line, *_ = site.line.split(":") if site.line else ("", "0")
+        numbers = [number for *_, number in code.co_lines() if number]
+        inside = min(numbers) <= int(line) <= max(numbers)
+        return inside and file == code.co_filename
     if isinstance(one, jax.custom_vjp):
         return any(backward(e) is one.bwd for e in site.equations)
     if isinstance(one, jax.custom_jvp):

@@ -1,6 +1,7 @@
 """Records with a sentence, a legend and remarks, as text in 80 columns."""
 
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -38,7 +39,12 @@ class Table:
         rows = _rows(self.records)
         widths = _widths([self.columns, *(cells for cells, _ in rows)])
         lines = [*_wrapped(self.sentence, ""), "", _line(self.columns, widths)]
+        names = {cells[0] for cells, _ in rows}
+        seen = Counter(shortened(name, widths[0]) for name in names)
         for cells, detail in rows:
+            if seen[shortened(cells[0], widths[0])] > 1:  # else two read the same
+                lines += _wrapped(cells[0], "  ")
+                cells = ("", *cells[1:])
             lines.append(_line(cells, widths))
             lines += _wrapped("    " + detail, "      ") if detail else []
         lines += _wrapped(self.legend, "")

@@ -134,6 +134,24 @@ def test_what_is_intended_is_named_and_not_judged(both: Any) -> None:
 
 
 @pytest.mark.slow
+def test_the_function_that_a_stop_stands_in_is_intended() -> None:
+    """Another function's stop is judged, and a rule is not meant by it."""
+
+    def stopped(x: Any) -> Any:
+        return x * lax.stop_gradient(x)
+
+    def loss(x: Any) -> Any:
+        return jnp.sum(straight_through(x)) + jnp.sum(stopped(x))
+
+    report = check_gradients(loss, X, intended=[straight_through, stopped])
+    assert report.passed
+    assert sum("not judged" in note for note in report.notes) == 2
+    text = check_gradients(loss, X, intended=[straight_through]).worst.cause
+    assert line(stopped, "x * lax") in text
+    with pytest.raises(ValueError, match="rules that the loss calls: wrong, got"):
+        check_gradients(lambda x: jnp.sum(wrong(x)), X, intended=[stopped])
+
+
 def test_a_mistake_beside_what_is_intended() -> None:
     """It is found, in a scan too, and it alone is named."""
 
@@ -195,7 +213,7 @@ def test_what_cannot_be_intended() -> None:
     kernel.defvjp(lambda x: (kernel(x), x), lambda x, g: (g,))
     with pytest.raises(ValueError, match="rules that the loss calls: reversed_grad"):
         check_gradients(loss_of_all, X, intended=["another"])
-    with pytest.raises(ValueError, match="got sin; it is no custom_vjp"):
+    with pytest.raises(ValueError, match="got sin; name a rule, file"):
         check_gradients(loss_of_all, X, intended=jnp.sin)
     with pytest.raises(ValueError, match="functions that JAX can differentiate"):
         check_gradients(lambda x: jnp.sum(kernel(x)), X, intended=[kernel])

@@ -138,6 +138,20 @@ def test_a_table_of_long_names_fits_too() -> None:
     assert re.search(r"^\['l.*….*\['weight'\] a", text, re.MULTILINE)
 
 
+def test_names_that_would_read_the_same_have_lines_of_their_own() -> None:
+    """Whole; others are shortened in their row."""
+    paths = [f"['params']['encoder_{i}']['projection']['kernel']" for i in range(2)]
+    paths.append("['params']['a_layer_of_another_name']['projection']['bias']")
+    leaves = [dataclasses.replace(leaf(Verdict.AGREE), path=path) for path in paths]
+    lines = str(GradientReport(leaves=tuple(leaves))).splitlines()
+    for path in paths[:2]:
+        row = lines[lines.index(path) + 1]
+        assert row.lstrip().startswith(leaves[0].candidate)
+    assert paths[2] not in lines
+    assert any(re.match(r"\['par.*….*\['bias'\] ", line) for line in lines)
+    assert max(map(len, lines)) <= 80
+
+
 @EACH
 def test_the_table_opens_with_a_sentence(name: str) -> None:
     """PASSED or FAILED, and of what failed the worst place is named in it."""
