@@ -26,8 +26,8 @@ rule. To keep an equation whole (a custom rule with its derivative), it gives `b
 Run = Callable[[Any, Sequence[Any]], list[Any]]
 """Evaluates a jaxpr that stands in an equation."""
 
-Ends = Callable[[Any], bool]
-"""Asked of an equation: whether nothing of what it is given shows in what it gives."""
+Carries = Callable[[Any, Any], bool]
+"""Asked of an equation and one of its outputs: whether that moves with its inputs."""
 
 Chosen = Callable[[Any, Any], None]
 """Told an equation and what it chose: the branch of a cond, the test of a while."""
@@ -179,9 +179,9 @@ def dependent(jaxpr: Any, moving: Sequence[bool]) -> list[Any]:
     return _dependence(jaxpr, moving).equations
 
 
-def dependence(jaxpr: Any, moving: Sequence[bool], ends_at: Ends) -> "Dependence":
-    """What depends on the moving inputs, if nothing moves beyond some equations."""
-    return _dependence(jaxpr, moving, ends_at)
+def dependence(jaxpr: Any, moving: Sequence[bool], carries: Carries) -> "Dependence":
+    """What depends on the moving inputs, if some outputs of equations do not."""
+    return _dependence(jaxpr, moving, carries)
 
 
 def dependent_outputs(jaxpr: Any, moving: Sequence[bool]) -> list[bool]:
@@ -202,12 +202,12 @@ class Dependence(NamedTuple):
     ends: bool = False
 
 
-def _nowhere(equation: Any) -> bool:
-    return False
+def _always(equation: Any, output: Any) -> bool:
+    return True
 
 
 def _dependence(
-    jaxpr: Any, moving: Sequence[bool], ends_at: Ends = _nowhere
+    jaxpr: Any, moving: Sequence[bool], carries: Carries = _always
 ) -> Dependence:
     jaxpr = opened(jaxpr)
     known = {v for v, moves in zip(jaxpr.invars, moving, strict=True) if moves}
@@ -215,12 +215,10 @@ def _dependence(
     for equation in jaxpr.eqns:
         inputs = _are_known(equation.invars, known)
         if any(inputs):
-            found.append(equation)
-            if ends_at(equation):
-                continue
-            inner, outputs, _ = _dependence_within(equation, inputs, ends_at)
-            found += inner
-            known |= {v for v, m in zip(equation.outvars, outputs, strict=True) if m}
+            inner, outputs, _ = _dependence_within(equation, inputs, carries)
+            found += [equation, *inner]
+            pairs = zip(equation.outvars, outputs, strict=True)
+            known |= {v for v, m in pairs if m and carries(equation, v)}
     return Dependence(found, _are_known(jaxpr.outvars, known))
 
 
@@ -229,14 +227,14 @@ def _are_known(variables: Sequence[Any], known: set[Any]) -> list[bool]:
 
 
 def _dependence_within(
-    equation: Any, moving: Sequence[bool], ends_at: Ends = _nowhere
+    equation: Any, moving: Sequence[bool], carries: Carries = _always
 ) -> Dependence:
     """All that an equation runs depends, unless its operands are known to line up."""
     inner = list(sub_jaxprs(equation))
     if equation.primitive.name in ("scan", "while"):
-        return _dependence_of_loop(Loop.of(equation), moving, ends_at)
+        return _dependence_of_loop(Loop.of(equation), moving, carries)
     if equation.primitive.name == "cond":
-        parts = [_dependence(branch, moving[1:], ends_at) for branch in inner]
+        parts = [_dependence(branch, moving[1:], carries) for branch in inner]
         either = [any(m) for m in zip(*(p.outputs for p in parts), strict=True)]
         outputs = [moving[0] or m for m in either]
         return Dependence([e for part in parts for e in part.equations], outputs)
@@ -244,22 +242,22 @@ def _dependence_within(
         body = opened(inner[0])
         sizes = len(body.invars), len(body.outvars)
         if sizes == (len(moving), len(equation.outvars)):
-            return _dependence(body, moving, ends_at)
+            return _dependence(body, moving, carries)
     found = [e for j in inner for e in dependent(j, [True] * len(opened(j).invars))]
     return Dependence(found, [True] * len(equation.outvars))
 
 
 def _dependence_of_loop(
-    loop: "Loop", moving: Sequence[bool], ends_at: Ends = _nowhere
+    loop: "Loop", moving: Sequence[bool], carries: Carries = _always
 ) -> Dependence:
     """What depends once a further round makes no more of the carried values depend."""
     test_consts, consts, carry, rows = loop.split(moving)
     while True:
         tested = Dependence([], [False])
         if loop.test is not None:
-            tested = _dependence(loop.test, [*test_consts, *carry], ends_at)
+            tested = _dependence(loop.test, [*test_consts, *carry], carries)
         inside = [*consts, *carry, *rows]
-        found, outputs, _ = _dependence(loop.body, inside, ends_at)
+        found, outputs, _ = _dependence(loop.body, inside, carries)
         after, stacked = outputs[: len(carry)], outputs[len(carry) :]
         more = tested.outputs[0]
         grown = [a or b or more for a, b in zip(carry, after, strict=True)]
@@ -343,6 +341,14 @@ def described(equation: Any, caller: Any = None) -> str:
     """The primitive's name and its source line, or that of the equation it is in."""
     line = source_line(equation) or (source_line(caller) if caller else "")
     return at_line(f"`{equation.primitive.name}`", line)
+
+
+def described_within(equation: Any, outer: dict[int, Any]) -> str:
+    """The same with the line of the innermost around it that has one."""
+    around = equation
+    while around is not None and not source_line(around):
+        around = outer.get(id(around))
+    return described(equation, around)
 
 
 def _eps(equation: Any) -> float:

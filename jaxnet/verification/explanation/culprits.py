@@ -113,7 +113,8 @@ class Culprits:
                 failed = error
         if failed is not None:
             raise failed
-        return NOBODY
+        is_derived = wrong.candidate.is_derived(self.context.autodiff)
+        return NOBODY if is_derived else ""
 
     @cached_property
     def _and_steps(self) -> "Culprits":
@@ -197,7 +198,7 @@ class Culprits:
 
     def _guilt(self, site: Site, leaf: int, otherwise: str = "") -> str:
         """What is said of a guilty one; `otherwise` if no call of it shows why."""
-        kind = straight_through(self.context.objective, site)
+        kind = straight_through(self.context.objective, site, leaf)
         kind = f": {kind}" * bool(kind)
         if not site.name:
             return f"{site.described} stops a part of it{kind}"

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Shaped
 
-from jaxnet.jaxpr import described, enclosing, evaluate, source_line
+from jaxnet.jaxpr import described_within, enclosing, evaluate
 from jaxnet.verification.directions import Coordinate, step_size
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.point import Leaf
@@ -87,12 +87,6 @@ def switches(closed: Any, below: list[Any], above: list[Any]) -> list[str]:
     """
     outer = enclosing(closed.jaxpr)
 
-    def text(equation: Any) -> str:
-        around = equation
-        while around is not None and not source_line(around):
-            around = outer.get(id(around))
-        return described(equation, around)
-
     found = []
     sides = decisions(closed, below), decisions(closed, above)
     pairs = zip(*sides, strict=False)
@@ -100,7 +94,7 @@ def switches(closed: Any, below: list[Any], above: list[Any]) -> list[str]:
         if one.equation is not other.equation:
             break  # from here on, the two run different programs
         if not np.array_equal(one.outcome, other.outcome):
-            found.append(text(one.equation))
+            found.append(described_within(one.equation, outer))
     return list(dict.fromkeys(found))
 
 

@@ -1,7 +1,6 @@
 """Rules that are meant to be what they are: all else of a gradient is judged."""
 
 from collections.abc import Callable, Collection, Iterable
-from types import CodeType
 from typing import Any
 
 import jax
@@ -12,6 +11,7 @@ from jaxnet.jaxpr import around, bind, evaluate, every_equation
 from jaxnet.verification.function.sites import (
     Site,
     backward,
+    code_of,
     computed,
     has_derivative,
     outermost,
@@ -121,7 +121,8 @@ def is_site(one: Meant, site: Site) -> bool:
     """Whether it names a site, is its rule, or the function that a stop stands in."""
     if isinstance(one, str):
         return is_named(one, site.name, (site.rule, site.line))
-    if not site.name and isinstance(code := getattr(one, "__code__", None), CodeType):
+    is_rule = isinstance(one, jax.custom_vjp | jax.custom_jvp)
+    if not (site.name or is_rule) and (code := code_of(one)):
         file, line, *_ = site.line.split(":") if site.line else ("", "0")
         numbers = [number for *_, number in code.co_lines() if number]
         inside = min(numbers) <= int(line) <= max(numbers)

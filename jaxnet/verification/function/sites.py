@@ -6,6 +6,7 @@ A site is one line that calls a custom_vjp, a custom_jvp or a stop_gradient.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from inspect import unwrap
+from types import CodeType
 from typing import Any
 
 import jax
@@ -178,12 +179,17 @@ def _rule(equation: Any) -> tuple[str, str]:
     return name, next((x for x in own if not any(h in x for h in hidden)), place)
 
 
-def _written(function: Any) -> str:
-    """Where a function stands, or what an object does that is called."""
+def code_of(function: Any) -> CodeType | None:
+    """That of a function, wrapped or partial, or of an object that is called."""
     function = unwrap(getattr(function, "func", function))
     by_object = vars(type(function)).get("__call__")
     codes = (getattr(each, "__code__", None) for each in (function, by_object))
-    code = next(filter(None, codes), None)
+    return next((code for code in codes if isinstance(code, CodeType)), None)
+
+
+def _written(function: Any) -> str:
+    """Where it stands."""
+    code = code_of(function)
     return f"{code.co_filename}:{code.co_firstlineno}" if code else ""
 
 

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ from jaxnet import GradientReport, Verdict, check_gradients
 X = np.array([1.2, 0.4, -1.3], np.float32)
 W = np.random.default_rng(1).standard_normal((4, 4))
 SYMMETRIC = W @ W.T + np.eye(4)
+MENDED = "with the true derivative in its place, this leaf agrees"
 
 
 def straight_through(x: Any) -> Any:
@@ -148,6 +150,9 @@ def test_the_function_that_a_stop_stands_in_is_intended() -> None:
     assert sum("not judged" in note for note in report.notes) == 2
     text = check_gradients(loss, X, intended=[straight_through]).worst.cause
     assert line(stopped, "x * lax") in text
+    jitted = jax.jit(stopped)
+    both = [jitted, partial(straight_through)]
+    assert check_gradients(loss, X, intended=both).passed
     with pytest.raises(ValueError, match="rules that the loss calls: wrong, got"):
         check_gradients(lambda x: jnp.sum(wrong(x)), X, intended=[stopped])
 
@@ -320,22 +325,89 @@ def test_what_rounds_somewhere_and_moves_is_a_mistake(how: str) -> None:
     assert "straight-through" not in report.worst.cause
 
 
-STILL = {
-    "apart": lambda x: x - lax.stop_gradient(x) + lax.stop_gradient(jnp.round(x)),
+MASK = np.array([1, 1, 0, 0, 0, 0], np.float32)
+
+
+def masked(x: Any) -> Any:
+    """Most of it stands still, as it is 0."""
+    e = jnp.exp(jnp.concatenate([x, x])) * MASK
+    return jnp.sum((e / lax.stop_gradient(jnp.sum(e))) ** 2)
+
+
+def surrogate(x: Any) -> Any:
+    """A score function: of no value."""
+    logs = jax.nn.log_softmax(x)
+    return jnp.sum(jnp.arange(3.0) * jnp.exp(logs - lax.stop_gradient(logs)))
+
+
+def test_what_stands_still_but_for_a_few_is_a_mistake() -> None:
+    """Under a mask; and no step is named where there is none."""
+    report = check_gradients(masked, X)
+    assert report.worst.cause.endswith("stops a part of it; " + MENDED)
+    cause = check_gradients(surrogate, X).worst.cause
+    assert "stops a part of it: a surrogate: its value does not move" in cause
+
+
+@jax.jit
+def rest(x: Any) -> Any:
+    """What rounding adds, in a program of its own."""
+    return lax.stop_gradient(jnp.round(x) - x)
+
+
+STEPPING = {
+    "under jit": lambda x: x + rest(x),
+    "reshaped": lambda x: x + lax.stop_gradient(jnp.round(x) - x).reshape(3, 1)[:, 0],
+    "times one": lambda x: x + 1.0 * lax.stop_gradient(jnp.round(x) - x),
     "chosen": lambda x: x + lax.stop_gradient(jnp.where(x > 0, 1.0, -1.0) - x),
-    "cast": lambda x: x + lax.stop_gradient((2 * x).astype(int).astype(x.dtype) - x),
+    "cast": lambda x: x + lax.stop_gradient((9 * x).astype(int).astype(x.dtype) - x),
+}
+BY_STEPS = {
+    "compared": lambda x: jnp.where(x > 0, 1.0, 0.0),
+    "a boolean": lambda x: (x > 0).astype(x.dtype),
+    "ordered": lambda x: jnp.argsort(x).astype(x.dtype),
 }
 
 
-@pytest.mark.parametrize(
-    ("how", "dtype"),
-    [*((how, jnp.float32) for how in STILL), ("apart", jnp.bfloat16)],
-)
+@pytest.mark.parametrize("how", [*STEPPING, *BY_STEPS])
+def test_a_straight_through_estimator_however_it_is_spelt(how: str) -> None:
+    """By a stop_gradient anywhere before the sum, or by a rule."""
+    function = STEPPING.get(how)
+    if function is None:
+        rule = jax.custom_vjp(BY_STEPS[how])
+        rule.defvjp(lambda x: (BY_STEPS[how](x), None), lambda _, g: (g,))
+        function = rule
+    weights = jnp.array([1.0, 2.0, 4.0])
+    report = check_gradients(lambda x: jnp.sum(weights * function(x)), X)
+    assert "a straight-through estimator of `" in report.worst.cause
+
+
+def test_the_leaf_in_question_alone_is_moved() -> None:
+    """A codebook moves what it gives; a quantised value does not."""
+
+    def quantised(p: Any) -> Any:
+        z, codes = jnp.tanh(p["z"]), p["codes"]
+        nearest = codes[jnp.argmin((z[:, None] - codes[None]) ** 2, axis=1)]
+        return jnp.sum((z + lax.stop_gradient(nearest - z) - 1) ** 2)
+
+    params = {"z": X, "codes": np.array([-1, -0.2, 0.4, 0.9], np.float32)}
+    report = check_gradients(quantised, params)
+    said = {leaf.path: leaf.cause for leaf in report.leaves}
+    assert "straight-through estimator of `argmin`" in said["['z']"]
+    assert "straight-through" not in said["['codes']"]
+
+
+STILL = {
+    "apart": lambda x: x - lax.stop_gradient(x) + lax.stop_gradient(jnp.round(x)),
+}
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("how", STILL)
 def test_what_stands_still_is_a_straight_through_estimator(
     how: str, dtype: Any
 ) -> None:
-    """However it is spelt."""
+    """What is stopped is not what rounds."""
     x = jnp.asarray(X, dtype)
     report = check_gradients(lambda x: jnp.sum(jnp.sin(STILL[how](x))), x)
     assert report.verdict is Verdict.DISAGREE
-    assert "a straight-through estimator: its value does not" in report.worst.cause
+    assert "a surrogate: its value does not move" in report.worst.cause
