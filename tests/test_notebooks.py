@@ -1,10 +1,12 @@
 """The notebooks run from the first cell to the last, and grade what is filled in."""
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
@@ -144,3 +146,14 @@ def test_wrong_answers_are_found_where_they_are() -> None:
     assert "look at dz1 first" in by_name["dW1"]
     assert not any("look at" in by_name[name] for name in ("dz1", "dW2", "db2"))
     assert "formula" not in by_name["dW1"]
+
+
+def test_a_link_is_passed_by_its_name() -> None:
+    """Else it would be taken for a hint."""
+    spec = importlib.util.spec_from_file_location("grading", FOLDER / "grading.py")
+    assert spec is not None
+    assert spec.loader is not None
+    grading = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(grading)
+    with pytest.raises(TypeError, match=r"name what you pass: grade\(dy=dy\)"):
+        grading.Exercise.grade(None, np.ones(3))

@@ -45,8 +45,11 @@ class Exercise:
         """Print a line a link that was passed, and hints up to the one asked for.
 
         Raises:
+            TypeError: a link has no name.
             ValueError: a hint or a link has another name.
         """
+        if not isinstance(hint, str):
+            raise TypeError("`grade`: name what you pass: grade(dy=dy)")
         if hint not in HINTS or not links.keys() <= self.formulas.keys():
             known = f"hints {', '.join(HINTS)}; links {', '.join(self.formulas)}"
             raise ValueError(f"`grade`: expected {known}, got {hint!r}, {[*links]}")
