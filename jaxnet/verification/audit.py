@@ -139,8 +139,10 @@ def _report(
     if not reports:
         return row
     worst = min(reports, key=lambda report: report.severity)
-    said = [] if worst.passed else within(context, group[0])
-    said += [straight_through(context.objective, group[0])]
+    said = list[str]()
+    if not worst.passed:
+        kind = straight_through(context.objective, group[0])
+        said = [*within(context, group[0]), kind]
     return replace(
         row,
         verdict=worst.verdict,

@@ -69,22 +69,25 @@ def straight_through(objective: Objective, site: Site, leaf: int | None = None) 
     leaf: the number of what is moved; None for all.
     """
     assert objective.program is not None
-    closed = objective.program.closed
+    closed, otherwise = objective.program.closed, ""
+    is_one = _gives_the_same if site.name else _cancels
+    try:
+        if not is_one(objective, site, leaf):
+            return ""
+    except Exception:  # the caller's program, run equation by equation
+        return ""
     if site.name:
         body = opened(next(sub_jaxprs(site.equations[0])))
         found, _ = _valued(body.eqns, body.outvars, through_choices=True)
-        is_one = _gives_the_same(objective, site, leaf)
-        otherwise = ""
     else:
         stopped = site.equations[0]
         found, _ = _valued(_before(closed, stopped), stopped.invars, True)
-        is_one = _cancels(objective, site, leaf)
         otherwise = "a surrogate: its value does not move"
     outer = enclosing(closed)
     steps = (e for e in found if _stops(e) and e.primitive.name != "stop_gradient")
     words = (described_within(e, outer) for e in steps)
     kinds = (f"a straight-through estimator of {x}" for x in words)
-    return next(kinds, otherwise) if is_one else ""
+    return next(kinds, otherwise)
 
 
 Look = Callable[[list[Any]], dict[Place, Seen]]
