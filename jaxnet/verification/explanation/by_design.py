@@ -71,6 +71,8 @@ def straight_through(objective: Objective, site: Site, leaf: int | None = None) 
     assert objective.program is not None
     closed, otherwise = objective.program.closed, ""
     is_one = _gives_the_same if site.name else _cancels
+    if objective.program.may_not_end(leaf):
+        return ""
     try:
         if not is_one(objective, site, leaf):
             return ""

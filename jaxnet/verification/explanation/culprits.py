@@ -168,7 +168,9 @@ class Culprits:
         So where what comes after has no derivative: a kernel, a callback.
         """
         number, program = wrong.probes.leaf.number, self.context.objective.program
-        moved = {id(e) for e in program.moved_by(number)} if program else set()
+        if program is None or program.may_not_end(number):
+            return ""
+        moved = {id(e) for e in program.moved_by(number)}
         stops = (site for site in self.switchable if not site.name)
         between = [s for s in stops if any(id(e) in moved for e in s.equations)]
         missing, direction = wrong.largest_error()

@@ -28,6 +28,13 @@ class Program:
         inputs = range(len(self.closed.jaxpr.invars))
         return dependent(self.closed.jaxpr, [number in (None, i) for i in inputs])
 
+    def may_not_end(self, number: int | None) -> bool:
+        """Whether inputs move a while loop of it: it ends here, and perhaps not there.
+
+        number: of the one input that is moved; None for all.
+        """
+        return any(e.primitive.name == "while" for e in self.moved_by(number))
+
     @once
     def precision(self, number: int | None = None) -> float:
         """ε of the coarsest floating type that one input passes through, or any."""

@@ -13,6 +13,10 @@ from jax import lax
 from jax.experimental import pallas as pl
 
 from jaxnet import GradientReport, Verdict, check_gradients
+from jaxnet.verification.explanation import by_design
+from jaxnet.verification.function.objective import Objective
+from jaxnet.verification.function.sites import sites
+from jaxnet.verification.point import Point
 
 X = np.array([1.2, 0.4, -1.3], np.float32)
 W = np.random.default_rng(1).standard_normal((4, 4))
@@ -411,3 +415,26 @@ def test_what_stands_still_is_a_straight_through_estimator(
     report = check_gradients(lambda x: jnp.sum(jnp.sin(STILL[how](x))), x)
     assert report.verdict is Verdict.DISAGREE
     assert "a surrogate: its value does not move" in report.worst.cause
+
+
+@pytest.mark.parametrize("loops", [False, True])
+def test_a_loop_that_need_not_end_elsewhere_is_not_run_elsewhere(
+    loops: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until a value is met to the last bit, say, as it is at this point alone."""
+    runs = list[Any]()
+    monkeypatch.setattr(by_design, "_gives_the_same", lambda *args: runs.append(args))
+
+    @jax.custom_vjp
+    def halved(x: Any) -> Any:
+        if not loops:
+            return x / 2
+        return lax.while_loop(lambda y: jnp.max(y) > 1, lambda y: y / 2, x)
+
+    halved.defvjp(lambda x: (halved(x), None), lambda _, g: (g,))
+    objective = Objective(lambda x: jnp.sum(halved(x)), Point.of(X))
+    program = objective.program
+    assert program is not None
+    (site,) = sites(program.closed, program.equations)
+    by_design.straight_through(objective, site)
+    assert len(runs) == (0 if loops else 1)
