@@ -342,6 +342,7 @@ def test_where_no_rule_was_verified_nothing_is_proved() -> None:
     assert "PASSED: no rule was judged: 1 intended, or not used." in str(report)
 
 
+@pytest.mark.slow
 def test_a_forward_pass_that_gives_another_value() -> None:
     """The rule's derivative alone is right."""
     rule = jax.custom_vjp(jnp.sin)
@@ -351,6 +352,7 @@ def test_a_forward_pass_that_gives_another_value() -> None:
     assert ANOTHER_VALUE in str(report).replace("\n      ", " ")
 
 
+@pytest.mark.slow
 def test_a_wrong_rule_within_a_wrong_rule_is_named() -> None:
     """The outer uses its derivative."""
     inner = sine(2.0)
@@ -366,6 +368,7 @@ def test_a_wrong_rule_within_a_wrong_rule_is_named() -> None:
     assert "the rule of `sine` (" in rule.cause
 
 
+@pytest.mark.slow
 def test_what_is_infinite_is_no_straight_through_estimator() -> None:
     """The determinant is 0."""
     singular = np.array([[1, 2], [2, 4]], np.float32)

@@ -230,6 +230,7 @@ def test_a_mode_that_a_rule_has_not() -> None:
     assert 'modes=["rev"]' in head(check_jvp(rule, PARAMS["b"]))
 
 
+@pytest.mark.slow
 def test_numbers_of_float32_in_an_array_of_float64() -> None:
     """A gradient that was computed before: by itself, or given by a function."""
     params = {"W": np.linspace(0.1, 0.7, 6, dtype=np.float32), "b": np.float32(0.3)}
@@ -250,6 +251,7 @@ def test_numbers_of_float32_in_an_array_of_float64() -> None:
     assert report.verdict is Verdict.DISAGREE
 
 
+@pytest.mark.slow
 def test_a_loss_that_reads_none_of_the_parameters() -> None:
     """The first sentence says so."""
     said = head(check_gradients(lambda p: jnp.ones(()), PARAMS))
@@ -258,6 +260,7 @@ def test_a_loss_that_reads_none_of_the_parameters() -> None:
     assert said.endswith("; no path to the loss from ['b'].")
 
 
+@pytest.mark.slow
 def test_what_raises_is_named_by_its_line() -> None:
     """Of the candidate; not that of a decorator, Python's or ours."""
 

@@ -140,6 +140,7 @@ def test_what_is_intended_is_named_and_not_judged(both: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_the_function_that_a_stop_stands_in_is_intended() -> None:
     """Another function's stop is judged, and a rule is not meant by it."""
 
@@ -266,6 +267,7 @@ STOPS: dict[str, tuple[Callable[[Any], Any], str]] = {
 
 
 @pytest.mark.parametrize("how", STOPS)
+@pytest.mark.slow
 def test_what_stops_a_gradient_on_every_way_is_named(how: str) -> None:
     """Where that is 0, as the differences are; not where there is another way."""
     loss, name = STOPS[how]
@@ -280,6 +282,7 @@ def test_what_stops_a_gradient_on_every_way_is_named(how: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["rounded", "cast"])
+@pytest.mark.slow
 def test_what_rounds_is_named_where_two_slopes_are_seen(how: str) -> None:
     """Nothing decides whether it is meant; nor is a step named that moves nothing."""
 
@@ -322,6 +325,7 @@ MOVES = {
 
 
 @pytest.mark.parametrize("how", MOVES)
+@pytest.mark.slow
 def test_what_rounds_somewhere_and_moves_is_a_mistake(how: str) -> None:
     """It has a slope, which the gradient lacks."""
     report = check_gradients(MOVES[how], X)
@@ -344,6 +348,7 @@ def surrogate(x: Any) -> Any:
     return jnp.sum(jnp.arange(3.0) * jnp.exp(logs - lax.stop_gradient(logs)))
 
 
+@pytest.mark.slow
 def test_what_stands_still_but_for_a_few_is_a_mistake() -> None:
     """Under a mask; and no step is named where there is none."""
     report = check_gradients(masked, X)
@@ -373,6 +378,7 @@ BY_STEPS = {
 
 
 @pytest.mark.parametrize("how", [*STEPPING, *BY_STEPS])
+@pytest.mark.slow
 def test_a_straight_through_estimator_however_it_is_spelt(how: str) -> None:
     """By a stop_gradient anywhere before the sum, or by a rule."""
     function = STEPPING.get(how)
@@ -385,6 +391,7 @@ def test_a_straight_through_estimator_however_it_is_spelt(how: str) -> None:
     assert "a straight-through estimator of `" in report.worst.cause
 
 
+@pytest.mark.slow
 def test_the_leaf_in_question_alone_is_moved() -> None:
     """A codebook moves what it gives; a quantised value does not."""
 
@@ -407,6 +414,7 @@ STILL = {
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize("how", STILL)
+@pytest.mark.slow
 def test_what_stands_still_is_a_straight_through_estimator(
     how: str, dtype: Any
 ) -> None:

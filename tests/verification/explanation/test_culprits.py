@@ -180,6 +180,7 @@ def test_a_kernels_rule_in_a_shard_map() -> None:
 
 
 @pytest.mark.parametrize("step", [jnp.round, jnp.floor, jnp.ceil])
+@pytest.mark.slow
 def test_steps_too_fine_to_be_seen(step: Rule) -> None:
     """In float32 they are no steps: the loss moves, and its derivative is 0."""
 
@@ -195,6 +196,7 @@ def test_steps_too_fine_to_be_seen(step: Rule) -> None:
     )
 
 
+@pytest.mark.slow
 def test_steps_that_are_no_fault_are_not_named() -> None:
     """Beside a wrong rule, and where a stop_gradient hides them on purpose."""
     wrong = sine(1.5)
@@ -208,6 +210,7 @@ def test_steps_that_are_no_fault_are_not_named() -> None:
     assert "`round` (called" not in text
 
 
+@pytest.mark.slow
 def test_a_stop_gradient_before_what_has_no_derivative() -> None:
     """Differences with respect to what it gives show that the loss moves with it."""
     shape = jax.ShapeDtypeStruct(X.shape, X.dtype)
@@ -466,6 +469,7 @@ def test_which_argument_of_a_rule() -> None:
     assert "is wrong in its input 1: sign flipped, ×-1; with" in text
 
 
+@pytest.mark.slow
 def test_of_one_value_in_two_places_both_are_named() -> None:
     """They move together; one that does not move has a number all the same."""
 
@@ -482,6 +486,7 @@ def test_of_one_value_in_two_places_both_are_named() -> None:
     assert "is wrong in its input 1: ×2" in text
 
 
+@pytest.mark.slow
 def test_a_forward_pass_of_another_value() -> None:
     """The derivative itself is right."""
     rule = jax.custom_vjp(jnp.sin)
@@ -490,6 +495,7 @@ def test_a_forward_pass_of_another_value() -> None:
     assert f"is wrong in its output: {ANOTHER_VALUE}; {MENDED}" in text
 
 
+@pytest.mark.slow
 def test_a_rule_of_an_object_that_is_called() -> None:
     """Its class is named, and where that is called."""
 
@@ -537,6 +543,7 @@ def test_rules_by_equinox() -> None:
         assert len(named_lines(text)) == 2
 
 
+@pytest.mark.slow
 def test_a_stop_gradient_of_a_librarys_own_is_not_named() -> None:
     """What is wrong is a linear solve by hand; jnp.linalg.solve stops its factors."""
     matrix = jnp.array([[3, 0.8, 0.1], [0.2, 2, 0.3], [0.9, 0.3, 4]], jnp.float32)
