@@ -176,17 +176,12 @@ def at_line(words: str, line: str) -> str:
 
 def dependent(jaxpr: Any, moving: Sequence[bool]) -> list[Any]:
     """The equations that depend on the moving inputs, an outer one before its inner."""
-    return _dependence(jaxpr, moving).equations
-
-
-def dependence(jaxpr: Any, moving: Sequence[bool], carries: Carries) -> "Dependence":
-    """What depends on the moving inputs, if some outputs of equations do not."""
-    return _dependence(jaxpr, moving, carries)
+    return dependence(jaxpr, moving).equations
 
 
 def dependent_outputs(jaxpr: Any, moving: Sequence[bool]) -> list[bool]:
     """Which outputs of a jaxpr depend on the moving inputs."""
-    return _dependence(jaxpr, moving).outputs
+    return dependence(jaxpr, moving).outputs
 
 
 def dependent_results(equation: Any, moving: Sequence[bool]) -> list[bool]:
@@ -206,9 +201,10 @@ def _always(equation: Any, output: Any) -> bool:
     return True
 
 
-def _dependence(
+def dependence(
     jaxpr: Any, moving: Sequence[bool], carries: Carries = _always
 ) -> Dependence:
+    """What depends on the moving inputs, through outputs that carry it on."""
     jaxpr = opened(jaxpr)
     known = {v for v, moves in zip(jaxpr.invars, moving, strict=True) if moves}
     found = []
@@ -234,7 +230,7 @@ def _dependence_within(
     if equation.primitive.name in ("scan", "while"):
         return _dependence_of_loop(Loop.of(equation), moving, carries)
     if equation.primitive.name == "cond":
-        parts = [_dependence(branch, moving[1:], carries) for branch in inner]
+        parts = [dependence(branch, moving[1:], carries) for branch in inner]
         either = [any(m) for m in zip(*(p.outputs for p in parts), strict=True)]
         outputs = [moving[0] or m for m in either]
         return Dependence([e for part in parts for e in part.equations], outputs)
@@ -242,7 +238,7 @@ def _dependence_within(
         body = opened(inner[0])
         sizes = len(body.invars), len(body.outvars)
         if sizes == (len(moving), len(equation.outvars)):
-            return _dependence(body, moving, carries)
+            return dependence(body, moving, carries)
     found = [e for j in inner for e in dependent(j, [True] * len(opened(j).invars))]
     return Dependence(found, [True] * len(equation.outvars))
 
@@ -255,9 +251,9 @@ def _dependence_of_loop(
     while True:
         tested = Dependence([], [False])
         if loop.test is not None:
-            tested = _dependence(loop.test, [*test_consts, *carry], carries)
+            tested = dependence(loop.test, [*test_consts, *carry], carries)
         inside = [*consts, *carry, *rows]
-        found, outputs, _ = _dependence(loop.body, inside, carries)
+        found, outputs, _ = dependence(loop.body, inside, carries)
         after, stacked = outputs[: len(carry)], outputs[len(carry) :]
         more = tested.outputs[0]
         grown = [a or b or more for a, b in zip(carry, after, strict=True)]

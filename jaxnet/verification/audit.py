@@ -12,7 +12,7 @@ import numpy as np
 from jaxnet.array_types import PyTree
 from jaxnet.devices import transfers_allowed
 from jaxnet.input_checks import check_no_more, check_positive, complaint
-from jaxnet.jaxpr import Hook, bind, described, enclosing
+from jaxnet.jaxpr import Hook, bind, described_within, enclosing
 from jaxnet.verification.context import Context
 from jaxnet.verification.explanation.by_design import has_no_slope, straight_through
 from jaxnet.verification.explanation.calls import Call, Calls, calls, some, verified
@@ -210,4 +210,4 @@ def _stops(objective: Objective, stop_gradients: list[Site]) -> Iterator[str]:
     program = objective.program.needed
     outer = enclosing(program.closed)
     steps = filter(has_no_slope, outermost(program.equations))
-    yield from dict.fromkeys(described(e, outer.get(id(e))) for e in steps)
+    yield from dict.fromkeys(described_within(e, outer) for e in steps)

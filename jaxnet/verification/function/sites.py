@@ -1,6 +1,6 @@
 """Where a program calls rules: derivatives that need not be those of what is computed.
 
-A site is one line that calls a custom_vjp, a custom_jvp or a stop_gradient.
+A site is one line that calls a custom_vjp, a custom_jvp, a stop_gradient or steps.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -38,7 +38,6 @@ MAKER = IN_JAX + "custom_derivatives.py"
 
 SITES = (*RULES, "stop_gradient")
 """Primitives whose derivative need not be that of what they compute."""
-
 
 UNBOUND = "unbound axis name"
 """What JAX says of a collective outside of its mesh."""
