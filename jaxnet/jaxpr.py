@@ -339,12 +339,15 @@ def described(equation: Any, caller: Any = None) -> str:
     return at_line(f"`{equation.primitive.name}`", line)
 
 
-def described_within(equation: Any, outer: dict[int, Any]) -> str:
-    """The same with the line of the innermost around it that has one."""
-    around = equation
-    while around is not None and not source_line(around):
-        around = outer.get(id(around))
-    return described(equation, around)
+def described_once(jaxpr: Any, equations: Iterable[Any]) -> list[str]:
+    """Equations of a program, with the line of the innermost around that has one."""
+    outer, words = enclosing(jaxpr), list[str]()
+    for equation in equations:
+        around = equation
+        while around is not None and not source_line(around):
+            around = outer.get(id(around))
+        words.append(described(equation, around))
+    return list(dict.fromkeys(words))
 
 
 def _eps(equation: Any) -> float:

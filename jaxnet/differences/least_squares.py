@@ -38,15 +38,11 @@ FEW_STAIRS = 16
 """So few values along the whole line say that it crosses hardly any stair."""
 
 Values = Float[np.ndarray, " values"]
+Few = Float[np.ndarray, " few"]
 
 
-def from_fit(
-    values: Values, precision: float, height: float = 0.0
-) -> DirectionalDerivative:
-    """From phi at `FIT_TIMES`, of a function that rounds to ε = `precision`.
-
-    precision: 0 where it is not known, but the `height` of a stair is.
-    """
+def from_fit(values: Values, stair: float) -> DirectionalDerivative:
+    """From phi at `FIT_TIMES`, of a function whose values lie on stairs so high."""
     forward, backward = values[:PAIRS], values[PAIRS:]
     usable = np.isfinite(forward) & np.isfinite(backward)
     finite = values[np.isfinite(values)]
@@ -59,7 +55,7 @@ def from_fit(
     quintic, _ = _coefficient(odd, [t, t**3, t**5])
     truncation = max(abs(quintic - cubic) - error / 2, 0.0)
     kink, doubt = _coefficient(even, [t, np.ones_like(t), t**2])
-    floor = (SMALLEST + _stair(finite, precision, height)) / WIDEST
+    floor = (SMALLEST + stair) / WIDEST
     return DirectionalDerivative(
         central=Estimate(cubic, error + truncation + floor, True),
         one_sided=Estimate(2 * kink, 2 * doubt + floor, True),
@@ -68,18 +64,26 @@ def from_fit(
     )
 
 
-def _stair(values: Values, precision: float, height: float) -> float:
-    """An ulp of values that are few and rounded themselves: it may hide a slope.
-
-    Where ε is not known, the highest stair of those, and of others elsewhere.
-    """
-    few = np.unique(values)
-    if len(few) > FEW_STAIRS:
+def ulp_that_hides(values: Values, precision: float) -> float:
+    """An ulp of values that are few and rounded to ε = `precision`; else 0.0."""
+    finite, few = _few(values)
+    ulps = 2 * np.frexp(finite)[0] / precision
+    if not len(few) or (ulps % 1).any():
         return 0.0
-    if not precision:
-        return float(np.max(np.diff(few), initial=height))
-    ulps = 2 * np.frexp(values)[0] / precision
-    return 0.0 if (ulps % 1).any() else precision * float(np.max(np.abs(values)))
+    return precision * float(np.max(np.abs(finite)))
+
+
+def highest_stair(values: Values, elsewhere: float) -> float:
+    """The highest of the stairs of few values, and of one elsewhere; else 0.0."""
+    _, few = _few(values)
+    return float(np.max(np.diff(few), initial=elsewhere)) if len(few) else 0.0
+
+
+def _few(values: Values) -> tuple[Float[np.ndarray, " finite"], Few]:
+    """The finite ones, and which there are of them if these are few: none, if not."""
+    finite = values[np.isfinite(values)]
+    found = np.unique(finite)
+    return finite, found if len(found) <= FEW_STAIRS else found[:0]
 
 
 def _coefficient(values: Values, basis: list[Values]) -> tuple[float, float]:

@@ -8,7 +8,12 @@ no value tells whether a jump is rounding or meant.
 import numpy as np
 from jaxtyping import Bool, Float
 
-from jaxnet.differences.least_squares import FIT_TIMES, WIDEST, from_fit
+from jaxnet.differences.least_squares import (
+    FIT_TIMES,
+    WIDEST,
+    from_fit,
+    highest_stair,
+)
 from jaxnet.differences.step_ladder import NO_ESTIMATE, DirectionalDerivative
 
 PLACES = 8
@@ -131,6 +136,6 @@ def from_stairs(values: Values, height: float, between: float) -> DirectionalDer
 
     between: its slope from one jump to the next.
     """
-    fitted = from_fit(values, 0.0, height)
+    fitted = from_fit(values, highest_stair(values, height))
     central = fitted.central._replace(converged=False, rests=between)
     return fitted._replace(central=central, one_sided=NO_ESTIMATE, on_stairs=True)

@@ -12,9 +12,9 @@ import numpy as np
 from jaxnet.array_types import PyTree
 from jaxnet.devices import transfers_allowed
 from jaxnet.input_checks import check_no_more, check_positive, complaint
-from jaxnet.jaxpr import Hook, bind, described_within, enclosing
+from jaxnet.jaxpr import Hook, bind, described_once
 from jaxnet.verification.context import Context
-from jaxnet.verification.explanation.by_design import has_no_slope, straight_through
+from jaxnet.verification.explanation.by_design import straight_through
 from jaxnet.verification.explanation.calls import Call, Calls, calls, some, verified
 from jaxnet.verification.explanation.culprits import CHANGES, with_switch, within
 from jaxnet.verification.explanation.switched import gradient_by_switches
@@ -26,6 +26,7 @@ from jaxnet.verification.function.intended import (
 )
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.function.sites import Site, backward, outermost, sites
+from jaxnet.verification.function.steps import has_no_slope
 from jaxnet.verification.point import Point, is_inexact, two_norm
 from jaxnet.verification.report.audit_report import AuditReport, RuleReport
 from jaxnet.verification.report.verdict import Verdict
@@ -208,6 +209,5 @@ def _stops(objective: Objective, stop_gradients: list[Site]) -> Iterator[str]:
         if change > CHANGES:
             yield f"{site.described} changes it by {change:.2g} of its norm"
     program = objective.program.needed
-    outer = enclosing(program.closed)
     steps = filter(has_no_slope, outermost(program.equations))
-    yield from dict.fromkeys(described_within(e, outer) for e in steps)
+    yield from described_once(program.closed, steps)

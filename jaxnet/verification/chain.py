@@ -8,7 +8,7 @@ is; what the neighbour's derivative becomes between the two says which.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any
 
@@ -16,15 +16,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnet.input_checks import complaint, describe, first_line
+from jaxnet.input_checks import complaint, describe
 from jaxnet.jaxpr import every_equation
 from jaxnet.precision import eps
 from jaxnet.taps import TAP
 from jaxnet.verification.candidates.candidate import Candidate
+from jaxnet.verification.explanation.explain import saying
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.function.planted import Seen, planted
 from jaxnet.verification.function.sites import inside
 from jaxnet.verification.point import Leaf, is_inexact, two_norm
+from jaxnet.verification.report.gradient_report import GradientReport
 from jaxnet.verification.report.leaf_report import LeafReport
 from jaxnet.verification.report.verdict import Verdict
 
@@ -136,24 +138,38 @@ class Chain:
         """The loss where the tapped values are these, and so what follows from them."""
         return self._moved(values)[0]
 
-    def links(self, leaves: tuple[LeafReport, ...]) -> tuple[LeafReport, ...]:
+    def followed(
+        self, whole: GradientReport, tapped: GradientReport, claimed: list[Candidate]
+    ) -> GradientReport:
+        """The report of the gradients, with the links that they are made of.
+
+        tapped: the report of the loss as a function of the tapped values.
+        """
+        links, by_name = self._links(tapped.leaves), {c.name: c for c in claimed}
+        leaves = (self._of_leaf(x, by_name[x.candidate], links) for x in whole.leaves)
+        return replace(
+            whole,
+            leaves=(*links, *leaves),
+            first_wrong=next((link.path for link in links if not link.passed), ""),
+            notes=(_sentence(links), *whole.notes),
+            evaluations=whole.evaluations + tapped.evaluations,
+        )
+
+    def _links(self, leaves: tuple[LeafReport, ...]) -> tuple[LeafReport, ...]:
         """The records of the tapped values, from the loss on, with what is wrong."""
         found = {leaf.path: leaf for leaf in leaves}
         links = list[LeafReport]()
         for name in reversed(self.values):
-            leaf, words = found[_path(name)], list[str]()
+            leaf = found[_path(name)]
             if leaf.verdict is Verdict.DISAGREE:
-                try:
-                    words += self._words(name, found)
-                except Exception as error:  # the caller's program, or another's shape
-                    words.append(f"the explanation failed: {first_line(error)}")
-            cause = "; ".join(filter(None, [leaf.cause, *words]))
+                leaf = saying(leaf, partial(self._words, name, found))
+            cause = leaf.cause
             for other in self.values:  # as a person knows it
                 cause = cause.replace(_path(other), f"d_{other}")
             links.append(replace(leaf, path=f"d_{name}", cause=cause))
         return tuple(links)
 
-    def of_leaf(
+    def _of_leaf(
         self, report: LeafReport, candidate: Candidate, links: tuple[LeafReport, ...]
     ) -> LeafReport:
         """A leaf's record, with which link it follows from if it is wrong by hand."""
@@ -161,12 +177,8 @@ class Chain:
             return report
         leaves = self.objective.point.leaves
         leaf = next(leaf for leaf in leaves if leaf.path == report.path)
-        try:
-            words = self._words_of_leaf(leaf, candidate.array(leaf), links)
-        except Exception as error:  # the caller's program
-            words = f"the explanation failed: {first_line(error)}"
-        cause = "; ".join(filter(None, [report.cause, words]))
-        return replace(report, cause=cause)
+        gradient = candidate.array(leaf)
+        return saying(report, lambda: [self._words_of_leaf(leaf, gradient, links)])
 
     def _words_of_leaf(
         self, leaf: Leaf, gradient: np.ndarray, links: tuple[LeafReport, ...]
@@ -282,7 +294,7 @@ def _in_x64() -> bool:
     return bool(jax.dtypes.canonicalize_dtype(np.float64) == np.float64)
 
 
-def sentence(links: tuple[LeafReport, ...]) -> str:
+def _sentence(links: tuple[LeafReport, ...]) -> str:
     """The chain in words, from the loss to the first wrong link."""
     wrong = next((i for i, link in enumerate(links) if not link.passed), len(links))
     said = [f"{link.path} agrees" for link in links[:wrong]]

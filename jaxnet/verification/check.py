@@ -4,7 +4,7 @@ The whole algorithm, from top to bottom; each step is a function of frozen data.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from inspect import signature
@@ -26,8 +26,8 @@ from jaxnet.input_checks import (
 from jaxnet.progress import progress
 from jaxnet.verification.budget import Budget, BudgetSpent
 from jaxnet.verification.candidates.autodiff import Autodiff
-from jaxnet.verification.candidates.candidate import claims
-from jaxnet.verification.chain import BY_HAND, Chain, sentence
+from jaxnet.verification.candidates.candidate import Candidate, claims
+from jaxnet.verification.chain import BY_HAND, Chain
 from jaxnet.verification.context import Context
 from jaxnet.verification.explanation.blind_spots import blind_spots
 from jaxnet.verification.explanation.explain import Explainer
@@ -37,7 +37,7 @@ from jaxnet.verification.function.intended import Intended, without_intended
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.leaf.probes import LeafProbes, probe_leaf
 from jaxnet.verification.leaf.run import held_against_run
-from jaxnet.verification.leaf.second_point import ZERO, SecondPoint
+from jaxnet.verification.leaf.second_point import SecondPoint
 from jaxnet.verification.leaf.together import probed_together
 from jaxnet.verification.leaf.verdict import judge_leaf, not_looked_at
 from jaxnet.verification.point import Point, floating_leaves
@@ -46,6 +46,8 @@ from jaxnet.verification.report.leaf_report import LeafReport
 from jaxnet.verification.report.verdict import Verdict
 from jaxnet.verification.reproducibility import check_finite, irreproducibility
 from jaxnet.verification.seeds import seed_of
+
+CONSTANT = "so is every other leaf: a constant loss?"
 
 ON_DEVICE = "a kernel exists on the device only: differenced there, at its own noise"
 
@@ -127,105 +129,135 @@ def check_gradients(
         if candidates is None:
             candidates = {"autodiff": Autodiff(Objective(loss, point))}
         loss = reference
-    objective = Objective(loss, point, automatic(mesh))
+    objective, seed = Objective(loss, point, automatic(mesh)), seed_of(key)
+    how = Asked(candidates, intermediates, safety, seed, every_coordinate, allowed)
     if objective.is_of_device_only:
+        meant = ON_DEVICE, *meant
         with jax.default_device(jax.local_devices()[0]):
-            there = check_gradients(
-                loss,
-                params,
-                candidates,
-                key=key,
-                safety=safety,
-                every_coordinate=every_coordinate,
-                intermediates=intermediates,
-                mesh=mesh,
-                budget=budget,
-            )
-        return replace(there, notes=(ON_DEVICE, *meant, *there.notes))
-    asked = intermediates is not None and intermediates != {}
-    chain = Chain.of(objective, intermediates) if asked else None
-    with progress(len(point.leaves), "check_gradients", "leaf") as bar:
+            report = _answered(Objective(loss, point, automatic(mesh)), how)
+    else:
+        report = _answered(objective, how)
+    return replace(report, notes=(*meant, *report.notes))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of an objective: the arguments of the check."""
+
+    candidates: Any
+    intermediates: Any
+    safety: float
+    seed: tuple[int, ...]
+    every_coordinate: bool | None
+    budget: Budget
+
+
+def _answered(objective: Objective, asked: Asked) -> GradientReport:
+    """Of the gradients, and of the derivatives on their way, if they are given."""
+    is_chain = asked.intermediates is not None and asked.intermediates != {}
+    chain = Chain.of(objective, asked.intermediates) if is_chain else None
+    whole, judged = _checked(objective, asked)
+    if chain is None or not judged:
+        return whole
+    by_hand = replace(
+        asked,
+        candidates={BY_HAND: chain.given},
+        every_coordinate=bool(asked.every_coordinate),
+        budget=asked.budget.after(whole.evaluations),
+    )
+    tapped, _ = _checked(Objective(chain.loss, Point.of(chain.values)), by_hand)
+    return chain.followed(whole, tapped, judged)
+
+
+def _checked(
+    objective: Objective, asked: Asked
+) -> tuple[GradientReport, list[Candidate]]:
+    """The algorithm: evaluate the candidates, judge each leaf, say what was seen.
+
+    With the candidates that were judged; none where the loss is not one value.
+    """
+    with progress(len(objective.point.leaves), "check_gradients", "leaf") as bar:
         bar.set_postfix_str("the value")
-        context = Context.of(objective, safety, seed_of(key), every_coordinate)
+        context = Context.of(
+            objective, asked.safety, asked.seed, asked.every_coordinate
+        )
         check_finite(context.start.value, partial(of_value, objective))
         bar.set_postfix_str("the gradient")
-        claimed = claims(candidates, objective, context.autodiff)
+        claimed = claims(asked.candidates, objective, context.autodiff)
         if fault := irreproducibility(context):
-            return GradientReport(
-                leaves=(_of_loss(fault),),
-                held=point.held,
-                notes=(*meant, *notes(context, claimed)),
-                evaluations=objective.evaluations,
-                seed=context.seed,
-            )
-        bar.set_postfix_str("leaves together")
-        context = context.within(allowed)
-        together = probed_together(context, claimed)
-        second_point, explainer = SecondPoint(context), Explainer(context)
-        faults = [explainer.of_fault(x, c) for c in claimed for x in c.faults]
-        leaves, probed = faults, list[LeafProbes]()
-        for leaf in point.leaves:
-            bar.set_postfix_str(leaf.name)
-            before = objective.evaluations
-            found = [report for c in claimed for report in c.changing(leaf)]
-            comparable = [c for c in claimed if c.gives(leaf)]
-            try:
-                if comparable:
-                    probes = together.get(leaf.number) or probe_leaf(context, leaf)
-                    before -= probes.shared
-                    probed.append(probes)
-                for candidate in comparable:
-                    report = judge_leaf(context, probes, candidate)
-                    if report.verdict is Verdict.UNINFORMATIVE:
-                        report = second_point.judged(report, candidate, leaf)
-                        report = explainer.of_zero(report, leaf)
-                    else:
-                        report = explainer.explained(report, candidate, probes)
-                    ran = held_against_run(context, report, candidate, probes)
-                    is_lost = ran.cause != report.cause
-                    found.append(explainer.of_fault(ran, candidate) if is_lost else ran)
-            except BudgetSpent as spent:
-                judged = {report.candidate for report in found}
-                rest = [c for c in comparable if c.name not in judged]
-                found += [not_looked_at(leaf, c, str(spent)) for c in rest]
-            evaluations = objective.evaluations - before
-            leaves += [replace(report, evaluations=evaluations) for report in found]
-            bar.update()
-        leaves = _failed_if_constant(leaves)
-        failed = {report.candidate for report in leaves if not report.passed}
-        right = [c for c in claimed if c.name not in failed]
-        nothing = {report.path for report in leaves if report.is_rounding}
-        probed = [probes for probes in probed if probes.leaf.path not in nothing]
-        whole = GradientReport(
-            leaves=tuple(_in_order(point, leaves)),
-            held=point.held,
-            notes=(*meant, *notes(context, claimed)),
-            blind_spots=blind_spots(context, probed, right[0]) if right else (),
-            odd_one_out=odd_one_out(claimed, leaves),
-            evaluations=objective.evaluations,
-            seed=context.seed,
-        )
-    if chain is None:
-        return whole
-    tapped = check_gradients(
-        chain.loss,
-        chain.values,
-        {BY_HAND: chain.given},
-        key=key,
-        safety=safety,
-        every_coordinate=bool(every_coordinate),
-        budget=allowed.after(whole.evaluations),
+            return _report(context, claimed, [_of_loss(fault)]), []
+        leaves, probed = _judged(context.within(asked.budget), claimed, bar)
+        report = _report(context, claimed, leaves)
+        return _with_remarks(report, context, claimed, probed), claimed
+
+
+def _judged(
+    context: Context, claimed: list[Candidate], bar: Any
+) -> tuple[list[LeafReport], list[LeafProbes]]:
+    """Each leaf: probed once, and every candidate held against what was found."""
+    bar.set_postfix_str("leaves together")
+    together = probed_together(context, claimed)
+    second_point, explainer = SecondPoint(context), Explainer(context)
+    leaves = [explainer.of_fault(x, c) for c in claimed for x in c.faults]
+    objective, probed = context.objective, list[LeafProbes]()
+    for leaf in context.point.leaves:
+        bar.set_postfix_str(leaf.name)
+        before = objective.evaluations
+        found = [report for c in claimed for report in c.changing(leaf)]
+        comparable = [c for c in claimed if c.gives(leaf)]
+        try:
+            if comparable:
+                probes = together.get(leaf.number) or probe_leaf(context, leaf)
+                before -= probes.shared
+                probed.append(probes)
+            for candidate in comparable:
+                report = judge_leaf(context, probes, candidate)
+                if report.verdict is Verdict.UNINFORMATIVE:
+                    report = second_point.judged(report, candidate, leaf)
+                    report = explainer.of_zero(report, leaf)
+                else:
+                    report = explainer.explained(report, candidate, probes)
+                ran = held_against_run(context, report, candidate, probes)
+                is_lost = ran.cause != report.cause
+                found.append(explainer.of_fault(ran, candidate) if is_lost else ran)
+        except BudgetSpent as spent:
+            judged = {report.candidate for report in found}
+            rest = [c for c in comparable if c.name not in judged]
+            found += [not_looked_at(leaf, c, str(spent)) for c in rest]
+        evaluations = objective.evaluations - before
+        leaves += [replace(report, evaluations=evaluations) for report in found]
+        bar.update()
+    return _in_order(context.point, _failed_if_constant(leaves)), probed
+
+
+def _report(
+    context: Context, claimed: list[Candidate], leaves: list[LeafReport]
+) -> GradientReport:
+    return GradientReport(
+        leaves=tuple(leaves),
+        held=context.point.held,
+        notes=notes(context, claimed),
+        evaluations=context.objective.evaluations,
+        seed=context.seed,
     )
-    links, by_name = chain.links(tapped.leaves), {c.name: c for c in claimed}
-    followed = tuple(
-        chain.of_leaf(x, by_name[x.candidate], links) for x in whole.leaves
-    )
+
+
+def _with_remarks(
+    report: GradientReport,
+    context: Context,
+    claimed: list[Candidate],
+    probed: list[LeafProbes],
+) -> GradientReport:
+    """With what is said of all leaves together."""
+    failed = {leaf.candidate for leaf in report.leaves if not leaf.passed}
+    right = [c for c in claimed if c.name not in failed]
+    nothing = {leaf.path for leaf in report.leaves if leaf.is_rounding}
+    told = [probes for probes in probed if probes.leaf.path not in nothing]
     return replace(
-        whole,
-        leaves=(*links, *followed),
-        first_wrong=next((link.path for link in links if not link.passed), ""),
-        notes=(sentence(links), *whole.notes),
-        evaluations=whole.evaluations + tapped.evaluations,
+        report,
+        blind_spots=blind_spots(context, told, right[0]) if right else (),
+        odd_one_out=odd_one_out(claimed, list(report.leaves)),
+        evaluations=context.objective.evaluations,
     )
 
 
@@ -279,9 +311,4 @@ def _failed_if_constant(leaves: list[LeafReport]) -> list[LeafReport]:
     unknown = Verdict.UNINFORMATIVE
     if not all(x.is_zero and x.passed and x.verdict is unknown for x in leaves):
         return leaves
-    cause = "exactly 0 in every leaf, here and nearby, as of a constant loss"
-    causes = (x.cause.replace(ZERO, cause) for x in leaves)
-    return [
-        replace(x, passed=False, cause=words)
-        for x, words in zip(leaves, causes, strict=True)
-    ]
+    return [replace(x, passed=False).with_words(CONSTANT) for x in leaves]

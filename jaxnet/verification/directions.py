@@ -46,12 +46,30 @@ def nearby(point: Point, seed: tuple[int, ...], size: float = BESIDE) -> Point:
     """Each coordinate moved by a normal number of `size` units."""
     random = np.random.default_rng([*seed, 1])
 
-    def beside(leaf: Leaf) -> Leaf:
+    def moved(leaf: Leaf) -> Leaf:
         steps = size * random.standard_normal(leaf.values.shape)
-        moved = leaf.wide + units(leaf.values, leaf.floor) * steps
-        return replace(leaf, values=np.asarray(moved))
+        values = leaf.wide + units(leaf.values, leaf.floor) * steps
+        return replace(leaf, values=np.asarray(values))
 
-    return replace(point, leaves=tuple(map(beside, point.leaves)))
+    return replace(point, leaves=tuple(map(moved, point.leaves)))
+
+
+def beside(
+    point: Point,
+    seed: tuple[int, ...],
+    leaf: int | None = None,
+    size: float = BESIDE,
+) -> list[Any]:
+    """The moving leaves of such a point in the caller's dtypes, as `as_traced` is.
+
+    leaf: the number of the one that is moved; None for all.
+    """
+    given = [np.asarray(x) for x in point.as_traced()]
+    pairs = zip(nearby(point, seed, size).leaves, given, strict=True)
+    return [
+        moved.values.astype(x.dtype) if leaf in (None, i) else x
+        for i, (moved, x) in enumerate(pairs)
+    ]
 
 
 def power_below(size: Wide, xp: ModuleType = np) -> Wide:

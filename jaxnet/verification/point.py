@@ -191,6 +191,12 @@ class Point:
             for x in self.leaves
         ]
 
+    def traced_with(self, leaf: Leaf, values: Reals) -> list[Any]:
+        """The same arrays with others in the place of one leaf, in its dtype."""
+        arrays = [np.asarray(x) for x in self.as_traced()]
+        arrays[leaf.number] = values.astype(arrays[leaf.number].dtype)
+        return arrays
+
     def rebuild(self, values: list[Any]) -> PyTree:
         """A pytree like the given one, with other values of the moving leaves."""
         everything = list(self.everything)

@@ -17,7 +17,8 @@ import numpy as np
 from jaxnet.float64 import in_float64
 from jaxnet.precision import DOUBLE, SINGLE, eps
 from jaxnet.verification.candidates.autodiff import Autodiff
-from jaxnet.verification.candidates.candidate import Candidate, Gradient
+from jaxnet.verification.candidates.candidate import Candidate
+from jaxnet.verification.candidates.fitted import Gradient
 from jaxnet.verification.directions import AnyDirection, along, norm_along
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.function.once import once

@@ -18,7 +18,7 @@ from jaxnet.jaxpr import bind, enclosing
 from jaxnet.precision import eps
 from jaxnet.verification.candidates.candidate import claims
 from jaxnet.verification.context import Context
-from jaxnet.verification.directions import ONE, AnyDirection, nearby, units
+from jaxnet.verification.directions import ONE, AnyDirection, beside, units
 from jaxnet.verification.explanation.causes import WrongLeaf, causes
 from jaxnet.verification.function.cotangents import Arrays, inner, random_like
 from jaxnet.verification.function.objective import Objective
@@ -66,20 +66,32 @@ class Call:
     is_used: bool
     mesh: Mesh | None
 
-    def paired(self, values: Arrays) -> Any:
-        """<cotangent, what it gives> for other values of the moving inputs."""
-        return inner(self.cotangent, floating_leaves(self.outputs(values)))
-
     def outputs(self, values: Arrays) -> Arrays:
-        """What it gives for other values of the moving inputs."""
+        """The floats that it gives for other values of the moving inputs.
+
+        Those of one device of a mesh, where all are given the same.
+        """
         inputs = list(self.inputs)
         variables = self.equation.invars
         for number, value in zip(self.moving, values, strict=True):
             for i, variable in enumerate(variables):
                 if variable is variables[number]:
                     inputs[i] = value
-        pairs = zip(inputs, self.equation.invars, strict=True)
-        return self._outputs([_as_taken(x, v) for x, v in pairs])
+        taken = list(map(_as_taken, inputs, variables))
+        if self.mesh is None:
+            return floating_leaves(bind(self.equation, taken))
+
+        def of_part(*inputs: Any) -> Arrays:
+            return [jnp.asarray(y)[None] for y in bind(self.equation, inputs)]
+
+        every = jax.shard_map(
+            of_part,
+            mesh=self.mesh,
+            in_specs=PartitionSpec(),
+            out_specs=PartitionSpec(self.mesh.axis_names),
+            check_vma=False,
+        )
+        return floating_leaves([y[0] for y in every(*taken)])
 
     def name(self, number: int) -> str:
         """Of an input, among those that its caller gives; of one value, all of them."""
@@ -89,24 +101,6 @@ class Call:
         if sum(is_inexact(v.aval) for v in given) == 1:
             return "input"
         return f"input{'s' * bool(same[1:])} {' and '.join(map(str, same))}"
-
-    def _outputs(self, inputs: Arrays) -> Arrays:
-        """Those of one device, where all are given the same."""
-        if self.mesh is None:
-            return bind(self.equation, inputs)
-        own = PartitionSpec(self.mesh.axis_names)
-
-        def of_part(*inputs: Any) -> Arrays:
-            return [jnp.asarray(y)[None] for y in bind(self.equation, inputs)]
-
-        every = jax.shard_map(
-            of_part,
-            mesh=self.mesh,
-            in_specs=PartitionSpec(),
-            out_specs=own,
-            check_vma=False,
-        )
-        return [y[0] for y in every(*inputs)]
 
 
 @dataclass(frozen=True)
@@ -127,11 +121,6 @@ def calls(
     assert objective.program is not None
     closed, point = objective.program.closed, objective.point
     given = point.as_traced()
-    pairs = enumerate(zip(nearby(point, seed).leaves, given, strict=True))
-    other = [
-        moved.values.astype(np.asarray(x).dtype) if leaf in (None, i) else x
-        for i, (moved, x) in pairs
-    ]
     every = {id(e): e for site in chosen for e in site.equations}
 
     def seen_at(inputs: Arrays) -> dict[Place, Seen]:
@@ -150,12 +139,12 @@ def calls(
         pulled = pull(jnp.ones((), value.dtype))[0]
         return seen, with_floating(zeros, pulled)
 
-    look = compiled(seen_at, given)
-    moved = look(other)
+    observe = compiled(seen_at, given)
+    moved = observe(beside(point, seed, leaf))
     try:
         seen, cotangents = compiled(with_cotangents, given)(given)
     except Exception:  # the caller's rules, or a loop that has no reverse mode
-        seen = look(given)
+        seen = observe(given)
         cotangents = {p: list(map(_zeros, one.outputs)) for p, one in seen.items()}
     seen, moved, cotangents = jax.device_get((seen, moved, cotangents))  # of a mesh
     outer, found = enclosing(closed), dict[Place, Calls]()
@@ -181,12 +170,9 @@ def slope_through(site: Site, objective: Objective, direction: AnyDirection) -> 
         outputs = {place: one.outputs for place, one in seen.items()}
         return planted(closed, here, chosen, outputs, put=lambda _, new: new)[0][0]
 
-    run, sides = compiled(loss, given, given), list[float]()
-    for side in (leaf.wide + move, leaf.wide - move):
-        there = list(given)
-        there[leaf.number] = side.astype(np.asarray(there[leaf.number]).dtype)
-        sides.append(float(run(there, given)))
-    return (sides[0] - sides[1]) / (2 * WIDE)
+    run, there = compiled(loss, given, given), objective.point.traced_with
+    above, below = (run(there(leaf, leaf.wide + m), given) for m in (move, -move))
+    return (float(above) - float(below)) / (2 * WIDE)
 
 
 def verified(call: Call, context: Context) -> list[LeafReport]:
@@ -199,7 +185,7 @@ def verified(call: Call, context: Context) -> list[LeafReport]:
     point = Point.of({name: np.asarray(call.inputs[i]) for name, i in pairs})
 
     def loss(x: Any) -> Any:
-        return call.paired([x[name] for name in names])
+        return inner(call.cotangent, call.outputs([x[name] for name in names]))
 
     objective = Objective(loss, point, whole=context.objective)
     here = Context.of(objective, context.safety, context.seed, None)
@@ -228,13 +214,9 @@ def verified(call: Call, context: Context) -> list[LeafReport]:
 
 def _another_value(call: Call, name: str) -> list[LeafReport]:
     """A report if the rule's forward pass does not give what its function gives."""
-
-    def outputs(moved: Arrays) -> Arrays:
-        return floating_leaves(call.outputs(moved))
-
     moved = [jnp.asarray(call.inputs[i]) for i in call.moving]
     try:
-        by_function, by_rule = outputs(moved), jax.vjp(outputs, moved)[0]
+        by_function, by_rule = call.outputs(moved), jax.vjp(call.outputs, moved)[0]
     except Exception:  # the caller's rule: the reports of its inputs say so
         return []
     for one, other in zip(by_function, by_rule, strict=True):

@@ -36,7 +36,6 @@ from jaxnet.verification.explanation.switched import (
 from jaxnet.verification.function.once import once
 from jaxnet.verification.function.sites import (
     SITES,
-    STEPS,
     Site,
     computed,
     has_derivative,
@@ -44,6 +43,7 @@ from jaxnet.verification.function.sites import (
     outermost,
     sites,
 )
+from jaxnet.verification.function.steps import STEPS
 from jaxnet.verification.leaf.locate import same_as_autodiff
 from jaxnet.verification.point import Reals
 from jaxnet.verification.report.verdict import Verdict
@@ -100,14 +100,14 @@ class Culprits:
         if self.context.objective.program is None:
             return UNSEEN
         failed = None
-        for looked in (
+        for search in (
             self._by_elimination,
             self._by_calls,
             self._by_differences,
             self._and_steps._by_elimination,
         ):
             try:
-                if words := looked(wrong):
+                if words := search(wrong):
                     return words
             except Exception as error:  # a part of the caller's has no derivative
                 failed = error

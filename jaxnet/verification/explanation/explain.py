@@ -1,6 +1,6 @@
 """The words behind a verdict: what the numbers confirm, then what the program shows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -9,9 +9,9 @@ import numpy as np
 from jaxnet.input_checks import first_line
 from jaxnet.verification.candidates.candidate import Candidate, is_function
 from jaxnet.verification.context import Context
-from jaxnet.verification.explanation.by_design import only_ways, roundings
 from jaxnet.verification.explanation.causes import WrongLeaf, causes
 from jaxnet.verification.explanation.culprits import Culprits
+from jaxnet.verification.explanation.ends import only_ways, roundings
 from jaxnet.verification.explanation.guards import Unguarded, forgotten_guard
 from jaxnet.verification.explanation.nonfinite import NonFinite
 from jaxnet.verification.explanation.switches import switches_beside
@@ -42,19 +42,19 @@ class Explainer:
         the verdict stands.
         """
         if report.verdict is not Verdict.DISAGREE:
-            return _saying(report, lambda: self._words(report, probes))
+            return saying(report, lambda: self._words(report, probes))
         rest = self._sizes, report.worst_index
         wrong = WrongLeaf.of(self.context, probes, candidate, *rest)
-        said = _saying(report, lambda: self._words_of_wrong(wrong))
-        said = _saying(said, lambda: [self._culprits.of_leaf(wrong)])
+        said = saying(report, lambda: self._words_of_wrong(wrong))
+        said = saying(said, lambda: [self._culprits.of_leaf(wrong)])
         try:
             return replace(said, error_map=wrong.error_map)
         except Exception as error:  # the caller's program
-            return _with_words(said, [_failed(error)])
+            return said.with_words(_failed(error))
 
     def of_zero(self, report: LeafReport, leaf: Leaf) -> LeafReport:
         """The same for a gradient that is 0, as the differences are."""
-        return _saying(report, lambda: self._words_of_zero(report, leaf))
+        return saying(report, lambda: self._words_of_zero(report, leaf))
 
     def of_fault(self, report: LeafReport, candidate: Candidate) -> LeafReport:
         """The same for a gradient that JAX does not give, or that is not finite."""
@@ -67,7 +67,7 @@ class Explainer:
         if candidate.widened is None or not is_not_finite:
             return report
         leaf = next(x for x in self.context.point.leaves if x.path == report.path)
-        return _saying(report, lambda: [self._not_finite(candidate).of_leaf(leaf)])
+        return saying(report, lambda: [self._not_finite(candidate).of_leaf(leaf)])
 
     def _words(self, report: LeafReport, probes: LeafProbes) -> list[str]:
         objective, leaf = self.context.objective, probes.leaf
@@ -102,7 +102,7 @@ class Explainer:
         try:
             raised = self._culprits.that_raise
         except Exception as error:  # the caller's rules
-            return _with_words(report, [_failed(error)])
+            return report.with_words(_failed(error))
         return replace(report, cause=raised) if raised else report
 
     @once
@@ -136,16 +136,14 @@ def _named(words: str, found: list[str]) -> list[str]:
     return [words.format(", ".join(found[:MOST_NAMED]))] if found else []
 
 
-def _saying(report: LeafReport, words: Callable[[], list[str]]) -> LeafReport:
-    """The report with more words."""
+def saying(report: LeafReport, words: Callable[[], Iterable[str]]) -> LeafReport:
+    """The report with more words; that they could not be found, where that failed."""
+    found = list[str]()
     try:
-        return _with_words(report, words())
+        found += words()
     except Exception as error:  # the caller's program
-        return _with_words(report, [_failed(error)])
-
-
-def _with_words(report: LeafReport, said: list[str]) -> LeafReport:
-    return replace(report, cause="; ".join(filter(None, [report.cause, *said])))
+        found.append(_failed(error))
+    return report.with_words(*found)
 
 
 def _failed(error: Exception) -> str:

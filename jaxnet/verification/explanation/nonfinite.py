@@ -29,7 +29,7 @@ from jaxnet.jaxpr import (
     source_line,
     sub_jaxprs,
 )
-from jaxnet.verification.candidates.candidate import by_path
+from jaxnet.verification.candidates.fitted import by_path
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.function.once import once
 from jaxnet.verification.function.sites import RULES, inside, site_of

@@ -38,7 +38,7 @@ def notes(context: Context, candidates: list[Candidate]) -> tuple[str, ...]:
         dtype = max(candidate.dtypes, key=eps)
         if candidate.widened is None and eps(dtype) > DOUBLE:
             rounds = f"its rounding, {eps(dtype):.0e} of each term, is allowed"
-            found.append(f"{candidate.name} came in {np.dtype(dtype)}: {rounds}")
+            found.append(f"{candidate.name} holds {np.dtype(dtype)} numbers: {rounds}")
         if candidate.not_run:
             found.append(f"{candidate.name} raises as it is run: {candidate.not_run}")
     return tuple(found)

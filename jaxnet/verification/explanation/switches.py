@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Shaped
 
-from jaxnet.jaxpr import described_within, enclosing, evaluate
+from jaxnet.jaxpr import described_once, evaluate
 from jaxnet.verification.directions import Coordinate, step_size
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.point import Leaf
@@ -71,12 +71,7 @@ def switches_beside(objective: Objective, leaf: Leaf, flat: int) -> list[str]:
     move = np.zeros(leaf.values.shape)
     share = max(KINK_STEP, KINK_ULPS * objective.own_precision_of(leaf))
     move.reshape(-1)[flat] = share * step_size(Coordinate(leaf, flat))
-    sides = []
-    for side in (-move, move):
-        values = [jnp.asarray(x) for x in objective.point.as_traced()]
-        moved = leaf.wide + side
-        values[leaf.number] = jnp.asarray(moved, values[leaf.number].dtype)
-        sides.append(values)
+    sides = (objective.point.traced_with(leaf, leaf.wide + m) for m in (-move, move))
     return switches(objective.program.closed, *sides)
 
 
@@ -85,8 +80,6 @@ def switches(closed: Any, below: list[Any], above: list[Any]) -> list[str]:
 
     A primitive within a rule that has no line of its own is given the rule's.
     """
-    outer = enclosing(closed.jaxpr)
-
     found = []
     sides = decisions(closed, below), decisions(closed, above)
     pairs = zip(*sides, strict=False)
@@ -94,8 +87,8 @@ def switches(closed: Any, below: list[Any], above: list[Any]) -> list[str]:
         if one.equation is not other.equation:
             break  # from here on, the two run different programs
         if not np.array_equal(one.outcome, other.outcome):
-            found.append(described_within(one.equation, outer))
-    return list(dict.fromkeys(found))
+            found.append(one.equation)
+    return described_once(closed, found)
 
 
 def decisions(closed: Any, values: list[Any]) -> list[Decision]:
@@ -111,7 +104,8 @@ def decisions(closed: Any, values: list[Any]) -> list[Decision]:
             return
         chosen(equation, decided(*inputs))
 
-    evaluate(closed, values, recorded, in_python=True, chosen=chosen)
+    arrays = list(map(jnp.asarray, values))
+    evaluate(closed, arrays, recorded, in_python=True, chosen=chosen)
     return made
 
 

@@ -205,7 +205,7 @@ class Objective:
         return max(*rough, first if second < first else 0.0)
 
     @property
-    def unsettled(self) -> str:
+    def unconverged(self) -> str:
         """What solves for something so near 0 that it stops long before it is there.
 
         In words: one more round changes the loss by much of itself, and the next by

@@ -25,6 +25,7 @@ from jaxnet.jaxpr import (
     source_lines,
     sub_jaxprs,
 )
+from jaxnet.verification.function.steps import STEPS
 from jaxnet.verification.point import is_inexact
 
 RULES = ("custom_vjp_call", "custom_vjp_call_jaxpr", "custom_jvp_call")
@@ -41,9 +42,6 @@ SITES = (*RULES, "stop_gradient")
 
 UNBOUND = "unbound axis name"
 """What JAX says of a collective outside of its mesh."""
-
-STEPS = ("round", "floor", "ceil")
-"""Primitives of steps as fine as their caller scales them: their derivative is 0."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -471,7 +471,7 @@ class _Widening:
         """Control flow around what is widened."""
         depends = dependent_results(equation, list(map(_moves, inputs)))
 
-        def settled(values: Sequence[Any]) -> list[Any]:
+        def marked(values: Sequence[Any]) -> list[Any]:
             pairs = zip(values, depends, strict=False)  # a test gives one value
             return [_moving(v) if moves else _still(v) for v, moves in pairs]
 
@@ -479,8 +479,8 @@ class _Widening:
             inputs = [_moving(x) for x in inputs]
         elif equation.primitive.name in ("scan", "while"):
             tests, consts, carry, rows = Loop.of(equation).split(inputs)
-            inputs = [*tests, *consts, *settled(carry), *rows]
-        return enter(equation, inputs, lambda j, v: settled(self.run(j, v)))
+            inputs = [*tests, *consts, *marked(carry), *rows]
+        return enter(equation, inputs, lambda j, v: marked(self.run(j, v)))
 
     def _widened(self, equation: Any, inputs: list[Any]) -> list[Any] | None:
         """The outputs in float64; None where the primitive does not take or give it."""

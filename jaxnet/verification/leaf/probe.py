@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
-from jaxnet.differences.least_squares import FIT_TIMES, from_fit
+from jaxnet.differences.least_squares import FIT_TIMES, from_fit, ulp_that_hides
 from jaxnet.differences.noise import ROUGH_TIMES, roughness
 from jaxnet.differences.stairs import (
     COARSE_STAIRS,
@@ -161,13 +161,12 @@ def _stairs(
 def _derivative(
     context: Context, noise: LeafNoise, direction: AnyDirection, scale: float = 1.0
 ) -> DirectionalDerivative:
+    """By a ladder; by a fit to many values, where no two steps would agree."""
     objective = context.objective
     if not objective.depends_on(direction.leaf):
         return unmoved(abs(context.start.value))
-    precision = objective.precision_of(direction.leaf)
-    if precision > SINGLE:  # it rounds too coarsely for any ladder
-        values = context.values_along(direction, FIT_TIMES)
-        return from_fit(values, precision)
+    if objective.precision_of(direction.leaf) > SINGLE:  # too coarse for any ladder
+        return _fitted(context, direction)
     values = context.values_along(direction, scale * TIMES)
     may_round = objective.may_round_unseen
     found = from_ladder(values, noise.level, scale, may_round=may_round)
@@ -181,10 +180,15 @@ def _derivative(
             noise = replace(noise, level=max(noise.level, rough))
             found = from_ladder(values, noise.level, scale, may_round=may_round)
     if objective.solver_noise and not found.central.bound <= COARSE * found.size:
-        values = context.values_along(direction, FIT_TIMES)
-        fitted = from_fit(values, precision)
-        return min(found, fitted, key=lambda one: one.central.bound)
+        both = found, _fitted(context, direction)
+        return min(both, key=lambda one: one.central.bound)
     if noise.drowns(found.size):
         nothing = NO_ESTIMATE._replace(value=found.central.value)
         return found._replace(central=nothing, one_sided=nothing, jump=0.0)
     return found
+
+
+def _fitted(context: Context, direction: AnyDirection) -> DirectionalDerivative:
+    values = context.values_along(direction, FIT_TIMES)
+    precision = context.objective.precision_of(direction.leaf)
+    return from_fit(values, ulp_that_hides(values, precision))

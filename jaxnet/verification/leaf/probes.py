@@ -12,7 +12,7 @@ from jaxnet.verification.leaf.noise import NO_NOISE, LeafNoise, measure_noise
 from jaxnet.verification.leaf.probe import Probe, probe, random_probes
 from jaxnet.verification.point import Leaf, Reals
 
-SILENT_COARSEST = 0.01
+COARSEST_ZERO = 0.01
 """A derivative of 0 says nothing where its bound is above this share of the loss."""
 
 
@@ -119,7 +119,7 @@ def _is_zero(one: Probe, safety: float) -> bool:
     central, size = one.derivative.central, one.derivative.size
     if not (one.derivative.is_smooth and central.converged):
         return False
-    is_exact = central.bound <= SILENT_COARSEST * size
+    is_exact = central.bound <= COARSEST_ZERO * size
     return central.value == 0 or (
         is_exact and abs(central.value) <= safety * central.bound
     )

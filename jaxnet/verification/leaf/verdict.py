@@ -114,7 +114,7 @@ def _report(
         cause += other_kinks(probes, worst)
     if verdict is Verdict.DISAGREE:
         objective = context.objective
-        if why := objective.implicit(leaf) or objective.unsettled:
+        if why := objective.implicit(leaf) or objective.unconverged:
             verdict, cause = Verdict.UNRESOLVED, why
     return LeafReport(
         path=leaf.path,

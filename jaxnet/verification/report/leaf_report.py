@@ -1,7 +1,7 @@
 """What was found of one leaf of one candidate."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jaxnet.verification.report.error_map import ErrorMap
 from jaxnet.verification.report.ladder import Ladder
@@ -74,6 +74,10 @@ class LeafReport(Record):
         """Whether it was exactly 0, as the differences were; also unseen nearby."""
         is_right = self.verdict in (Verdict.AGREE, Verdict.UNINFORMATIVE)
         return is_right and math.isnan(self.resolution)
+
+    def with_words(self, *words: str) -> "LeafReport":
+        """The same with more words on why its verdict is what it is."""
+        return replace(self, cause="; ".join(filter(None, [self.cause, *words])))
 
     @property
     def place(self) -> str:
