@@ -104,6 +104,17 @@ def every_equation(jaxpr: Any) -> Iterator[Any]:
             yield from every_equation(inner)
 
 
+def work(jaxpr: Any) -> int:
+    """How many numbers a program computes; in a while loop, of its most rounds."""
+    total = 0
+    for equation in opened(jaxpr).eqns:
+        inner = sum(map(work, sub_jaxprs(equation)))
+        rounds = MOST_ROUNDS if equation.primitive.name == "while" else 1
+        own = sum(getattr(v.aval, "size", 1) for v in equation.outvars)
+        total += own + inner * equation.params.get("length", rounds)
+    return total
+
+
 def enclosing(jaxpr: Any) -> dict[int, Any]:
     """The equation in which another one stands, by the id of the inner one."""
     return {

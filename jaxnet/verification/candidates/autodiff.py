@@ -84,11 +84,11 @@ class Autodiff:
     def as_run(
         self, values: Sequence[Reals], wanted: Wanted = None
     ) -> list[Reals] | None:
-        """The gradient at other values of the leaves, as its caller runs it."""
+        """The gradient at other values of the leaves, in its caller's dtypes."""
         if self.widened is None:
             return None
         with np.errstate(all="ignore"):
-            return self.reals(self.widened.compiled_as_run(values), wanted)
+            return self.reals(self.widened.compiled_as_run(values, True), wanted)
 
     @cached_property
     def shifts(self) -> list[Sequence[Reals]]:
@@ -96,7 +96,7 @@ class Autodiff:
         if self.widened is None:
             return []
         with in_float64():
-            values = [jnp.asarray(leaf.wide) for leaf in self.objective.point.leaves]
+            values = self.objective.point.wide()
             return [self.reals(each) for each in self.widened.shifts(values)]
 
     def in_single(

@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from jaxnet.devices import of_parts, spread
 from jaxnet.float64 import platform
+from jaxnet.jaxpr import work
 from jaxnet.verification.directions import (
     ONE,
     AnyDirection,
@@ -25,12 +26,16 @@ from jaxnet.verification.directions import (
 from jaxnet.verification.function.programs import Bare
 from jaxnet.verification.function.widen import Widened
 from jaxnet.verification.point import Point
-from jaxnet.xla_options import BY_EIGEN, by_eigen, compiled
+from jaxnet.xla_options import BY_EIGEN, by_eigen, compiled, in_haste
 
 LINE_BYTES = 2**26
 """How much memory the parameters of a line's 32 times may take together."""
 
 TIMES_AT_ONCE = 32
+
+SHORT = 2**13
+"""A program that computes so few numbers is run at all times in a millisecond, which
+takes less for all lines of a check than to optimise it."""
 
 Values = Float[np.ndarray, " times"]
 
@@ -90,7 +95,10 @@ class Lines:
 
 
 def _line(program: Bare, mesh: Mesh | None, platform: str) -> Any:
-    return by_eigen(partial(_along, program, mesh), platform)
+    is_short = work(program.jaxpr) <= SHORT
+    return (in_haste if is_short else by_eigen)(
+        partial(_along, program, mesh), platform
+    )
 
 
 @lru_cache

@@ -183,10 +183,10 @@ class Widened:
         In haste, but where what is not fused would be felt in memory and time; there,
         float32 is widened within the program too, one array after the other.
         """
-        if are_many(aval.size for aval in self.own.closed.in_avals):
+        if self._is_large:
             jitted = self.program.compiled(_of_any_floats, platform())
         else:
-            values = [jnp.asarray(v, wide_dtype(v.dtype)) for v in values]
+            values = [np.asarray(v, wide_dtype(v.dtype)) for v in values]
             jitted = self.program.compiled(in_haste, platform())
         return jitted(self.consts, *values, *self.inexact_values(moved))
 
@@ -221,10 +221,23 @@ class Widened:
         closed = self.own.closed
         return self._as_run(closed.consts, *self._in_own_dtypes(values))
 
-    def compiled_as_run(self, values: Sequence[Any]) -> PyTree:
-        """The same within jit, compiled once for all programs that are alike."""
+    def compiled_as_run(
+        self, values: Sequence[Any], is_in_haste: bool = False
+    ) -> PyTree:
+        """The same within jit, compiled once for all programs that are alike.
+
+        is_in_haste: as his own jit would not, where only the size of what it rounds is
+            asked for.
+        """
         consts, own = self.own.closed.consts, self._in_own_dtypes(values)
-        return self._as_run.compiled(jax.jit)(consts, *own)
+        by_jit = not is_in_haste or self._is_large
+        how = (jax.jit,) if by_jit else (in_haste, platform())
+        return self._as_run.compiled(*how)(consts, *own)
+
+    @property
+    def _is_large(self) -> bool:
+        """Whether what is not fused would be felt in memory and time."""
+        return are_many(aval.size for aval in self.own.closed.in_avals)
 
     @cached_property
     def _as_run(self) -> Bare:

@@ -211,13 +211,6 @@ def together(found: list[GradientReport]) -> GradientReport:
     )
 
 
-def _with_cause(leaf: LeafReport, broken: str) -> LeafReport:
-    """Of a wrong leaf, what a demand on the rule says of it too."""
-    if leaf.verdict is not Verdict.DISAGREE or not broken:
-        return leaf
-    return replace(leaf, cause="; ".join(filter(None, [leaf.cause, broken])))
-
-
 def _not_finite(args: Arguments, name: str) -> tuple[LeafReport, ...]:
     """A MALFORMED record for each argument that is not finite: nothing can be said."""
     flat = jax.tree_util.tree_leaves_with_path(args)
@@ -257,7 +250,10 @@ def _with_demands(
     broken = next((x.cause for x in found if not x.passed), "")
     return replace(
         report,
-        leaves=tuple(_with_cause(leaf, broken) for leaf in report.leaves),
+        leaves=tuple(
+            leaf.with_words(broken) if leaf.verdict is Verdict.DISAGREE else leaf
+            for leaf in report.leaves
+        ),
         demands=found,
         held=(*rule.held, *report.held),
         notes=(*report.notes, *notes),

@@ -71,21 +71,16 @@ def forward_value(rule: Rule) -> list[DemandReport]:
         by_rule = rule.value_by_rule(rule.moving)
     except Exception:  # the caller's rule: the leaves say what it raises
         return []
-    value = rule.function(rule.moving)
-    if fingerprint(value) != fingerprint(rule.function(rule.moving)):
+    if fingerprint(rule.outputs) != fingerprint(rule.function(rule.moving)):
         return []  # its values differ anyway, as the leaves say
     cause = "the rule's forward pass gives another value than the function"
-    return [rule.close_outputs.demanded(name, value, by_rule, cause)]
+    return [rule.close_outputs.demanded(name, rule.outputs, by_rule, cause)]
 
 
 def same_bits_twice(rule: Rule) -> list[DemandReport]:
     """The rule gives the same for the same input."""
-
-    def once() -> tuple[bytes, ...]:
-        return fingerprint(rule.linear_map(rule.moving))
-
     name = "same bits twice"
-    if once() == once():
+    if fingerprint(rule.mapped) == fingerprint(rule.linear_map(rule.moving)):
         return [DemandReport(name, "", Verdict.AGREE, True)]
     cause = "two values for one input"
     frozen = jax.jit(lambda: rule.linear_map(rule.moving))
@@ -186,7 +181,7 @@ def jit_is_eager(rule: Rule) -> list[DemandReport]:
         jitted = compiled(rule.linear_map, *given)(*given)
     except Exception as error:  # the caller's rule
         return [_raised(name, error)]
-    eager, afresh = rule.linear_map(rule.moving), _without_any_jit(rule)
+    eager, afresh = rule.mapped, _without_any_jit(rule)
     if afresh is not None and not rule.close.holds(eager, afresh):
         cause = "a closed-over Python value is another than when jit froze it"
         return [rule.close.demanded(name, afresh, eager, cause)]
@@ -221,8 +216,7 @@ def batch_is_examples(rule: Rule) -> list[DemandReport]:
     sizes = {x.shape[:1] for x in rule.moving}
     if rule.mode != "vjp" or len(sizes) != 1 or sizes & {(), (1,)}:
         return []
-    outputs = rule.function(rule.moving)
-    if {np.shape(x)[:1] for x in outputs} != sizes:
+    if {np.shape(x)[:1] for x in rule.outputs} != sizes:
         return []
     (count,) = next(iter(sizes))
 
@@ -233,7 +227,7 @@ def batch_is_examples(rule: Rule) -> list[DemandReport]:
         value = compiled(rule.function, one(rule.moving, 0))
         values = [value(one(rule.moving, i)) for i in range(count)]
         joined = jax.tree.map(lambda *xs: np.concatenate(xs), *values)
-        if not rule.close_outputs.holds(outputs, joined):
+        if not rule.close_outputs.holds(rule.outputs, joined):
             return []
         cotangents = [one(rule.cotangent, i) for i in range(count)]
         pull = compiled(rule.vjp, one(rule.moving, 0), cotangents[0])
@@ -278,7 +272,6 @@ def two_calls_at_once(rule: Rule) -> list[DemandReport]:
         return []
     name, random = "two calls at once", np.random.default_rng([*rule.seed, 6])
     elsewhere = [_moved(x, random, ELSEWHERE) for x in rule.moving]
-    expected = rule.linear_map(rule.moving)
     try:
         got = rule.interrupted_vjp(rule.moving, elsewhere)
     except Exception as error:  # the caller's rule
@@ -287,7 +280,7 @@ def two_calls_at_once(rule: Rule) -> list[DemandReport]:
         "another forward pass before the backward changes the gradient: state is kept "
         "on an object or a global, not in the residuals"
     )
-    return [rule.close.demanded(name, expected, got, cause)]
+    return [rule.close.demanded(name, rule.mapped, got, cause)]
 
 
 Demand = Callable[[Rule], list[DemandReport]]
@@ -311,7 +304,7 @@ DEMANDS: dict[str, Demand] = {
 
 def _is_finite(rule: Rule) -> bool:
     try:
-        return all(np.isfinite(x).all() for x in arrays(rule.linear_map(rule.moving)))
+        return all(np.isfinite(x).all() for x in arrays(rule.mapped))
     except Exception:  # the caller's rule: the leaves say what it raises
         return False
 

@@ -169,7 +169,7 @@ class Rule:
         try:
             traced = jax.make_jaxpr(self.function)(self.moving)
         except Exception:  # the caller's function cannot be traced
-            found.update(x.dtype for x in self.function(self.moving))
+            found.update(x.dtype for x in self.outputs)
         else:
             found.update(aval.dtype for aval in traced.out_avals)
             for equation in Program(traced).equations:
@@ -180,6 +180,16 @@ class Rule:
     def linear_map(self) -> Callable[..., Arrays]:
         """The map that is asked about: vjp or jvp."""
         return self.vjp if self.mode == "vjp" else self.jvp
+
+    @cached_property
+    def outputs(self) -> Arrays:
+        """The floating outputs, of one call as its caller makes it."""
+        return self.function(self.moving)
+
+    @cached_property
+    def mapped(self) -> Arrays:
+        """What that map gives, of one call as its caller makes it."""
+        return self.linear_map(self.moving)
 
     @cached_property
     def compiled_map(self) -> Callable[[Arrays, Arrays], Arrays]:
@@ -245,7 +255,7 @@ class Rule:
                 some = [self.moving[i] for i in group]
                 outputs, pull = jax.vjp(partial(of_some, group), some)
                 parts += _pulled(pull, outputs, self.cotangent)
-            yield self.vjp(self.moving), parts
+            yield self.mapped, parts
             return
         zeros = [np.zeros_like(t) for t in self.tangent]
         for group in groups:
