@@ -137,8 +137,9 @@ class Rounding:
     @cached_property
     def _redrawn(self) -> list[list[Reals]]:
         """How the gradient changes with other last digits of what is drawn in loops."""
-        widened, objective = self.autodiff.widened, self.objective
-        if widened is None or not widened.draws_in_loops:
+        objective, loss = self.objective, self.objective.widened
+        widened = self.autodiff.widened if loss and loss.draws_in_loops else None
+        if widened is None:
             return []
         args, values = objective.point.as_traced(), objective.point.wide()
         reruns = [
@@ -167,6 +168,9 @@ class Rounding:
         Those of the loss, and those of the candidate alone. One that JAX derived from
         the same trace has the same constants as the loss: only its rules' own count.
         """
+        programs = self.objective.widened, candidate.widened
+        if all(program and not program.inexact for program in programs):
+            return 0.0
         is_derived = candidate.is_derived(self.autodiff)
         of_loss = () if is_derived else self.autodiff.shifts
         both = of_loss, self._own_shifts(candidate)

@@ -97,7 +97,7 @@ def linear(rule: Rule) -> list[DemandReport]:
 
     def times(factor: float) -> Arrays:
         scaled = [factor * c for c in rule.direction]
-        return list(arrays(rule.compiled_map(rule.moving, scaled)))
+        return list(arrays(rule.applied(scaled)))
 
     once, none, twice = times(1.0), times(0.0), times(-2.0)
     zero, doubled = [np.zeros_like(x) for x in none], [-2 * x for x in once]
@@ -135,10 +135,8 @@ def _powers(rule: Rule, once: Arrays) -> Iterator[int]:
 def adjoint_identity(rule: Rule) -> list[DemandReport]:
     """<c, J t> = <Jᵀ c, t>, where the function has both modes."""
     try:
-        jvp = compiled(rule.jvp, rule.moving, rule.tangent)
-        vjp = compiled(rule.vjp, rule.moving, rule.cotangent)
-        forward = arrays(jvp(rule.moving, rule.tangent))
-        backward = arrays(vjp(rule.moving, rule.cotangent))
+        forward = arrays(rule.compiled_map("jvp")(rule.moving, rule.tangent))
+        backward = arrays(rule.compiled_map("vjp")(rule.moving, rule.cotangent))
     except Exception:  # the caller's rule has one mode only
         return []
     pushed = inner(rule.cotangent, forward)
@@ -177,8 +175,7 @@ def jit_is_eager(rule: Rule) -> list[DemandReport]:
     """The rule as it is called, and compiled."""
     name = "jit = eager"
     try:
-        given = rule.moving, rule.direction
-        jitted = compiled(rule.linear_map, *given)(*given)
+        jitted = rule.compiled_map(rule.mode)(rule.moving, rule.direction)
     except Exception as error:  # the caller's rule
         return [_raised(name, error)]
     eager, afresh = rule.mapped, _without_any_jit(rule)
@@ -199,7 +196,7 @@ def vmap_is_loop(rule: Rule) -> list[DemandReport]:
     try:
         given, mapped = (batch, rule.direction), jax.vmap(rule.linear_map, (0, None))
         together = compiled(mapped, *given)(*given)
-        one = compiled(rule.linear_map, rule.moving, rule.direction)
+        one = rule.compiled_map(rule.mode)
     except NotImplementedError:
         return []
     except Exception as error:  # the caller's rule
@@ -235,7 +232,7 @@ def batch_is_examples(rule: Rule) -> list[DemandReport]:
     except Exception:  # the caller's function wants the whole batch
         return []
     expected = jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
-    together = rule.compiled_map(rule.moving, rule.direction)
+    together = rule.applied(rule.direction)
     cause = "a batch gives another gradient than its examples one by one"
     cause += _shape_factor(rule, expected, together)
     return [rule.close.demanded("batch = examples", expected, together, cause)]

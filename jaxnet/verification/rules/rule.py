@@ -191,13 +191,20 @@ class Rule:
         """What that map gives, of one call as its caller makes it."""
         return self.linear_map(self.moving)
 
-    @cached_property
-    def compiled_map(self) -> Callable[[Arrays, Arrays], Arrays]:
-        """The same within jit, where JAX can trace it."""
+    @once
+    def compiled_map(self, mode: Mode) -> Callable[[Arrays, Arrays], Arrays]:
+        """A linear map within jit; raises what JAX raises where it cannot trace it."""
+        if mode == "vjp":
+            return compiled(self.vjp, self.moving, self.cotangent)
+        return compiled(self.jvp, self.moving, self.tangent)
+
+    def applied(self, direction: Arrays) -> Arrays:
+        """What the map gives for a direction, within jit where JAX can trace it."""
         try:
-            return compiled(self.linear_map, self.moving, self.direction)
+            jitted = self.compiled_map(self.mode)
         except Exception:  # the caller's rule
-            return self.linear_map
+            return self.linear_map(self.moving, direction)
+        return jitted(self.moving, direction)
 
     @property
     def direction(self) -> Arrays:
