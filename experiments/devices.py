@@ -30,11 +30,11 @@ from experiments.command import parsed
 from experiments.main_job.folder import write_whole
 from jaxnet import gradients
 from jaxnet.mnist import Mnist, load_mnist
-from jaxnet.training import init_state, train
+from jaxnet.training import State, init_state, train
 
 ROUTES = ("backprop", "numerical")
 BATCHES = {"with replacement": True, "permutations": False}
-NUM_STEPS, BATCH_SIZE, QUICK_BATCH = 100, 96, 16
+NUM_STEPS, QUICK_STEPS, BATCH_SIZE, QUICK_BATCH = 100, 20, 96, 16
 MOST_ULPS = {"backprop": 32, "numerical": 2**19}
 """How far any number of devices may lead from one after 100 steps. A numeric slope has
 the loss's rounding, divided by a step of some 5e-3, and another at every step."""
@@ -55,7 +55,7 @@ class Flags:
     """Compare and time devices and processes."""
 
     quick: bool = False
-    """A narrow network on few images, on fewer devices; still 100 steps."""
+    """A narrow network on few images, on fewer devices, for 20 steps."""
     out: Path | None = None
     """Folder for devices.json."""
     worker: Path | None = None
@@ -77,6 +77,7 @@ def main() -> None:
     seconds = {p: {t: float(found[p][t]) for t in times} for p in (ONE, PAIR)}
     result: dict[str, Any] = {
         "ulps": [row(found, route, place) for route in ROUTES for place in found],
+        "steps": steps(flags.quick),
         "seconds": seconds,
         "on_paper": [
             on_paper(r, seconds[ONE][f"step {r}"] / batch_size(flags.quick))
@@ -130,9 +131,8 @@ def work(flags: Flags, folder: Path) -> None:
 
 def runs(mesh: Mesh | None, quick: bool, seed: int = 0) -> dict[str, Any]:
     """By route and batches: training for as many steps as it is called with."""
-    count, hidden = (1000, 8) if quick else (10_000, 50)
+    count, start = 1000 if quick else 10_000, start_of(quick, seed)
     data = Mnist(*(array[:count] for array in load_mnist(as_bytes=True)))
-    start = init_state(jax.random.key(seed), (784, hidden, 10))
     return {
         f"{route} {batches}": partial(
             train,
@@ -148,16 +148,26 @@ def runs(mesh: Mesh | None, quick: bool, seed: int = 0) -> dict[str, Any]:
     }
 
 
+def start_of(quick: bool, seed: int = 0) -> State:
+    """A network of 50 hidden units, or of 8."""
+    return init_state(jax.random.key(seed), (784, 8 if quick else 50, 10))
+
+
 def batch_size(quick: bool) -> int:
     """Images a step, a number that 8 devices share evenly."""
     return QUICK_BATCH if quick else BATCH_SIZE
+
+
+def steps(quick: bool) -> int:
+    """Of training."""
+    return QUICK_STEPS if quick else NUM_STEPS
 
 
 def trained(mesh: Mesh | None, quick: bool, seed: int = 0) -> Arrays:
     """The parameters after the last step of every run, by run and leaf."""
     found = {}
     for name, go in runs(mesh, quick, seed).items():
-        state, _ = go(num_steps=NUM_STEPS)
+        state, _ = go(num_steps=steps(quick))
         for number, leaf in enumerate(jax.tree.leaves(state.params)):
             found[f"{name} {number}"] = np.asarray(leaf)
     return found
@@ -168,11 +178,11 @@ def timed(mesh: Mesh | None, quick: bool) -> Arrays:
     found, count = {}, 6 if quick else NUM_STEPS
     for route in ROUTES:
         go = runs(mesh, quick)[f"{route} permutations"]
-        some, one = (partial(go, num_steps=steps) for steps in (count, 1))
+        some, one = (partial(go, num_steps=number) for number in (count, 1))
         rest = fastest(some, quick) - fastest(one, quick)  # both evaluate twice
         found[f"step {route}"] = np.array(rest / (count - 1))
     images, labels = (array[: batch_size(quick)] for array in load_mnist()[:2])
-    params = jax.tree.map(np.asarray, init_state(jax.random.key(0)).params)
+    params = jax.tree.map(np.asarray, start_of(quick).params)
     gradient = partial(gradients.numerical, params, images, labels, mesh=mesh)
     return {**found, "numeric gradient": np.array(fastest(gradient, quick))}
 
@@ -223,7 +233,10 @@ def on_paper(route: str, seconds: float) -> dict[str, Any]:
 
 def texts(result: dict[str, Any]) -> list[list[str]]:
     """The three tables, each as lines."""
-    ulps = [f"ulps from {ONE} after {NUM_STEPS} steps".ljust(36) + columns(BATCHES, 20)]
+    ulps = [
+        f"ulps from {ONE} after {result['steps']} steps".ljust(36)
+        + columns(BATCHES, 20)
+    ]
     for r in result["ulps"]:
         numbers = columns((f"{r[batches]:.4g}" for batches in BATCHES), 20)
         ulps.append(f"{r['route']:<12}{r['place']:<24}{numbers}")

@@ -22,6 +22,18 @@ IN_HASTE: Options = {
 }
 """For what runs once or twice: optimising it would take longer than it does."""
 
+AS_CALLED: Options = {
+    **IN_HASTE,
+    "xla_disable_hlo_passes": "algsimp",
+    "xla_allow_excess_precision": False,
+}
+"""For what gives, in one program, what its operations give when they are called one by
+one: no formula is made another, and what is rounded to bfloat16 is."""
+
+MOST_AT_ONCE = 256
+"""Of more operations than these many are alike: called one by one, each is compiled
+once."""
+
 
 def in_haste(
     function: Callable[..., Any], platform: str, **options: Any
@@ -31,6 +43,11 @@ def in_haste(
     options: of jax.jit.
     """
     return _told(IN_HASTE, function, platform, **options)
+
+
+def as_called(function: Callable[..., Any], platform: str) -> Callable[..., Any]:
+    """One program of what is called operation by operation, on a CPU."""
+    return _told(AS_CALLED, function, platform)
 
 
 def by_eigen(function: Callable[..., Any], platform: str) -> Callable[..., Any]:
@@ -47,14 +64,16 @@ def _told(
 
 def _known(options: Options) -> Options:
     """Those that the XLA of this jaxlib takes."""
-    return {name: value for name, value in options.items() if _takes(name, value)}
+    if _takes(*options.items()):
+        return options
+    return {name: value for name, value in options.items() if _takes((name, value))}
 
 
 @cache
-def _takes(name: str, value: str | bool) -> bool:
+def _takes(*options: tuple[str, str | bool]) -> bool:
     try:
-        jax.jit(lambda: 0).lower().compile({name: value})
-    except jax.errors.JaxRuntimeError:  # an XLA without that option
+        jax.jit(lambda: 0).lower().compile(dict(options))
+    except jax.errors.JaxRuntimeError:  # an XLA without one of them
         return False
     return True
 

@@ -17,7 +17,7 @@ UNKNOWN = {"an_option_of_no_compiler": "0"}
 def unknown_option(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As on a GPU: the options of the CPU are not known to its compiler."""
     monkeypatch.setattr("jaxnet.xla_options.IN_HASTE", UNKNOWN)
-    monkeypatch.setattr("jaxnet.xla_options._takes", lambda name, value: True)
+    monkeypatch.setattr("jaxnet.xla_options._takes", lambda *options: True)
     state._compiled.cache_clear()
     yield
     state._compiled.cache_clear()

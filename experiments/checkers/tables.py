@@ -56,9 +56,11 @@ def as_markdown(
         _by_group(questions, settings, outcomes, "accused"),
         "missed, by what is wrong",
         _by_kind(questions, settings, outcomes),
-        _lines("best settings", _settings(settings)),
-        _lines("jaxnet missed, accused or left undecided", _own_mistakes(outcomes)),
     ]
+    if best := list(_settings(settings)):
+        parts.append(_lines("best settings", best))
+    own = _lines("jaxnet missed, accused or left undecided", _own_mistakes(outcomes))
+    parts.append(own)
     if absent:
         parts.append(f"left out, not installed: {', '.join(dict.fromkeys(absent))}")
     return "\n\n".join(parts) + "\n"

@@ -88,7 +88,7 @@ class Autodiff:
         if self.widened is None:
             return None
         with np.errstate(all="ignore"):
-            return self.reals(self.widened.compiled_as_run(values, True), wanted)
+            return self.reals(self.widened.as_called(values), wanted)
 
     @cached_property
     def shifts(self) -> list[Sequence[Reals]]:

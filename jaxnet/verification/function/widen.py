@@ -28,11 +28,12 @@ from jaxnet.jaxpr import (
     evaluate,
     every_equation,
     is_call,
+    is_compiled_whole,
     is_literal,
     opened,
     sub_jaxprs,
 )
-from jaxnet.precision import eps
+from jaxnet.precision import SINGLE, eps
 from jaxnet.verification.function.constants import (
     Constant,
     Function,
@@ -47,7 +48,7 @@ from jaxnet.verification.function.once import once
 from jaxnet.verification.function.program import Program
 from jaxnet.verification.function.programs import Bare
 from jaxnet.verification.point import are_many
-from jaxnet.xla_options import by_eigen, in_haste
+from jaxnet.xla_options import MOST_AT_ONCE, as_called, by_eigen, in_haste
 
 OWN_DTYPE = {
     "bitcast_convert_type",
@@ -221,18 +222,32 @@ class Widened:
         closed = self.own.closed
         return self._as_run(closed.consts, *self._in_own_dtypes(values))
 
-    def compiled_as_run(
-        self, values: Sequence[Any], is_in_haste: bool = False
-    ) -> PyTree:
-        """The same within jit, compiled once for all programs that are alike.
-
-        is_in_haste: as his own jit would not, where only the size of what it rounds is
-            asked for.
-        """
+    def compiled_as_run(self, values: Sequence[Any]) -> PyTree:
+        """The same within jit, compiled once for all programs that are alike."""
         consts, own = self.own.closed.consts, self._in_own_dtypes(values)
-        by_jit = not is_in_haste or self._is_large
-        how = (jax.jit,) if by_jit else (in_haste, platform())
-        return self._as_run.compiled(*how)(consts, *own)
+        return self._as_run.compiled(jax.jit)(consts, *own)
+
+    def as_called(self, values: Sequence[Any]) -> PyTree:
+        """What the function gives outside jit, by one program for all operations.
+
+        By jit where that would be felt in memory and time.
+        """
+        if self._is_large:
+            return self.compiled_as_run(values)
+        consts, own = self.own.closed.consts, self._in_own_dtypes(values)
+        return self._as_run.compiled(as_called, platform())(consts, *own)
+
+    @cached_property
+    def is_soon_compiled(self) -> bool:
+        """Whether `as_called` gives what a call gives, but for ulps, and sooner.
+
+        So for few operations in float32 that are called one by one on a CPU: of many,
+        most are alike, and what the caller's own jit or loop holds is optimised.
+        """
+        every = list(every_equation(self.own.closed))
+        if len(every) > MOST_AT_ONCE or self.own.precision() > SINGLE:
+            return False
+        return platform() == "cpu" and not any(map(is_compiled_whole, every))
 
     @property
     def _is_large(self) -> bool:
