@@ -116,6 +116,11 @@ def cost_of_checks(quick: bool) -> Section:
         _row("check_vjp of sin", lambda: check_vjp(*_flat(ops["sin"]))),
         _row("check_grads of sin", lambda: _check_grads(*ops["sin"])),
         _row("check_gradients of an MLP", lambda: check_gradients(loss, params)),
+        _row(
+            "the same, its loss called before",
+            lambda: check_gradients(loss, params),
+            before=lambda: loss(params),
+        ),
         _row("check_grads of it", lambda: _check_grads(loss, (params,))),
         *_of_chex(loss, params),
         _row(
@@ -227,9 +232,11 @@ def _of_chex(loss: Callable[[Any], Any], params: Any) -> Iterator[dict[str, Any]
     )
 
 
-def _row(name: str, check: Call) -> dict[str, Any]:
+def _row(name: str, check: Call, before: Call | None = None) -> dict[str, Any]:
     jax.clear_caches()
     programs.forget()
+    if before:
+        before()
     with _compilations() as first:
         start = perf_counter()
         report = check()

@@ -156,6 +156,12 @@ def parts_of(direction: AnyDirection | Together) -> tuple[AnyDirection, ...]:
     return direction.parts if isinstance(direction, Together) else (direction,)
 
 
+def vector(direction: AnyDirection) -> Float[np.ndarray, "..."]:
+    """The direction itself: (m_i / 64) u_i, in float64."""
+    leaf = direction.leaf
+    return direction.multipliers() / ONE * units(leaf.values, leaf.floor)
+
+
 def step_size(direction: AnyDirection) -> float:
     """By how much a coordinate moves, so that derivatives are with respect to it."""
     if not isinstance(direction, Coordinate):

@@ -18,7 +18,7 @@ from jaxnet.jaxpr import bind, enclosing
 from jaxnet.precision import eps
 from jaxnet.verification.candidates.candidate import claims
 from jaxnet.verification.context import Context
-from jaxnet.verification.directions import ONE, AnyDirection, beside, units
+from jaxnet.verification.directions import AnyDirection, beside, vector
 from jaxnet.verification.explanation.causes import WrongLeaf, causes
 from jaxnet.verification.function.cotangents import Arrays, inner, random_like
 from jaxnet.verification.function.objective import Objective
@@ -163,7 +163,7 @@ def slope_through(site: Site, objective: Objective, direction: AnyDirection) -> 
     assert objective.program is not None
     closed, given = objective.program.closed, objective.point.as_traced()
     chosen, leaf = {id(e) for e in site.equations}, direction.leaf
-    move = WIDE * direction.multipliers() / ONE * units(leaf.values, leaf.floor)
+    move = WIDE * vector(direction)
 
     def loss(there: Arrays, here: Arrays) -> Any:
         seen = planted(closed, there, chosen, {})[1]

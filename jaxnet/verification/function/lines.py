@@ -22,6 +22,7 @@ from jaxnet.verification.directions import (
     Together,
     parts_of,
     units,
+    vector,
 )
 from jaxnet.verification.function.programs import Bare
 from jaxnet.verification.function.widen import Widened
@@ -50,7 +51,7 @@ class Lines:
         self.mesh = mesh
         size = sum(leaf.size for leaf in point.leaves)
         self._at_once = 8 * TIMES_AT_ONCE * size <= LINE_BYTES
-        self._still = [np.zeros(leaf.values.shape, np.int8) for leaf in point.leaves]
+        self._still = [np.zeros(leaf.values.shape) for leaf in point.leaves]
         self._data: Data = list(widened.consts), list(widened.inexact_values())
         self._line = widened.program.compiled(_line, mesh, platform())
         self._copies = _copies(mesh)
@@ -61,13 +62,12 @@ class Lines:
     ) -> Values:
         """The loss at x + t v for all times t, with v in the direction's leaves."""
         base = point.wide()
-        floors = [leaf.floor for leaf in point.leaves]
         if self._at_once:
             moves = list(self._still)
             for part in parts_of(direction):
-                moves[part.leaf.number] = part.multipliers()
+                moves[part.leaf.number] = vector(part)
             try:
-                return np.asarray(self._line(self._data, times, base, moves, floors))
+                return np.asarray(self._line(self._data, times, base, moves))
             except (NotImplementedError, ValueError):  # what cannot be vmapped
                 self._at_once = False
         return self._one_by_one(direction, times, base)
@@ -128,18 +128,18 @@ def _along(
     times: Any,
     base: list[Any],
     moves: list[Any],
-    floors: list[Any],
 ) -> Any:
     """The values at all times, of leaves that all move."""
 
     def of_part(times: Any, data: Data, *leaves: list[Any]) -> jax.Array:
         def phi(t: Any) -> jax.Array:
-            moved = [_moved(t, *leaf) for leaf in zip(*leaves, strict=True)]
+            pairs = zip(*leaves, strict=True)
+            moved = [jnp.asarray(x, np.float64) + t * v for x, v in pairs]
             return _value(program, data, moved)
 
         return jax.vmap(phi)(times)
 
-    return spread(of_part, mesh)(times, data, base, moves, floors)
+    return spread(of_part, mesh)(times, data, base, moves)
 
 
 def _copied(mesh: Mesh | None, turn: Any, x: Any, multipliers: Any, floor: Any) -> Any:

@@ -22,12 +22,11 @@ from jaxnet.input_checks import NoPair, complaint, describe
 from jaxnet.jaxpr import Hook, described, evaluate, said
 from jaxnet.precision import DOUBLE, SINGLE
 from jaxnet.verification.directions import (
-    ONE,
     AnyDirection,
     Direction,
     Together,
     parts_of,
-    units,
+    vector,
 )
 from jaxnet.verification.function.constants import trace
 from jaxnet.verification.function.lines import Lines
@@ -315,8 +314,7 @@ class Objective:
         start = [np.array(leaf.values, np.float64) for leaf in point.leaves]
         values, steps = list(start), dict[int, Any]()
         for part in parts_of(direction):
-            unit = units(start[part.leaf.number], part.leaf.floor)
-            steps[part.leaf.number] = part.multipliers() / ONE * unit
+            steps[part.leaf.number] = vector(part)
         results = []
         for t in times:
             for number, step in steps.items():
