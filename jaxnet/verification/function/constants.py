@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from jaxnet.float64 import in_float64
-from jaxnet.jaxpr import is_literal, opened, sub_jaxprs
+from jaxnet.jaxpr import WIDE, is_literal, opened, sub_jaxprs
 
 Function = Callable[[list[Any]], PyTree]
 Arrays = Sequence[np.ndarray]
@@ -101,11 +101,11 @@ def traced(
     """
     in_x64 = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
     for is_last in (False, True):
-        exact, foreign, cut = _traced_in_float64(function, args)
+        exact, foreign, cut, failed = _traced_in_float64(function, args)
         for generation in (YOUNG, OLD):
             if _are_held(cut):  # perhaps by a program that is garbage by now
                 gc.collect(generation)
-                exact, foreign, cut = _traced_in_float64(function, args)
+                exact, foreign, cut, failed = _traced_in_float64(function, args)
         if _alive(foreign):
             jax.clear_caches()
         held = [c for c in _alive(cut, YOUNG) if _same_data(c, known) is None]
@@ -113,8 +113,9 @@ def traced(
             closed, shapes = trace(function, args)
         except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):
             raise
-        except Exception:  # the caller's function, or a dtype that JAX remembers
-            if is_last or in_x64:
+        except Exception as error:  # the caller's function, or a dtype JAX remembers
+            is_own = bool(failed) and _words(error) == failed
+            if is_last or in_x64 or is_own:
                 raise
         else:
             own = list(every_constant(closed))
@@ -159,21 +160,32 @@ def _let_go_of_traces() -> None:
 Weak = list[weakref.ref[np.ndarray]]
 
 
-def _traced_in_float64(
-    function: Function, args: Sequence[Any]
-) -> tuple[Arrays | None, Weak, Weak]:
-    """The floating constants under x64, copied, place by place; None if untraceable.
+class _InFloat64(NamedTuple):
+    """What a trace under x64 shows.
 
-    Then, if they still live, arrays of the caller's in a dtype that his mode does not
-    have, and copies of arrays, perhaps cut from his float64 data in an earlier trace.
+    exact: the floating constants, copied, place by place; None if untraceable.
+    foreign, cut: if they still live, arrays of the caller's in a dtype that his mode
+        does not have, and copies, perhaps cut from his float64 data in another trace.
+    failed: what the first attempt raised, if that has nothing to do with dtypes.
     """
+
+    exact: Arrays | None
+    foreign: Weak
+    cut: Weak
+    failed: str
+
+
+def _traced_in_float64(function: Function, args: Sequence[Any]) -> _InFloat64:
+    """By arguments in float64; by those that are given, if it does not take these."""
+    failed = list[str]()
     for given in ([_argument_in_float64(a) for a in args], args):
         try:
             with in_float64():
                 closed, _ = trace(function, given)
         except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):
             break  # it wants the values of its arguments, whatever their dtype
-        except Exception:  # the caller's function, in a mode that he may never use
+        except Exception as error:  # the caller's function, in a mode not his
+            failed.append(_words(error))
             closed = None
         if closed is None:
             gc.collect(YOUNG)  # now that the exception is gone
@@ -187,8 +199,14 @@ def _traced_in_float64(
         foreign = [weakref.ref(c) for c in arrays if _is_foreign(c) and _is_held(c)]
         copies = [c for c in arrays if is_float(c.dtype) and not _is_given(c)]
         cut = [weakref.ref(c) for c in copies if c.dtype != wide_dtype(c.dtype)]
-        return exact, foreign, cut
-    return None, [], []
+        return _InFloat64(exact, foreign, cut, "")
+    return _InFloat64(None, [], [], next(iter(failed), ""))
+
+
+def _words(error: Exception) -> str:
+    """What an error says; nothing, if that may be of a dtype that JAX remembers."""
+    words = f"{type(error).__name__}: {error}"
+    return "" if any(dtype in words for dtype in WIDE) else words
 
 
 def _argument_in_float64(value: Any) -> Any:

@@ -393,6 +393,22 @@ def test_caches_are_cleared_only_where_needed(monkeypatch: Any) -> None:
         assert times(wide, kind, True) >= 1
 
 
+@pytest.mark.parametrize(("words", "times"), [("out of range", 0), ("no float64", 1)])
+def test_caches_are_not_cleared_for_what_is_raised_anyway(
+    monkeypatch: Any, words: str, times: int
+) -> None:
+    """In both modes alike, unless it may be of a dtype."""
+    cleared: list[int] = []
+    monkeypatch.setattr(jax, "clear_caches", lambda: cleared.append(1))
+
+    def raising(v: list[Any]) -> Any:
+        raise ValueError(words)
+
+    with pytest.raises(ValueError, match=words):
+        Widened.of(raising, [X32[0]])
+    assert len(cleared) == times
+
+
 def test_the_whole_heap_is_searched_only_where_data_are_held(
     monkeypatch: Any,
 ) -> None:
