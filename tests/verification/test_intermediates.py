@@ -330,6 +330,27 @@ def test_any_text_is_a_name(name: str) -> None:
     assert list(links(report)) == [f"d_{name}"]
 
 
+def test_the_caller_s_safety_is_for_all() -> None:
+    """A link that is off by 1 % is not called wrong where more is allowed."""
+    given = by_hand("1 %")
+    report = check_gradients(loss, PARAMS, intermediates=given, safety=1e13)
+    assert links(report)["d_a1"].verdict is Verdict.UNRESOLVED
+    assert links(checked(given))["d_a1"].verdict is Verdict.DISAGREE
+
+
+def test_a_loss_that_changes_has_no_links() -> None:
+    """It is said of the loss, and of nothing else."""
+    calls = [0]
+
+    def changing(params: Any) -> Any:
+        calls[0] += 1
+        return loss(params) * calls[0]
+
+    report = checked(by_hand(), changing)
+    assert report.verdict is Verdict.NONDETERMINISTIC
+    assert not links(report)
+
+
 def test_a_budget_is_for_all() -> None:
     """What was not looked at for it is not called wrong."""
     report = check_gradients(loss, PARAMS, intermediates=by_hand(), budget=700)

@@ -81,7 +81,7 @@ class Autodiff:
         with in_float64(), np.errstate(all="ignore"):
             return self.reals(self.widened.compiled(values), wanted)
 
-    def as_run(
+    def as_called(
         self, values: Sequence[Reals], wanted: Wanted = None
     ) -> list[Reals] | None:
         """The gradient at other values of the leaves, in its caller's dtypes."""
