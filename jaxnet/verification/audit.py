@@ -15,7 +15,7 @@ from jaxnet.input_checks import check_no_more, check_positive, complaint
 from jaxnet.jaxpr import Hook, bind, described_once
 from jaxnet.verification.context import Context
 from jaxnet.verification.explanation.by_design import straight_through
-from jaxnet.verification.explanation.calls import Call, Calls, calls, some, verified
+from jaxnet.verification.explanation.calls import Call, Calls, Observed, some
 from jaxnet.verification.explanation.culprits import CHANGES, with_switch, within
 from jaxnet.verification.explanation.switched import gradient_by_switches
 from jaxnet.verification.function.intended import (
@@ -94,11 +94,11 @@ def audit(
             same = site.function, id(backward(site.equations[0]))
             groups.setdefault(same, []).append(site)
     lost = _lost(objective, list(groups.values()), _stopped)
-    found = calls(objective, [s for group in groups.values() for s in group], rule.seed)
-    each = iter(found)
+    observed = Observed(context, tuple(s for group in groups.values() for s in group))
+    each = iter(observed.calls())
     return AuditReport(
         tuple(
-            _report(context, group, [next(each) for _ in group], share, meant)
+            _report(observed, group, [next(each) for _ in group], share, meant)
             for group, share in zip(groups.values(), lost, strict=True)
         ),
         tuple(_stops(objective, [s for s in every if not s.name and s not in meant])),
@@ -107,7 +107,7 @@ def audit(
 
 
 def _report(
-    context: Context,
+    observed: Observed,
     group: list[Site],
     found: list[Calls],
     share: float,
@@ -120,7 +120,7 @@ def _report(
     chosen = [call for each in forms.values() for call in some(each)]
     is_meant = all(site in meant for site in group)
     chosen = [] if is_meant else chosen
-    reports = [report for call in chosen for report in verified(call, context)]
+    reports = [report for call in chosen for report in observed.verified(call)]
     row = RuleReport(
         name=group[0].name,
         rule=group[0].rule,
@@ -142,6 +142,7 @@ def _report(
     worst = min(reports, key=lambda report: report.severity)
     said = list[str]()
     if not worst.passed:
+        context = observed.context
         kind = straight_through(context.objective, group[0])
         said = [*within(context, group[0]), kind]
     return replace(

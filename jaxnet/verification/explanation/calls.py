@@ -5,8 +5,8 @@ gradient is. So a rule is judged whose body JAX cannot differentiate: a kernel's
 """
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -22,6 +22,7 @@ from jaxnet.verification.directions import AnyDirection, beside, vector
 from jaxnet.verification.explanation.causes import WrongLeaf, causes
 from jaxnet.verification.function.cotangents import Arrays, inner, random_like
 from jaxnet.verification.function.objective import Objective
+from jaxnet.verification.function.once import once
 from jaxnet.verification.function.planted import Place, Seen, planted
 from jaxnet.verification.function.programs import compiled
 from jaxnet.verification.function.same_bits import fingerprint
@@ -111,48 +112,121 @@ class Calls:
     some: list[Call]
 
 
-def calls(
-    objective: Objective, chosen: Sequence[Site], seed: Any, leaf: int | None = None
-) -> list[Calls]:
-    """The calls of each site that the parameters move, or that one leaf does.
+@dataclass(frozen=True, eq=False)
+class Observed:
+    """Some sites where a program calls them; what serves several leaves is kept."""
 
-    None of a site that `planted` does not see, or that sums over a mesh.
-    """
-    assert objective.program is not None
-    closed, point = objective.program.closed, objective.point
-    given = point.as_traced()
-    every = {id(e): e for site in chosen for e in site.equations}
+    context: Context
+    chosen: tuple[Site, ...]
 
-    def seen_at(inputs: Arrays) -> dict[Place, Seen]:
-        return planted(closed, inputs, every, {})[1]
+    @once
+    def calls(self, leaf: int | None = None) -> list[Calls]:
+        """The calls of each site that the parameters move, or that one leaf does.
 
-    def with_cotangents(inputs: Arrays) -> Any:
-        shapes = jax.eval_shape(seen_at, inputs)
+        None of a site that `planted` does not see, or that sums over a mesh.
+        """
+        point, found = self.context.objective.point, dict[Place, Calls]()
+        moved = jax.device_get(self._observe(beside(point, self.context.seed, leaf)))
+        for place, one in self._at_point[0].items():
+            found[place] = self._rounds(place, one, moved[place])
+        ids = [{id(e) for e in site.equations} for site in self.chosen]
+        return [_together([c for p, c in found.items() if p[0] in own]) for own in ids]
+
+    @once
+    def verified(self, call: Call) -> list[LeafReport]:
+        """A report for each moving input of a call, with the most telling cause."""
+        return verified(call, self.context)
+
+    def _seen_at(self, inputs: Arrays) -> dict[Place, Seen]:
+        return planted(self._closed, inputs, self._every, {})[1]
+
+    def _with_cotangents(self, inputs: Arrays) -> Any:
+        shapes = jax.eval_shape(self._seen_at, inputs)
         zeros = {place: list(map(_zeros, one.outputs)) for place, one in shapes.items()}
 
         def loss(floats: Arrays) -> Any:
             added = with_floating(zeros, floats)
-            outputs, seen = planted(closed, inputs, every, added)
+            outputs, seen = planted(self._closed, inputs, self._every, added)
             return outputs[0], seen
 
         value, pull, seen = jax.vjp(loss, floating_leaves(zeros), has_aux=True)
         pulled = pull(jnp.ones((), value.dtype))[0]
         return seen, with_floating(zeros, pulled)
 
-    observe = compiled(seen_at, given)
-    moved = observe(beside(point, seed, leaf))
-    try:
-        seen, cotangents = compiled(with_cotangents, given)(given)
-    except Exception:  # the caller's rules, or a loop that has no reverse mode
-        seen = observe(given)
-        cotangents = {p: list(map(_zeros, one.outputs)) for p, one in seen.items()}
-    seen, moved, cotangents = jax.device_get((seen, moved, cotangents))  # of a mesh
-    outer, found = enclosing(closed), dict[Place, Calls]()
-    for place, one in seen.items():
-        equation, rest = every[place[0]], (moved[place], cotangents[place])
-        found[place] = _rounds(equation, one, *rest, _mesh(equation, outer))
-    ids = [{id(e) for e in site.equations} for site in chosen]
-    return [_together([c for p, c in found.items() if p[0] in own]) for own in ids]
+    @property
+    def _closed(self) -> Any:
+        assert self.context.objective.program is not None
+        return self.context.objective.program.closed
+
+    @cached_property
+    def _every(self) -> dict[int, Any]:
+        return {id(e): e for site in self.chosen for e in site.equations}
+
+    @cached_property
+    def _outer(self) -> dict[int, Any]:
+        return enclosing(self._closed)
+
+    @cached_property
+    def _observe(self) -> Any:
+        return compiled(self._seen_at, self.context.objective.point.as_traced())
+
+    @cached_property
+    def _at_point(self) -> tuple[dict[Place, Seen], dict[Place, Arrays]]:
+        """What is seen there, and the cotangents of what each gives; 0 for none."""
+        given = self.context.objective.point.as_traced()
+        try:
+            found = compiled(self._with_cotangents, given)(given)
+        except Exception:  # the caller's rules, or a loop that has no reverse mode
+            seen = self._observe(given)
+            zeros = {p: list(map(_zeros, one.outputs)) for p, one in seen.items()}
+            found = seen, zeros
+        seen, cotangents = jax.device_get(found)  # of a mesh
+        return seen, cotangents
+
+    def _rounds(self, place: Place, seen: Seen, moved: Seen) -> Calls:
+        """The rounds of the scans around an equation."""
+        equation = self._every[place[0]]
+        loops = np.ndim(seen.outputs[0]) - len(equation.outvars[0].aval.shape)
+        moving = tuple(
+            i
+            for i, (x, y) in enumerate(zip(seen.inputs, moved.inputs, strict=True))
+            if is_inexact(x) and np.size(x) and fingerprint([x]) != fingerprint([y])
+        )
+        first = {equation.invars[i]: i for i in reversed(moving)}
+        moving = tuple(sorted(first.values()))
+        is_seen = moving and not (self._mesh(equation) and self._sums_over(equation))
+        rounds = list(np.ndindex(np.shape(seen.outputs[0])[:loops])) if is_seen else []
+        some_calls = [self._call(place, round_, moving) for round_ in some(rounds)]
+        return Calls(len(rounds), some_calls)
+
+    @once
+    def _call(
+        self, place: Place, round_: tuple[int, ...], moving: tuple[int, ...]
+    ) -> Call:
+        equation, (seen, cotangents) = self._every[place[0]], self._at_point
+        pairs = zip(seen[place].inputs, equation.invars, strict=True)
+        inputs = [_at(x, round_, v) for x, v in pairs]
+        given = [c for c in cotangents[place] if c is not None]
+        cotangent = [jnp.asarray(c)[round_] for c in given]
+        is_used = any(bool(jnp.any(c != 0)) for c in cotangent)
+        if not is_used or not all(bool(jnp.isfinite(c).all()) for c in cotangent):
+            cotangent = list(map(jnp.asarray, random_like(cotangent, [0])))
+        mesh = self._mesh(equation)
+        return Call(equation, inputs, moving, cotangent, is_used, mesh)
+
+    def _mesh(self, equation: Any) -> Mesh | None:
+        """Of the shard_map that an equation stands in."""
+        while id(equation) in self._outer:
+            equation = self._outer[id(equation)]
+            if equation.primitive.name == "shard_map":
+                mesh: Mesh = equation.params["mesh"]
+                return mesh
+        return None
+
+    @once
+    def _sums_over(self, equation: Any) -> bool:
+        """Whether a rule calls a collective: one device's call is not all of it."""
+        return _calls_a_collective(equation)
 
 
 def slope_through(site: Site, objective: Objective, direction: AnyDirection) -> float:
@@ -232,44 +306,7 @@ def _another_value(call: Call, name: str) -> list[LeafReport]:
     return []
 
 
-def _mesh(equation: Any, outer: dict[int, Any]) -> Mesh | None:
-    """Of the shard_map that an equation stands in."""
-    while id(equation) in outer:
-        equation = outer[id(equation)]
-        if equation.primitive.name == "shard_map":
-            mesh: Mesh = equation.params["mesh"]
-            return mesh
-    return None
-
-
-def _rounds(
-    equation: Any, seen: Seen, moved: Seen, cotangents: Arrays, mesh: Mesh | None
-) -> Calls:
-    """The rounds of the scans around it."""
-    loops = np.ndim(seen.outputs[0]) - len(equation.outvars[0].aval.shape)
-    moving = tuple(
-        i
-        for i, (x, y) in enumerate(zip(seen.inputs, moved.inputs, strict=True))
-        if is_inexact(x) and np.size(x) and fingerprint([x]) != fingerprint([y])
-    )
-    first = {equation.invars[i]: i for i in reversed(moving)}
-    moving = tuple(sorted(first.values()))
-    is_seen = moving and not (mesh and _sums_over(equation))
-    rounds = list(np.ndindex(np.shape(seen.outputs[0])[:loops])) if is_seen else []
-    found = list[Call]()
-    for round_ in some(rounds):
-        pairs = zip(seen.inputs, equation.invars, strict=True)
-        inputs = [_at(x, round_, v) for x, v in pairs]
-        cotangent = [jnp.asarray(c)[round_] for c in cotangents if c is not None]
-        is_used = any(bool(jnp.any(c != 0)) for c in cotangent)
-        if not is_used or not all(bool(jnp.isfinite(c).all()) for c in cotangent):
-            cotangent = list(map(jnp.asarray, random_like(cotangent, [0])))
-        found.append(Call(equation, inputs, moving, cotangent, is_used, mesh))
-    return Calls(len(rounds), found)
-
-
-def _sums_over(equation: Any) -> bool:
-    """Whether a rule calls a collective: then one device's call is not all of it."""
+def _calls_a_collective(equation: Any) -> bool:
 
     def pulled(*inputs: Any) -> Any:
         floating = [i for i, x in enumerate(inputs) if is_inexact(x)]

@@ -23,9 +23,8 @@ from jaxnet.verification.context import Context
 from jaxnet.verification.explanation.by_design import straight_through
 from jaxnet.verification.explanation.calls import (
     Calls,
-    calls,
+    Observed,
     slope_through,
-    verified,
 )
 from jaxnet.verification.explanation.causes import WrongLeaf, times
 from jaxnet.verification.explanation.switched import (
@@ -187,10 +186,9 @@ class Culprits:
         """Those that give nothing where they are called, in words."""
         if self.context.objective.program is None:
             return ""
-        found = calls(self.context.objective, self._rules, self.context.seed)
-        said = list[str]()
-        for site, each in zip(self._rules, found, strict=True):
-            why = _fault(each, self.context, is_used=False, faults=FAULTS[1:])
+        said, observed = list[str](), self._observed
+        for site, each in zip(self._rules, observed.calls(), strict=True):
+            why = _fault(each, observed, is_used=False, faults=FAULTS[1:])
             said += [f"{site.described} is wrong{why}"] if why else []
         return "; ".join(said)
 
@@ -213,14 +211,13 @@ class Culprits:
     @once
     def _faults(self, site: Site, leaf: int) -> str:
         """What is wrong with a rule, for what a leaf moves; empty if nothing is."""
-        return _fault(self._calls(leaf)[site], self.context)
+        found = dict(zip(self._rules, self._observed.calls(leaf), strict=True))
+        return _fault(found[site], self._observed)
 
-    @once
-    def _calls(self, leaf: int) -> dict[Site, Calls]:
-        """The calls of each rule that a leaf moves."""
-        context, rules = self.context, self._rules
-        found = calls(context.objective, rules, context.seed, leaf)
-        return dict(zip(rules, found, strict=True))
+    @cached_property
+    def _observed(self) -> Observed:
+        """The rules where they are called."""
+        return Observed(self.context, tuple(self._rules))
 
     def _innermost(self, chosen: list[int]) -> list[int]:
         """Those that hold none of the others: an outer rule may use an inner one's."""
@@ -249,15 +246,15 @@ def within(context: Context, site: Site) -> list[str]:
     inner = [each for each in found if each.name]
     if not inner:
         return []
-    every = calls(context.objective, inner, context.seed)
-    faults = [_fault(each, context, is_used=False) for each in every]
+    observed = Observed(context, tuple(inner))
+    faults = [_fault(each, observed, is_used=False) for each in observed.calls()]
     pairs = zip(inner, faults, strict=True)
     return [f"{each.described} is wrong{why}" for each, why in pairs if why]
 
 
 def _fault(
     found: Calls,
-    context: Context,
+    observed: Observed,
     is_used: bool = True,
     faults: tuple[Verdict, ...] = FAULTS,
 ) -> str:
@@ -268,8 +265,7 @@ def _fault(
     for call in found.some:
         if is_used and not call.is_used:
             continue
-        reports = verified(call, context)
-        wrong = [x for x in reports if x.verdict in faults]
+        wrong = [x for x in observed.verified(call) if x.verdict in faults]
         if wrong:
             where = (f" in its {x.path}" for x in wrong)
             causes = (f": {x.cause}" * bool(x.cause) for x in wrong)
