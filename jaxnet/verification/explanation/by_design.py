@@ -45,25 +45,25 @@ def straight_through(objective: Objective, site: Site, leaf: int | None = None) 
     leaf: the number of what is moved; None for all.
     """
     assert objective.program is not None
-    closed, otherwise = objective.program.closed, ""
-    is_one = _gives_the_same if site.name else _cancels
-    if objective.program.may_not_end(leaf):
+    closed, stopped = objective.program.closed, site.equations[0]
+    if site.name:
+        body = opened(next(sub_jaxprs(stopped)))
+        found = reaching(body.eqns, body.outvars, through_choices=True)
+    else:
+        found = reaching(_before(closed, stopped), stopped.invars, True)
+    ends = (e for e in found if e.primitive.name != "stop_gradient")
+    rounds = described_once(closed, filter(ends_derivatives, ends))
+    if objective.program.may_not_end(leaf) or (site.name and not rounds):
         return ""
+    is_one = _gives_the_same if site.name else _cancels
     try:
         if not is_one(objective, site, leaf):
             return ""
     except Exception:  # the caller's program, run equation by equation
         return ""
-    if site.name:
-        body = opened(next(sub_jaxprs(site.equations[0])))
-        found = reaching(body.eqns, body.outvars, through_choices=True)
-    else:
-        stopped = site.equations[0]
-        found = reaching(_before(closed, stopped), stopped.invars, True)
-        otherwise = "a surrogate: its value does not move"
-    ends = (e for e in found if e.primitive.name != "stop_gradient")
-    words = described_once(closed, filter(ends_derivatives, ends))
-    return f"a straight-through estimator of {words[0]}" if words else otherwise
+    if not rounds:
+        return "a surrogate: its value does not move"
+    return f"a straight-through estimator of {rounds[0]}"
 
 
 Observe = Callable[[list[Any]], dict[Place, Seen]]

@@ -436,8 +436,8 @@ def test_a_loop_that_need_not_end_elsewhere_is_not_run_elsewhere(
     @jax.custom_vjp
     def halved(x: Any) -> Any:
         if not loops:
-            return x / 2
-        return lax.while_loop(lambda y: jnp.max(y) > 1, lambda y: y / 2, x)
+            return jnp.round(x) / 2
+        return jnp.round(lax.while_loop(lambda y: jnp.max(y) > 1, lambda y: y / 2, x))
 
     halved.defvjp(lambda x: (halved(x), None), lambda _, g: (g,))
     objective = Objective(lambda x: jnp.sum(halved(x)), Point.of(X))
@@ -446,3 +446,16 @@ def test_a_loop_that_need_not_end_elsewhere_is_not_run_elsewhere(
     (site,) = sites(program.closed, program.equations)
     by_design.straight_through(objective, site)
     assert len(runs) == (0 if loops else 1)
+
+
+def test_a_rule_in_which_nothing_rounds_is_not_run_elsewhere(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is no straight-through estimator, whatever it gives."""
+    runs = list[Any]()
+    monkeypatch.setattr(by_design, "_gives_the_same", lambda *args: runs.append(args))
+    rule = jax.custom_vjp(jnp.sin)
+    rule.defvjp(lambda x: (jnp.sin(x), None), lambda _, g: (g,))
+    report = check_gradients(lambda x: jnp.sum(rule(x)), X)
+    assert "the rule of `sin`" in report.worst.cause
+    assert not runs
