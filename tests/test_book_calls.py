@@ -134,6 +134,7 @@ def test_mistakes_of_a_caller_are_one_line() -> None:
         assert "; " in got
 
 
+@pytest.mark.slow
 def test_a_network_in_the_book_s_words() -> None:
     """The methods of TwoLayerNet, one line each, with a seed for its random numbers."""
     params = jaxnet.init_params(0, (4, 3, 2))

@@ -66,6 +66,7 @@ def test_an_unknown_mode_is_an_error(modes: Any) -> None:
         check_grads(jnp.sin, (X,), 1, modes=modes)
 
 
+@pytest.mark.slow
 def test_each_mode_is_checked_by_itself() -> None:
     """A rule for reverse mode alone; linearize by the one for forward mode."""
     rule = jax.custom_vjp(jnp.sin)
@@ -151,6 +152,7 @@ def test_a_point_where_the_rule_is_due() -> None:
             check(jnp.sin, X, X)
 
 
+@pytest.mark.slow
 def test_a_jvp_by_hand() -> None:
     """Likewise; a rule of the user's is named by the line it stands at."""
 
@@ -273,6 +275,7 @@ def _doubled(function: Any) -> Any:
     return doubled
 
 
+@pytest.mark.slow
 def test_auxiliary_output_is_not_differentiated() -> None:
     """Of a pair the first alone, here and in check_gradients; no pair is an error."""
 

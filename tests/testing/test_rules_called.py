@@ -143,6 +143,7 @@ def test_afterwards_all_is_as_before() -> None:
     assert "its call was not recorded, TypeError" in row.cause
 
 
+@pytest.mark.slow
 def test_the_rows_of_one_rule_are_one() -> None:
     """The worst of its forms; calls, lines and forms of all."""
     sines = sine_of(1.0), sine_of(1.5)

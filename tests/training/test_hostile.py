@@ -81,6 +81,7 @@ def test_any_text_for_a_configuration(path: Path, key: jax.Array, text: str) -> 
     assert complaints(path, key, CONFIG)
 
 
+@pytest.mark.slow
 @FUZZ
 @given(data=st.data(), array=ARRAYS)
 def test_any_array_in_place_of_one(

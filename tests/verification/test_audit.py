@@ -209,6 +209,7 @@ def test_rounds_are_counted() -> None:
     )
 
 
+@pytest.mark.slow
 def test_where_no_gradient_flows() -> None:
     """A branch that is not taken, a loop without reverse mode: no crash, no blame."""
     wrong, right = sine(2.0), sine(1.0)

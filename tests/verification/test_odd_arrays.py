@@ -121,6 +121,7 @@ def test_one_array_for_two_leaves() -> None:
         assert any("a swap" in survivor for survivor in report.blind_spots)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_half_precision_leaves_of_a_loss_that_computes_in_float32(dtype: Any) -> None:
     """The terms are float32's own, and not what the gradient's last cast cuts off."""

@@ -66,6 +66,7 @@ def test_what_jax_derives_is_a_slope_nearby(
     assert "slopes" in report.worst.cause
 
 
+@pytest.mark.slow
 @ids
 @pytest.mark.parametrize("seed", range(4))
 def test_another_gradient_is_none(loss: Loss, values: list[float], seed: int) -> None:

@@ -36,6 +36,7 @@ def log_lower(x: Any) -> Any:
     return stats.gamma.logcdf(x[0], 1.7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("loss", "at"), [(upper, 40), (log_upper, 8), (log_lower, 40)])
 def test_what_lies_below_the_rounding_inside_is_not_called_wrong(
     loss: Loss, at: float

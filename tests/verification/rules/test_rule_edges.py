@@ -87,6 +87,7 @@ def test_empty_and_scalar_arguments(check: Rule) -> None:
         assert check(jnp.sin, x).passed
 
 
+@pytest.mark.slow
 def test_an_empty_argument_beside_another() -> None:
     """A cache of no rows yet, and rows that are put behind it."""
 
