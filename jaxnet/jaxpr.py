@@ -474,18 +474,6 @@ def is_call(equation: Any) -> bool:
     return name in CALLS or bool(equation.params.get("branches_platforms"))
 
 
-def is_compiled_whole(equation: Any) -> bool:
-    """Whether what it runs is one program where it is called outside jit.
-
-    A loop, a branch, a kernel, the caller's own jit; what JAX itself jits is small.
-    """
-    inner, name = next(sub_jaxprs(equation), None), equation.primitive.name
-    if inner is None or (name in CALLS and name not in ("jit", "pjit")):
-        return False
-    is_own = IN_JAX in str(getattr(opened(inner), "debug_info", ""))
-    return name in CONTROL or not is_own
-
-
 def enter(equation: Any, inputs: Sequence[Any], run: Run) -> list[Any]:
     """The outputs of an equation, with `run` for the jaxprs in it."""
     name = equation.primitive.name

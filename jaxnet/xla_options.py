@@ -22,18 +22,6 @@ IN_HASTE: Options = {
 }
 """For what runs once or twice: optimising it would take longer than it does."""
 
-AS_CALLED: Options = {
-    **IN_HASTE,
-    "xla_disable_hlo_passes": "algsimp",
-    "xla_allow_excess_precision": False,
-}
-"""For what gives, in one program, what its operations give when they are called one by
-one: no formula is made another, and what is rounded to bfloat16 is."""
-
-MOST_AT_ONCE = 256
-"""Of more operations than these many are alike: called one by one, each is compiled
-once."""
-
 
 def in_haste(
     function: Callable[..., Any], platform: str, **options: Any
@@ -43,11 +31,6 @@ def in_haste(
     options: of jax.jit.
     """
     return _told(IN_HASTE, function, platform, **options)
-
-
-def as_called(function: Callable[..., Any], platform: str) -> Callable[..., Any]:
-    """One program of what is called operation by operation, on a CPU."""
-    return _told(AS_CALLED, function, platform)
 
 
 def by_eigen(function: Callable[..., Any], platform: str) -> Callable[..., Any]:

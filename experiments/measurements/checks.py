@@ -117,9 +117,9 @@ def cost_of_checks(quick: bool) -> Section:
         _row("check_grads of sin", lambda: _check_grads(*ops["sin"])),
         _row("check_gradients of an MLP", lambda: check_gradients(loss, params)),
         _row(
-            "the same, its loss called before",
+            "the same, called before by itself",
             lambda: check_gradients(loss, params),
-            before=lambda: loss(params),
+            before=lambda: (loss(params), jax.grad(loss)(params)),
         ),
         _row("check_grads of it", lambda: _check_grads(loss, (params,))),
         *_of_chex(loss, params),

@@ -41,6 +41,8 @@ ROUGHEST = 0.02
 """…and within this share of it in bfloat16, of which 64 ulps are half."""
 
 
+WRONG = (Verdict.DISAGREE, Verdict.MALFORMED)
+
 CLOSED = ("while", "shard_map")
 """Primitives within which no one value is a tapped one."""
 
@@ -150,7 +152,7 @@ class Chain:
         return replace(
             whole,
             leaves=(*links, *leaves),
-            first_wrong=next((link.path for link in links if not link.passed), ""),
+            first_wrong=next((x.path for x in links if x.verdict in WRONG), ""),
             notes=(_sentence(links), *whole.notes),
             evaluations=whole.evaluations + tapped.evaluations,
         )
@@ -299,7 +301,7 @@ def _sentence(links: tuple[LeafReport, ...]) -> str:
     wrong = next((i for i, link in enumerate(links) if not link.passed), len(links))
     said = [f"{link.path} agrees" for link in links[:wrong]]
     for link in links[wrong:][:1]:
-        is_wrong = link.verdict in (Verdict.DISAGREE, Verdict.MALFORMED)
+        is_wrong = link.verdict in WRONG
         what = "the first that is wrong" if is_wrong else link.verdict.value
         said.append(f"{link.path} is {what}")
     return f"{BY_HAND}: {', '.join(said)}"

@@ -330,6 +330,15 @@ def test_any_text_is_a_name(name: str) -> None:
     assert list(links(report)) == [f"d_{name}"]
 
 
+def test_a_link_that_was_not_looked_at_is_no_headline() -> None:
+    """What is wrong is: here, the gradient."""
+    wrong = jax.tree.map(lambda g: 2 * g, jax.grad(loss)(PARAMS))
+    rest = {"intermediates": by_hand(), "budget": 1}
+    report = check_gradients(loss, PARAMS, wrong, **rest)
+    assert links(report)["d_a2"].verdict is Verdict.UNRESOLVED
+    assert not report.first_wrong
+
+
 def test_the_caller_s_safety_is_for_all() -> None:
     """A link that is off by 1 % is not called wrong where more is allowed."""
     given = by_hand("1 %")

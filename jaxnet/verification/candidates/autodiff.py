@@ -81,14 +81,14 @@ class Autodiff:
         with in_float64(), np.errstate(all="ignore"):
             return self.reals(self.widened.compiled(values), wanted)
 
-    def as_called(
+    def as_run(
         self, values: Sequence[Reals], wanted: Wanted = None
     ) -> list[Reals] | None:
-        """The gradient at other values of the leaves, in its caller's dtypes."""
+        """The gradient at other values of the leaves, as its caller runs it."""
         if self.widened is None:
             return None
         with np.errstate(all="ignore"):
-            return self.reals(self.widened.as_called(values), wanted)
+            return self.reals(self.widened.compiled_as_run(values), wanted)
 
     @cached_property
     def shifts(self) -> list[Sequence[Reals]]:

@@ -36,8 +36,7 @@ class CalledGradient:
         widened: Widened | None = None,
     ) -> None:
         self.source, self.objective, self.widened = source, objective, widened
-        self._is_derived = widened is not None
-        if self._is_derived:  # by the verifier, which traced it before
+        if widened is not None:  # it was traced before
             return
         try:
             self.widened = objective.widen(self._of_leaves)
@@ -57,12 +56,8 @@ class CalledGradient:
     def as_run(self) -> PyTree:
         """The gradient as its caller gets it: his own call, in his mode and dtypes.
 
-        What JAX derives here nobody calls: its operations do, if that takes less.
-
         Raises what the function raises.
         """
-        if self._is_derived and self.widened and self.widened.is_soon_compiled:
-            return self.widened.as_called(self.objective.point.as_traced())
         with warnings.catch_warnings():  # NumPy's float64 is cut to float32
             warnings.simplefilter("ignore")
             return self.source(self.objective.point.as_given())

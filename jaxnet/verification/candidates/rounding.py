@@ -262,7 +262,7 @@ class Rounding:
         leaves = objective.point.leaves
         given = max(eps(leaf.dtype) for leaf in leaves)
         in_single, coarse = own <= DOUBLE or own <= SINGLE < given, coarsest > SINGLE
-        run = autodiff.in_single if in_single else autodiff.as_called
+        run = autodiff.in_single if in_single else autodiff.as_run
         rounded_to = SINGLE if in_single else max(own, coarsest)
         wanted = range(len(leaves)) if number is None else [number]
         squares = {i: np.zeros(leaves[i].values.shape) for i in wanted}

@@ -28,12 +28,11 @@ from jaxnet.jaxpr import (
     evaluate,
     every_equation,
     is_call,
-    is_compiled_whole,
     is_literal,
     opened,
     sub_jaxprs,
 )
-from jaxnet.precision import SINGLE, eps
+from jaxnet.precision import eps
 from jaxnet.verification.function.constants import (
     Constant,
     Function,
@@ -48,7 +47,7 @@ from jaxnet.verification.function.once import once
 from jaxnet.verification.function.program import Program
 from jaxnet.verification.function.programs import Bare
 from jaxnet.verification.point import are_many
-from jaxnet.xla_options import MOST_AT_ONCE, as_called, by_eigen, in_haste
+from jaxnet.xla_options import by_eigen, in_haste
 
 OWN_DTYPE = {
     "bitcast_convert_type",
@@ -226,28 +225,6 @@ class Widened:
         """The same within jit, compiled once for all programs that are alike."""
         consts, own = self.own.closed.consts, self._in_own_dtypes(values)
         return self._as_run.compiled(jax.jit)(consts, *own)
-
-    def as_called(self, values: Sequence[Any]) -> PyTree:
-        """What the function gives outside jit, by one program for all operations.
-
-        By jit where that would be felt in memory and time.
-        """
-        if self._is_large:
-            return self.compiled_as_run(values)
-        consts, own = self.own.closed.consts, self._in_own_dtypes(values)
-        return self._as_run.compiled(as_called, platform())(consts, *own)
-
-    @cached_property
-    def is_soon_compiled(self) -> bool:
-        """Whether `as_called` gives what a call gives, but for ulps, and sooner.
-
-        So for few operations in float32 that are called one by one on a CPU: of many,
-        most are alike, and what the caller's own jit or loop holds is optimised.
-        """
-        every = list(every_equation(self.own.closed))
-        if len(every) > MOST_AT_ONCE or self.own.precision() > SINGLE:
-            return False
-        return platform() == "cpu" and not any(map(is_compiled_whole, every))
 
     @property
     def _is_large(self) -> bool:

@@ -25,9 +25,11 @@ def told_apart(one: float, other: float, digits: int) -> tuple[str, str]:
         first, second = (f"{value + 0.0:.{more}g}" for value in (one, other))  # no -0
         if first != second:
             break
-    if more > digits and "." in first and "." in second:  # 0.0418022 and 0.04180223
-        width = max(len(first), len(second))
-        first, second = first.ljust(width, "0"), second.ljust(width, "0")
+    numbers = [text.partition("e") for text in (first, second)]
+    if more > digits and all("." in number for number, *_ in numbers):
+        width = max(len(number) for number, *_ in numbers)  # 0.0418022 and 0.04180223
+        padded = (n.ljust(width, "0") + e + power for n, e, power in numbers)
+        first, second = padded
     return first, second
 
 

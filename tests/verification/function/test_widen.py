@@ -16,7 +16,6 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxnet import Verdict, check_gradients, numerical_gradient
 from jaxnet.precision import DOUBLE
 from jaxnet.verification.function.widen import Widened
-from jaxnet.xla_options import AS_CALLED
 
 pytestmark = pytest.mark.slow
 
@@ -1093,68 +1092,3 @@ def test_a_matrix_that_the_loss_makes(columns: int) -> None:
     assert check_gradients(loss, x).passed
     wide = numerical_gradient(loss, x)
     assert np.allclose(wide, right, atol=1e-3)
-
-
-# ----------------------------------------------------- operations called one by one
-
-
-def rounds_away(x: Any) -> Any:
-    """The gradient of a difference of roots, in which most digits cancel."""
-    return jax.grad(lambda x: jnp.sum(jnp.sqrt(x + 1) - jnp.sqrt(x)))(x)
-
-
-def narrow_between(x: Any) -> Any:
-    """Two operations in bfloat16, each of which rounds."""
-    narrow = x.astype(BF16)
-    return (narrow * narrow + narrow).astype(F32)
-
-
-@pytest.mark.parametrize("function", [rounds_away, narrow_between])
-def test_one_program_gives_what_a_call_gives(function: Any) -> None:
-    """To the bit, where formulas that XLA makes of them give other digits."""
-    x = np.linspace(1e2, 1e7, 7).astype(np.float32)
-    called = np.asarray(function(jnp.asarray(x)))
-    widened = Widened.of(lambda v: function(v[0]), [x])
-    np.testing.assert_array_equal(np.asarray(widened.as_called([x])), called)
-    assert (in_float64(widened, [x]) != called).any()
-    told = {name: value for name, value in AS_CALLED.items() if "disable" not in name}
-    told["xla_allow_excess_precision"] = True
-    simplified = jax.jit(function, compiler_options=told)(x)
-    assert (np.asarray(simplified) != called).any()
-
-
-def in_its_own_jit(p: Any) -> Any:
-    """A loss of which a part is compiled by its caller."""
-    return jnp.sum(jax.jit(lambda x: jnp.sin(x) * x)(p["x"]))
-
-
-def in_bfloat16(p: Any) -> Any:
-    """A loss that rounds to bfloat16."""
-    return jnp.sum(p["x"].astype(BF16).astype(F32) ** 2)
-
-
-def of_many_operations(p: Any) -> Any:
-    """Hundreds, of one kind."""
-    x = p["x"]
-    for _ in range(100):
-        x = jnp.sin(x) * x
-    return jnp.sum(x)
-
-
-@pytest.mark.parametrize(
-    ("loss", "is_soon"),
-    [
-        (mlp, True),
-        (in_its_own_jit, False),
-        (in_bfloat16, False),
-        (of_many_operations, False),
-        (lambda p: jnp.sum(jax.lax.map(jnp.sin, p["x"])), False),
-    ],
-)
-def test_what_is_compiled_sooner_than_it_is_called(loss: Any, is_soon: bool) -> None:
-    """Few operations in float32, JAX's own small programs among them."""
-    params = {"a": A, "b": B, "x": X32[0]}
-    gradient = Widened.of(
-        lambda v: jax.grad(loss)(dict(zip("abx", v, strict=True))), [*params.values()]
-    )
-    assert gradient.is_soon_compiled == is_soon

@@ -57,6 +57,37 @@ def test_a_right_formula_whose_digits_cancel_is_wrong(rule, x) -> None:
         assert check_gradients(total(sinc), np.array([1e-3])).passed
 
 
+def products_that_meet(x):
+    """Which a processor may multiply and add at once, if they are one program."""
+    u, v = 1 + x * 2**-13, 1 + x * 2**-12
+    return jnp.sum((u * u - v) ** 2) * 2.0**50
+
+
+def roots_that_are_guarded(x):
+    """1e-9 under the root is enough if equal products are equal."""
+    apart = (x + 1) * (x - 1) - (x * x - 1)
+    return jnp.sum(x) + jnp.sum(jnp.sqrt(apart + 1e-9))
+
+
+@pytest.mark.parametrize(
+    ("loss", "x", "is_lost"),
+    [
+        (products_that_meet, [0.75, 0.625], True),
+        (roots_that_are_guarded, [1.1], False),
+    ],
+)
+def test_what_is_run_is_what_its_caller_runs(loss, x, is_lost) -> None:
+    """One program of all its operations, however little XLA may change, is another.
+
+    So is the same by another name.
+    """
+    x = jnp.array(x, np.float32)
+    for candidates in (None, {"mine": jax.grad(loss)}):
+        report = check_gradients(loss, x, candidates)
+        assert ("lost to rounding" in report.worst.cause) == is_lost
+        assert report.passed != is_lost
+
+
 def test_a_loss_that_overflows_is_unresolved() -> None:
     """logsumexp without its shift."""
     loss = lambda x: jnp.log(jnp.sum(jnp.exp(x)))  # noqa: E731

@@ -25,7 +25,7 @@ from jaxnet.verification import (
 )
 from jaxnet.verification.report.error_map import ErrorMap
 from jaxnet.verification.report.ladder import Ladder
-from jaxnet.verification.report.numbers import from_here
+from jaxnet.verification.report.numbers import from_here, told_apart
 from jaxnet.verification.report.shown import without_nan
 
 X = np.random.default_rng(0).standard_normal((3, 4))
@@ -381,3 +381,18 @@ def test_records_are_immutable(evaluations: int) -> None:
         leaf(Verdict.AGREE).evaluations = evaluations  # type: ignore[misc]
     with pytest.raises(dataclasses.FrozenInstanceError):
         made("right").evaluations = evaluations  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "said"),
+    [
+        (0.0418022, 0.04180223, ("0.04180220", "0.04180223")),
+        (2.977898e9, 2.9779e9, ("2.977898e+09", "2.977900e+09")),
+        (1.5e-9, 2.0, ("1.5e-09", "2")),
+    ],
+)
+def test_two_numbers_that_would_read_the_same(
+    one: float, other: float, said: tuple[str, str]
+) -> None:
+    """Have more digits, equally many, before a power of ten."""
+    assert told_apart(one, other, digits=6) == said
