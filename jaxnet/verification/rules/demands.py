@@ -221,14 +221,12 @@ def batch_is_examples(rule: Rule) -> list[DemandReport]:
         return [np.asarray(x)[i : i + 1] for x in leaves]
 
     try:
-        value = compiled(rule.function, one(rule.moving, 0))
-        values = [value(one(rule.moving, i)) for i in range(count)]
+        examples = [(one(rule.moving, i), one(rule.cotangent, i)) for i in range(count)]
+        both = compiled(rule.value_and_vjp, *examples[0])
+        values, parts = zip(*(both(*example) for example in examples), strict=True)
         joined = jax.tree.map(lambda *xs: np.concatenate(xs), *values)
         if not rule.close_outputs.holds(rule.outputs, joined):
             return []
-        cotangents = [one(rule.cotangent, i) for i in range(count)]
-        pull = compiled(rule.vjp, one(rule.moving, 0), cotangents[0])
-        parts = [pull(one(rule.moving, i), c) for i, c in enumerate(cotangents)]
     except Exception:  # the caller's function wants the whole batch
         return []
     expected = jax.tree.map(lambda *xs: np.concatenate(xs), *parts)

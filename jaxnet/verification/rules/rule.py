@@ -228,8 +228,12 @@ class Rule:
 
     def vjp(self, moving: Arrays, cotangent: Arrays | None = None) -> Arrays:
         """The gradient of <cotangent, function>."""
+        return self.value_and_vjp(moving, cotangent or self.cotangent)[1]
+
+    def value_and_vjp(self, moving: Arrays, cotangent: Arrays) -> tuple[Arrays, Arrays]:
+        """The outputs that the forward pass of the rule gives, and that gradient."""
         outputs, pull = jax.vjp(self.function, moving)
-        return _pulled(pull, outputs, cotangent or self.cotangent)
+        return outputs, _pulled(pull, outputs, cotangent)
 
     def interrupted_vjp(self, moving: Arrays, between: Arrays) -> Arrays:
         """`vjp`, with a forward pass at another point before its backward pass."""
