@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxnet.jaxpr import (
+    MOST_ROUNDS,
     bind,
     dependent,
     dependent_outputs,
@@ -18,6 +19,7 @@ from jaxnet.jaxpr import (
     every_equation,
     is_literal,
     source_line,
+    work,
 )
 
 X = jnp.array([0.3, -0.7, 1.1, 0.2])
@@ -222,6 +224,21 @@ def test_dependence(function: Any, outputs: list[bool], inner: str, still: str) 
     assert inner in found
     assert still not in found
     assert not dependent(closed, [False, False])
+
+
+def test_work() -> None:
+    """Numbers computed: in a scan once a round, in a while loop once each it may have.
+
+    The loops here compute a flag, a counter and the like beside what they are for.
+    """
+
+    def rounds(length: int) -> Any:
+        return lambda x: jax.lax.scan(lambda c, _: (c * x, None), x, None, length)[0]
+
+    sizes = [work(jax.make_jaxpr(rounds(n))(np.ones(7, np.float32))) for n in (3, 5)]
+    assert sizes[1] - sizes[0] == 2 * 7
+    assert work(jax.make_jaxpr(jnp.sin)(np.ones((2, 3), np.float32))) == 6
+    assert work(jax.make_jaxpr(looped)(X)) >= MOST_ROUNDS
 
 
 def test_outer_before_inner() -> None:

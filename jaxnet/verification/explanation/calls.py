@@ -307,6 +307,7 @@ def _another_value(call: Call, name: str) -> list[LeafReport]:
 
 
 def _calls_a_collective(equation: Any) -> bool:
+    """Whether it, or its rule, needs the axis of a mesh."""
 
     def pulled(*inputs: Any) -> Any:
         floating = [i for i, x in enumerate(inputs) if is_inexact(x)]

@@ -51,7 +51,6 @@ class Lines:
         self.mesh = mesh
         size = sum(leaf.size for leaf in point.leaves)
         self._at_once = 8 * TIMES_AT_ONCE * size <= LINE_BYTES
-        self._still = [np.zeros(leaf.values.shape) for leaf in point.leaves]
         self._data: Data = list(widened.consts), list(widened.inexact_values())
         self._line = widened.program.compiled(_line, mesh, platform())
         self._copies = _copies(mesh)
@@ -63,7 +62,7 @@ class Lines:
         """The loss at x + t v for all times t, with v in the direction's leaves."""
         base = point.wide()
         if self._at_once:
-            moves = list(self._still)
+            moves = [np.zeros(x.shape) for x in base]
             for part in parts_of(direction):
                 moves[part.leaf.number] = vector(part)
             try:
