@@ -1,0 +1,48 @@
+"""What rounding alone may do to a gradient is no mistake, and hides none."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxnet.verification import Verdict, check_gradients
+from jaxnet.verification.candidates import rounding
+
+SEEDS = 0, 1, 6
+"""Of points whose distances cancel badly enough to be seen."""
+
+
+def of_distances(x: jax.Array) -> jax.Array:
+    """All distances, by x² + y² - 2xy: on the diagonal what is left of it is noise."""
+    squares = jnp.sum(x**2, -1)
+    apart = squares[:, None] + squares[None, :] - 2 * x @ x.T
+    return jnp.sum(jnp.sqrt(apart + 1e-12))
+
+
+def points(seed: int) -> np.ndarray:
+    """In float64: in float32, what cancels here is NaN."""
+    return np.float64(10 * jax.random.normal(jax.random.key(seed), (5, 3)))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_rounding_that_no_run_in_float32_shows_is_measured(seed: int) -> None:
+    """The gradient has weights of 1e6 on noise of 1e-14; in float32, of 1e2 on 1e-5."""
+    report = check_gradients(of_distances, points(seed))
+    assert report.leaves[0].verdict is Verdict.AGREE, report
+
+
+def test_it_is_what_tells_them_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without that measure, a right gradient is wrong by 1e-11."""
+    monkeypatch.setattr(rounding, "UNSEEN", 0.0)
+    reports = [check_gradients(of_distances, points(seed)) for seed in SEEDS]
+    assert Verdict.DISAGREE in [report.leaves[0].verdict for report in reports]
+
+
+def test_it_hides_no_mistake_that_is_larger() -> None:
+    """One coordinate off by 1e-7 of itself is wrong, and named."""
+
+    def wrong(x: jax.Array) -> jax.Array:
+        return jax.grad(of_distances)(x).at[2, 1].multiply(1 + 1e-7)
+
+    leaf = check_gradients(of_distances, points(0), wrong).leaves[0]
+    assert (leaf.verdict, leaf.worst_index) == (Verdict.DISAGREE, (2, 1))
