@@ -27,7 +27,7 @@ from experiments.gradient_cases import all_cases
 from experiments.gradient_cases.case import Case
 from jaxnet import check_gradients
 
-WINGS = ("jaxnet.verification", "jaxnet.differences")
+WINGS = ("jaxnet.jaxpr", "jaxnet.verification", "jaxnet.differences")
 QUICK_NAMES, QUICK_CASES = ("KINK_BOUNDS", "COARSEST"), 3
 
 
@@ -74,7 +74,7 @@ def modules() -> list[ModuleType]:
             importlib.import_module(wing).__path__, f"{wing}."
         )
     ]
-    return [importlib.import_module(name) for name in ("jaxnet.jaxpr", *names)]
+    return [importlib.import_module(name) for name in names]
 
 
 def is_text(node: ast.stmt) -> bool:

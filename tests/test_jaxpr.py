@@ -8,19 +8,10 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxnet.jaxpr import (
-    MOST_ROUNDS,
-    bind,
-    dependent,
-    dependent_outputs,
-    enclosing,
-    enter,
-    evaluate,
-    every_equation,
-    is_literal,
-    source_line,
-    work,
-)
+from jaxnet.jaxpr.dependence import dependent, dependent_outputs
+from jaxnet.jaxpr.evaluate import bind, enter, evaluate
+from jaxnet.jaxpr.lines import source_line
+from jaxnet.jaxpr.reader import MOST_ROUNDS, enclosing, every_equation, is_literal, work
 
 X = jnp.array([0.3, -0.7, 1.1, 0.2])
 KEY = jax.random.key(0)

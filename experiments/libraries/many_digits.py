@@ -24,7 +24,8 @@ from experiments.libraries.definitions import (
     sigmoid,
     upper_gamma,
 )
-from jaxnet.jaxpr import Loop, bind, evaluate, is_call
+from jaxnet.jaxpr.evaluate import bind, evaluate
+from jaxnet.jaxpr.reader import Loop, is_call
 
 LARGEST_TABLE = 1 << 20
 """Entries of the table of what a bilinear primitive gives for every pair of units."""

@@ -17,7 +17,7 @@ from mpmath import mp
 
 from experiments.libraries.entry import Entry, weights_of
 from experiments.libraries.many_digits import NotKnown, with_many_digits
-from jaxnet.jaxpr import every_equation
+from jaxnet.jaxpr.reader import every_equation
 
 Values = Callable[[Sequence[Any]], Any]
 """The function of the flat coordinates, to one number."""

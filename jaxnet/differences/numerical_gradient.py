@@ -40,15 +40,10 @@ from jaxnet.input_checks import (
     complaint,
     without,
 )
-from jaxnet.jaxpr import (
-    bind,
-    coarsest,
-    coarsest_of,
-    dependent,
-    described,
-    detached,
-    evaluate,
-)
+from jaxnet.jaxpr.dependence import dependent
+from jaxnet.jaxpr.evaluate import bind, detached, evaluate
+from jaxnet.jaxpr.lines import described
+from jaxnet.jaxpr.reader import coarsest, coarsest_of
 from jaxnet.precision import DOUBLE, eps
 from jaxnet.xla_options import by_eigen
 

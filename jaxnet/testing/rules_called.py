@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnet.input_checks import first_line
-from jaxnet.jaxpr import IN_JAX, VERIFIER
+from jaxnet.jaxpr.lines import IN_JAX, VERIFIER
 from jaxnet.verification import AuditReport, RuleReport, Verdict
 from jaxnet.verification.function.intended import NOT_JUDGED, is_named
 from jaxnet.verification.point import is_inexact, not_finite

@@ -12,7 +12,8 @@ import numpy as np
 from jaxnet.array_types import PyTree
 from jaxnet.devices import transfers_allowed
 from jaxnet.input_checks import check_no_more, check_positive, complaint
-from jaxnet.jaxpr import Hook, bind, described_once
+from jaxnet.jaxpr.evaluate import Hook, bind
+from jaxnet.jaxpr.lines import described_once
 from jaxnet.verification.context import Context
 from jaxnet.verification.explanation.by_design import straight_through
 from jaxnet.verification.explanation.calls import Call, Calls, Observed, some

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnet.input_checks import complaint, describe
-from jaxnet.jaxpr import every_equation
+from jaxnet.jaxpr.reader import every_equation
 from jaxnet.precision import eps
 from jaxnet.taps import TAP
 from jaxnet.verification.candidates.candidate import Candidate

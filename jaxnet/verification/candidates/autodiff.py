@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxnet.array_types import PyTree
 from jaxnet.float64 import in_float64
-from jaxnet.jaxpr import said
+from jaxnet.jaxpr.lines import said
 from jaxnet.verification.candidates.callables import UNTRACEABLE, LeafByLeaf
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.function.once import once

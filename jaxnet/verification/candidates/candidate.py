@@ -10,7 +10,8 @@ import numpy as np
 from jaxnet.array_types import PyTree
 from jaxnet.float64 import in_float64
 from jaxnet.input_checks import complaint
-from jaxnet.jaxpr import evaluate, said
+from jaxnet.jaxpr.evaluate import evaluate
+from jaxnet.jaxpr.lines import said
 from jaxnet.precision import DOUBLE, eps
 from jaxnet.verification.candidates.autodiff import Autodiff
 from jaxnet.verification.candidates.callables import CalledGradient, LeafByLeaf

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxnet.array_types import PyTree
 from jaxnet.input_checks import describe
-from jaxnet.jaxpr import said
+from jaxnet.jaxpr.lines import said
 from jaxnet.verification.point import (
     Leaf,
     OfLeaves,

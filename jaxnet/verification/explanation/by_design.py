@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnet.jaxpr import described_once, opened, sub_jaxprs
+from jaxnet.jaxpr.lines import described_once
+from jaxnet.jaxpr.reader import opened, sub_jaxprs
 from jaxnet.precision import eps
 from jaxnet.verification.directions import beside
 from jaxnet.verification.explanation.ends import reaching

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from jaxnet.jaxpr import bind, enclosing
+from jaxnet.jaxpr.evaluate import bind
+from jaxnet.jaxpr.reader import enclosing
 from jaxnet.precision import eps
 from jaxnet.verification.candidates.candidate import claims
 from jaxnet.verification.context import Context

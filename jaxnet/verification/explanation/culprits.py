@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxnet.jaxpr import Hook, bind
+from jaxnet.jaxpr.evaluate import Hook, bind
 from jaxnet.verification.context import Context
 from jaxnet.verification.explanation.by_design import straight_through
 from jaxnet.verification.explanation.calls import (

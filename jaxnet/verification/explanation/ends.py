@@ -3,13 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from jaxnet.jaxpr import (
-    dependence,
-    described_once,
-    is_call,
-    opened,
-    sub_jaxprs,
-)
+from jaxnet.jaxpr.dependence import dependence
+from jaxnet.jaxpr.lines import described_once
+from jaxnet.jaxpr.reader import is_call, opened, sub_jaxprs
 from jaxnet.verification.function.program import Program
 from jaxnet.verification.function.sites import RULES
 from jaxnet.verification.function.steps import carries, ends_derivatives, has_no_slope

@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnet.jaxpr import Hook, is_literal, source_line
+from jaxnet.jaxpr.evaluate import Hook
+from jaxnet.jaxpr.lines import source_line
+from jaxnet.jaxpr.reader import is_literal
 from jaxnet.verification.explanation.causes import WrongLeaf
 from jaxnet.verification.explanation.switched import gradient_by_switches
 from jaxnet.verification.function.objective import Objective

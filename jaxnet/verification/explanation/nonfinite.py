@@ -17,18 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnet.jaxpr import (
-    CALLS,
-    IN_JAX,
-    at_line,
-    bind,
-    evaluate,
-    every_equation,
-    is_literal,
-    opened,
-    source_line,
-    sub_jaxprs,
-)
+from jaxnet.jaxpr.evaluate import bind, evaluate
+from jaxnet.jaxpr.lines import IN_JAX, at_line, source_line
+from jaxnet.jaxpr.reader import CALLS, every_equation, is_literal, opened, sub_jaxprs
 from jaxnet.verification.candidates.fitted import by_path
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.function.once import once

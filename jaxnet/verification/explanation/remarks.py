@@ -3,7 +3,8 @@
 import jax
 import numpy as np
 
-from jaxnet.jaxpr import coarsest_of, described, dtypes_of
+from jaxnet.jaxpr.lines import described
+from jaxnet.jaxpr.reader import coarsest_of, dtypes_of
 from jaxnet.precision import DOUBLE, eps
 from jaxnet.verification.candidates.candidate import Candidate
 from jaxnet.verification.context import Context

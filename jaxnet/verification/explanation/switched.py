@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Float
 
 from jaxnet.float64 import in_float64
-from jaxnet.jaxpr import Hook, around, bind, evaluate
+from jaxnet.jaxpr.evaluate import Hook, bind, evaluate
+from jaxnet.jaxpr.reader import around
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.function.sites import RULES, has_derivative
 from jaxnet.verification.function.widen import Widened

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Shaped
 
-from jaxnet.jaxpr import described_once, evaluate
+from jaxnet.jaxpr.evaluate import evaluate
+from jaxnet.jaxpr.lines import described_once
 from jaxnet.verification.directions import Coordinate, step_size
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.point import Leaf

@@ -28,7 +28,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from jaxnet.float64 import in_float64
-from jaxnet.jaxpr import WIDE, is_literal, opened, sub_jaxprs
+from jaxnet.jaxpr.reader import WIDE, is_literal, opened, sub_jaxprs
 
 Function = Callable[[list[Any]], PyTree]
 Arrays = Sequence[np.ndarray]

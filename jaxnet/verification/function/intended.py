@@ -7,7 +7,8 @@ import jax
 
 from jaxnet.array_types import PyTree, ScalarFunction
 from jaxnet.input_checks import complaint, describe
-from jaxnet.jaxpr import around, bind, evaluate, every_equation
+from jaxnet.jaxpr.evaluate import bind, evaluate
+from jaxnet.jaxpr.reader import around, every_equation
 from jaxnet.verification.function.sites import (
     Site,
     backward,

@@ -15,7 +15,7 @@ from jaxtyping import Float
 
 from jaxnet.devices import of_parts, spread
 from jaxnet.float64 import platform
-from jaxnet.jaxpr import work
+from jaxnet.jaxpr.reader import work
 from jaxnet.verification.directions import (
     ONE,
     AnyDirection,

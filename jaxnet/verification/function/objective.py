@@ -19,7 +19,8 @@ from jaxnet.array_types import PyTree, ScalarFunction
 from jaxnet.differences.noise import ROUGH_TIMES, roughness
 from jaxnet.float64 import host, in_float64
 from jaxnet.input_checks import NoPair, complaint, describe
-from jaxnet.jaxpr import Hook, described, evaluate, said
+from jaxnet.jaxpr.evaluate import Hook, evaluate
+from jaxnet.jaxpr.lines import described, said
 from jaxnet.precision import DOUBLE, SINGLE
 from jaxnet.verification.directions import (
     AnyDirection,

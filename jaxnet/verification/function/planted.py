@@ -14,15 +14,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from jaxnet.jaxpr import (
-    Loop,
-    around,
-    bind,
-    evaluate,
-    every_equation,
-    is_call,
-    sub_jaxprs,
-)
+from jaxnet.jaxpr.evaluate import bind, evaluate
+from jaxnet.jaxpr.reader import Loop, around, every_equation, is_call, sub_jaxprs
 
 Place = tuple[int, int]
 """The id of an equation, and how often it was run before: a function under jit that is

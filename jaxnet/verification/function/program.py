@@ -6,7 +6,9 @@ from typing import Any
 
 from jax.interpreters.partial_eval import dce_jaxpr
 
-from jaxnet.jaxpr import coarsest, coarsest_of, dependent, described, every_equation
+from jaxnet.jaxpr.dependence import dependent
+from jaxnet.jaxpr.lines import described
+from jaxnet.jaxpr.reader import coarsest, coarsest_of, every_equation
 from jaxnet.verification.function.once import once
 from jaxnet.verification.function.same_bits import fingerprint
 

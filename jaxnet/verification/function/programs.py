@@ -17,7 +17,8 @@ import numpy as np
 
 from jaxnet.array_types import PyTree
 from jaxnet.float64 import platform
-from jaxnet.jaxpr import bind, detached, evaluate, is_literal, opened
+from jaxnet.jaxpr.evaluate import bind, detached, evaluate
+from jaxnet.jaxpr.reader import is_literal, opened
 from jaxnet.xla_options import in_haste
 
 MOST = 1024

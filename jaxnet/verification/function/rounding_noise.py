@@ -7,15 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Inexact
 
-from jaxnet.jaxpr import (
-    CALLS,
-    Hook,
-    Loop,
-    bind,
-    ends_by_value,
-    evaluate,
-    opened,
-)
+from jaxnet.jaxpr.dependence import ends_by_value
+from jaxnet.jaxpr.evaluate import Hook, bind, evaluate
+from jaxnet.jaxpr.reader import CALLS, Loop, opened
 from jaxnet.precision import eps
 from jaxnet.verification.function.program import Program
 from jaxnet.verification.function.programs import compiled

@@ -13,18 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnet.jaxpr import (
-    IN_JAX,
-    Hook,
-    at_line,
-    bind,
-    enclosing,
-    evaluate,
-    every_equation,
-    opened,
-    source_lines,
-    sub_jaxprs,
-)
+from jaxnet.jaxpr.evaluate import Hook, bind, evaluate
+from jaxnet.jaxpr.lines import IN_JAX, at_line, source_lines
+from jaxnet.jaxpr.reader import enclosing, every_equation, opened, sub_jaxprs
 from jaxnet.verification.function.steps import STEPS
 from jaxnet.verification.point import is_inexact
 

@@ -5,7 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxnet.jaxpr import sub_jaxprs
+from jaxnet.jaxpr.reader import sub_jaxprs
 
 STEPS = ("round", "floor", "ceil")
 """Steps as fine as their caller scales them, so that they follow a slope…"""

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from jaxnet.array_types import PyTree
-from jaxnet.jaxpr import every_equation
+from jaxnet.jaxpr.reader import every_equation
 from jaxnet.verification.function.planted import planted
 from jaxnet.verification.function.sites import outermost
 from jaxnet.verification.point import floating_leaves, with_floating

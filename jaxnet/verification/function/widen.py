@@ -18,14 +18,12 @@ from jax.interpreters.partial_eval import dce_jaxpr
 from jaxtyping import PyTree
 
 from jaxnet.float64 import in_float64, platform
-from jaxnet.jaxpr import (
+from jaxnet.jaxpr.dependence import dependent_results
+from jaxnet.jaxpr.evaluate import bind, enter, evaluate
+from jaxnet.jaxpr.reader import (
     CONTROL,
     Loop,
-    bind,
     coarsest,
-    dependent_results,
-    enter,
-    evaluate,
     every_equation,
     is_call,
     is_literal,

@@ -9,7 +9,7 @@ from dataclasses import replace
 import jax
 import numpy as np
 
-from jaxnet.jaxpr import coarsest_of
+from jaxnet.jaxpr.reader import coarsest_of
 from jaxnet.precision import eps
 from jaxnet.verification.candidates.candidate import Candidate
 from jaxnet.verification.context import Context

@@ -11,7 +11,9 @@ import numpy as np
 
 from jaxnet.array_types import PyTree
 from jaxnet.input_checks import check_callable, complaint, describe
-from jaxnet.jaxpr import dependent_outputs, dtypes_of, said
+from jaxnet.jaxpr.dependence import dependent_outputs
+from jaxnet.jaxpr.lines import said
+from jaxnet.jaxpr.reader import dtypes_of
 from jaxnet.precision import eps
 from jaxnet.verification.function.cotangents import Arrays, inner, random_like
 from jaxnet.verification.function.once import once

@@ -15,7 +15,7 @@ from jax.experimental import pallas as pl
 from jax.sharding import Mesh, PartitionSpec
 
 from jaxnet import Verdict, check_gradients, check_vjp
-from jaxnet.jaxpr import VERIFIER
+from jaxnet.jaxpr.lines import VERIFIER
 from jaxnet.verification.explanation.calls import ANOTHER_VALUE
 from jaxnet.verification.explanation.culprits import NOBODY
 

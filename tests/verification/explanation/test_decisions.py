@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnet.jaxpr import evaluate
+from jaxnet.jaxpr.evaluate import evaluate
 from jaxnet.verification import Verdict, check_gradients
 from jaxnet.verification.explanation.switches import switches
 from tests.tolerances import close

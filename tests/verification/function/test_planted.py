@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxnet.jaxpr import every_equation
+from jaxnet.jaxpr.reader import every_equation
 from jaxnet.verification.function.planted import planted
 
 X = np.array([0.3, -0.7, 1.1], np.float32)

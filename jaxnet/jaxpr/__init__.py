@@ -1,0 +1,1 @@
+"""Jaxprs: read, traced back to lines, and evaluated with a hook."""
