@@ -48,8 +48,7 @@ def nearby(point: Point, seed: tuple[int, ...], size: float = BESIDE) -> Point:
 
     def moved(leaf: Leaf) -> Leaf:
         steps = size * random.standard_normal(leaf.values.shape)
-        values = leaf.wide + units(leaf.values, leaf.floor) * steps
-        return replace(leaf, values=np.asarray(values))
+        return leaf.moved(np.asarray(units(leaf.values, leaf.floor) * steps))
 
     return replace(point, leaves=tuple(map(moved, point.leaves)))
 
@@ -60,16 +59,12 @@ def beside(
     leaf: int | None = None,
     size: float = BESIDE,
 ) -> list[Any]:
-    """The moving leaves of such a point in the caller's dtypes, as `as_traced` is.
+    """The moving leaves of such a point in the caller's dtypes.
 
     leaf: the number of the one that is moved; None for all.
     """
-    given = [np.asarray(x) for x in point.as_traced()]
-    pairs = zip(nearby(point, seed, size).leaves, given, strict=True)
-    return [
-        moved.values.astype(x.dtype) if leaf in (None, i) else x
-        for i, (moved, x) in enumerate(pairs)
-    ]
+    moved = nearby(point, seed, size).leaves
+    return point.arrays(moved if leaf is None else [moved[leaf]])
 
 
 def power_below(size: Wide, xp: ModuleType = np) -> Wide:

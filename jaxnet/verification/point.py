@@ -98,6 +98,10 @@ class Leaf:
         sizes = np.abs(self.values[self.values != 0])
         return replace(self, floor=float(np.min(sizes, initial=self.floor)))
 
+    def moved(self, by: Reals) -> "Leaf":
+        """The leaf beside itself."""
+        return replace(self, values=self.wide + by)
+
     def index(self, flat: int) -> tuple[int, ...]:
         """The caller's index of one coordinate."""
         index = tuple(int(i) for i in np.unravel_index(flat, self.values.shape))
@@ -191,10 +195,12 @@ class Point:
             for x in self.leaves
         ]
 
-    def traced_with(self, leaf: Leaf, values: Reals) -> list[Any]:
-        """The same arrays with others in the place of one leaf, in its dtype."""
+    def arrays(self, moved: Iterable[Leaf] = ()) -> list[Shaped[np.ndarray, "..."]]:
+        """The same as NumPy arrays, in their dtypes, with some leaves moved."""
         arrays = [np.asarray(x) for x in self.as_traced()]
-        arrays[leaf.number] = values.astype(arrays[leaf.number].dtype)
+        for leaf in moved:
+            own = arrays[leaf.number]
+            arrays[leaf.number] = leaf.values.astype(own.dtype)
         return arrays
 
     def rebuild(self, values: list[Any]) -> PyTree:

@@ -73,7 +73,7 @@ Observe = Callable[[list[Any]], dict[Place, Seen]]
 def _gives_the_same(objective: Objective, site: Site, leaf: int | None) -> bool:
     """Whether no number that a rule gives moves, at some of the moves."""
     observe = _observed_by(objective, {id(e) for e in site.equations})
-    given = _given(objective)
+    given = objective.point.arrays()
     here, there = observe(given), [observe(x) for x in _moved(objective, leaf)]
     return bool(here) and all(
         _stands_still(here[p].outputs, [one[p].outputs for one in there], [], objective)
@@ -90,7 +90,7 @@ def _cancels(objective: Objective, site: Site, leaf: int | None) -> bool:
     every = objective.program.moved_by(leaf)
     sums = {id(e) for e in every if e.primitive.name in SUMS}
     own = {id(e) for e in site.equations}
-    observe, given = _observed_by(objective, sums | own), _given(objective)
+    observe, given = _observed_by(objective, sums | own), objective.point.arrays()
     here = observe(given)
     pushed = {
         place: [_pushed(np.asarray(y)) for y in seen.outputs]
@@ -126,12 +126,8 @@ def _observed_by(
     def seen(inputs: list[Any], put: Added) -> dict[Place, Seen]:
         return planted(closed, inputs, chosen, put, put=lambda _, new: new)[1]
 
-    run = compiled(seen, _given(objective), put or {})
+    run = compiled(seen, objective.point.arrays(), put or {})
     return lambda inputs: jax.device_get(run(inputs, put or {}))
-
-
-def _given(objective: Objective) -> list[Any]:
-    return [np.asarray(x) for x in objective.point.as_traced()]
 
 
 def _moved(objective: Objective, leaf: int | None) -> Iterator[list[Any]]:

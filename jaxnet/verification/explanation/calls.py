@@ -245,8 +245,8 @@ def slope_through(site: Site, objective: Objective, direction: AnyDirection) -> 
         outputs = {place: one.outputs for place, one in seen.items()}
         return planted(closed, here, chosen, outputs, put=lambda _, new: new)[0][0]
 
-    run, there = compiled(loss, given, given), objective.point.traced_with
-    above, below = (run(there(leaf, leaf.wide + m), given) for m in (move, -move))
+    run, arrays = compiled(loss, given, given), objective.point.arrays
+    above, below = (run(arrays([leaf.moved(m)]), given) for m in (move, -move))
     return (float(above) - float(below)) / (2 * WIDE)
 
 

@@ -72,7 +72,7 @@ def switches_beside(objective: Objective, leaf: Leaf, flat: int) -> list[str]:
     move = np.zeros(leaf.values.shape)
     share = max(KINK_STEP, KINK_ULPS * objective.own_precision_of(leaf))
     move.reshape(-1)[flat] = share * step_size(Coordinate(leaf, flat))
-    sides = (objective.point.traced_with(leaf, leaf.wide + m) for m in (-move, move))
+    sides = (objective.point.arrays([leaf.moved(m)]) for m in (-move, move))
     return switches(objective.program.closed, *sides)
 
 
