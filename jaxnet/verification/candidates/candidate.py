@@ -139,6 +139,12 @@ class Candidate:
             found = self.widened.shifts(objective.point.wide(), known)
             return [fitted(self.name, tree, objective.point).gradient for tree in found]
 
+    def run_as_traced(self, objective: Objective) -> Gradient:
+        """What the program that JAX sees of it gives, one equation after the other."""
+        assert self.widened is not None
+        tree = self.widened.as_run(objective.point.as_traced())
+        return fitted(self.name, tree, objective.point).gradient
+
     def after_another_round(self, objective: Objective) -> Gradient:
         """What it gives if each of its own iterations to a tolerance runs once more."""
         assert self.widened is not None

@@ -57,6 +57,20 @@ def test_a_right_formula_whose_digits_cancel_is_wrong(rule, x) -> None:
         assert check_gradients(total(sinc), np.array([1e-3])).passed
 
 
+def test_a_gradient_that_is_another_where_it_is_traced() -> None:
+    """Nothing is lost to rounding: it asks what its input is."""
+
+    def gradient(x):
+        return jnp.cos(x) * (1 if isinstance(x, jax.core.Tracer) else 3)
+
+    report = check_gradients(total(jnp.sin), jnp.array([0.5, 1.5]), gradient)
+    assert report.verdict is Verdict.DISAGREE
+    assert report.worst.cause == (
+        "as it is run, in float32, it gives another gradient than when JAX traces it, "
+        "where it is right"
+    )
+
+
 def products_that_meet(x):
     """Which a processor may multiply and add at once, if they are one program."""
     u, v = 1 + x * 2**-13, 1 + x * 2**-12
