@@ -40,6 +40,7 @@ def test_no_automatic_differentiation(source):
     assert "grad" in _names(ast.parse("import jax\njax.grad(f)"))
 
 
+@pytest.mark.slow
 def test_one_layer_is_the_outer_product():
     """Without hidden layers the gradient is xᵀ (softmax - t) / n, in NumPy loops."""
     params, images, labels = problem(1)

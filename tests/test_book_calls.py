@@ -54,6 +54,7 @@ def test_gradients_of_what_does_not_read_its_argument() -> None:
         assert not jaxnet.numerical_gradient(lambda w: 0 * w.sum(), weight).any()
 
 
+@pytest.mark.slow
 def test_a_whole_number_is_a_seed() -> None:
     """It draws what its key draws, also as NumPy's; two keys of JAX are one."""
     for draw in (jaxnet.init_params, jaxnet.init_state):

@@ -279,6 +279,7 @@ def test_check_gradients_of_a_net(compiled: Compiled) -> None:
     assert report.evaluations <= NET_EVALUATIONS_EACH * count
 
 
+@pytest.mark.slow
 def test_check_gradients_counts_rightly() -> None:
     """A NumPy loss is called once an evaluation, and thrice to see what it is.
 

@@ -269,6 +269,7 @@ def test_the_module_says_how_to_start() -> None:
     assert max(map(len, done.stdout.splitlines())) <= 80
 
 
+@pytest.mark.slow
 def test_the_module_can_be_piped_into_head() -> None:
     """A reader that closes early is no error."""
     reader, writer = os.pipe()

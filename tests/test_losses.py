@@ -61,6 +61,7 @@ def test_one_integer_label_is_its_class(label):
     assert cross_entropy_error(Y, label) != cross_entropy_error(Y, 0)
 
 
+@pytest.mark.slow
 def test_format_is_told_by_shape_not_by_size():
     """Ten class numbers of ten examples are not taken for one one-hot row."""
     y = softmax(np.random.default_rng(0).normal(size=(10, 10)))
@@ -69,6 +70,7 @@ def test_format_is_told_by_shape_not_by_size():
     assert close(cross_entropy_error(y, numbers), want, "float32")
 
 
+@pytest.mark.slow
 def test_one_hot_and_back():
     """from_one_hot undoes one_hot, for one label and for many."""
     labels = np.array([[3, 0], [9, 1]])
@@ -125,6 +127,7 @@ def test_derivatives_are_autodiff(name, dtype, jit):
         assert not close(-got, want, dtype)
 
 
+@pytest.mark.slow
 def test_forgetting_the_epsilon_is_caught():
     """y - t is not the gradient of -log(y + 1e-7): it is off where y is small."""
     with jax.enable_x64(True):
@@ -151,6 +154,7 @@ def test_stable_far_out(name):
     assert close(output.d_logits(logits, labels), grad, "float32")
 
 
+@pytest.mark.slow
 def test_softmax_cross_entropy_far_out_is_exact():
     """The loss at logits (1e4, -1e4) of the unlikely label is 2e4, not infinite."""
     logits = jnp.array([[1e4, -1e4]])

@@ -192,6 +192,7 @@ def test_a_new_run_replaces_no_other(run: Run, tmp_path: Path) -> None:
         run(train_mnist, *flags, "--resume", "--overwrite")
 
 
+@pytest.mark.slow
 def test_a_folder_of_damaged_checkpoints_is_not_free(run: Run, tmp_path: Path) -> None:
     """What cannot be read may be worth something."""
     (tmp_path / "step-00000010.safetensors").write_bytes(b"half a checkpoint")

@@ -52,6 +52,7 @@ def test_what_jax_passes_for_its_tolerance_fails() -> None:
     assert check_grads(scaled_sine(1.0), (X,), 1, rtol=1.0).passed
 
 
+@pytest.mark.slow
 def test_tolerances_are_said_once_not_to_be_needed() -> None:
     """In the notes of the report, with their names; nothing where none was given."""
     report = check_grads(jnp.sin, (X,), 1, atol=1.0, eps=1e-2)

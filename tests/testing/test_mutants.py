@@ -116,6 +116,7 @@ def test_what_is_no_array_is_no_argument_of_the_rule(
     np.testing.assert_allclose(gradient(wrong), -gradient(function), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_mistake_shows_only_where_it_is_made() -> None:
     """Under vmap, and in float32: elsewhere these two are right."""
     found = mutants(powered)

@@ -179,6 +179,7 @@ def test_none_there(tmp_path: Path, key: jax.Array) -> None:
             load_checkpoint(path, made(key, 1)[0])
 
 
+@pytest.mark.slow
 def test_another_network_lists_the_leaves(folder: Path, key: jax.Array) -> None:
     """Missing, extra and wrong-shape leaves, by name."""
     with pytest.raises(ValueError, match="pass what the run began with") as error:

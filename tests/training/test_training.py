@@ -195,6 +195,7 @@ def test_every_byte_is_its_grey_level(wrap: Any) -> None:
     assert np.array_equal(wrap(programs._levels)(grey), grey)
 
 
+@pytest.mark.slow
 def test_bytes_are_grey_levels(data: Mnist, key: jax.Array) -> None:
     """Training on bytes is training on their grey levels, bit for bit.
 
@@ -469,6 +470,7 @@ def test_history_is_three_lines(data: Mnist, key: jax.Array) -> None:
     assert repr(empty).count("none yet") == 3
 
 
+@pytest.mark.slow
 def test_routes_by_name_are_the_routes(data: Mnist, key: jax.Array) -> None:
     """Each name gives the losses of its function, in every bit."""
     numerical = partial(gradients.numerical, dtype=jnp.float32)

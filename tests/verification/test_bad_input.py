@@ -46,6 +46,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_loss_without_a_real_scalar(name: str) -> None:
     """One line that begins with what is wrong and ends with the likely fix."""

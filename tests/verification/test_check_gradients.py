@@ -255,6 +255,7 @@ def test_a_loss_that_cannot_be_traced_is_called(loss: Any) -> None:
     assert wrong.verdict is Verdict.DISAGREE
 
 
+@pytest.mark.slow
 def test_autodiff_of_a_loss_that_cannot_be_traced() -> None:
     """There is none: pass a candidate, it says, and names the line."""
     report = check_gradients(_in_numpy, {"x": X})
@@ -303,6 +304,7 @@ def test_a_report_is_true_if_it_passed() -> None:
     assert repr(wrong).startswith("<GradientReport FAILED: candidate is ")
 
 
+@pytest.mark.slow
 def test_what_is_zero_but_for_rounding_is_said_apart() -> None:
     """A bias before a normalization: its gradient has no digits, and the rest has."""
     x = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)

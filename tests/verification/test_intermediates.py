@@ -398,6 +398,7 @@ def test_names_and_places_are_checked(
         checked({name: np.float32(1)}, function)
 
 
+@pytest.mark.slow
 def test_a_tap_is_the_identity() -> None:
     """Alone, in jit, grad, vmap, jvp and under x64; of Python's own floats too."""
     assert tap("a", 1.5) == 1.5
@@ -426,6 +427,7 @@ def test_what_cannot_be_tapped() -> None:
         checked([X])
 
 
+@pytest.mark.slow
 def test_an_exact_constant_does_not_accuse() -> None:
     """0.1 is another number in float32: float64 derivatives by hand stand."""
     x = np.array([0.3, 0.7])

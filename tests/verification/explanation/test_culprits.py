@@ -73,6 +73,7 @@ def named_lines(text: str) -> list[int]:
     return [int(n) for n in re.findall(re.escape(__file__) + r":(\d+)", text)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", range(5))
 def test_one_among_five(place: int) -> None:
     """Wherever it stands: its file and line, those of the call, the factor."""
@@ -116,6 +117,7 @@ def test_in_a_scan_over_layers() -> None:
     assert "good" not in text
 
 
+@pytest.mark.slow
 def test_in_a_layer_that_is_jitted_once() -> None:
     """One program that is called three times: the rule is switched off in each call."""
     wrong = sine(1.5)
@@ -251,6 +253,7 @@ def total_of_squares(rule: Rule) -> Loss:
     return lambda x: jnp.sum(jnp.sin(rule(2 * x)) ** 2)
 
 
+@pytest.mark.slow
 def test_a_rule_inside_a_rule() -> None:
     """The outer uses the inner's, which is wrong. Then the outer itself is."""
     inner = sine(1.5)
@@ -402,6 +405,7 @@ def test_a_wrong_rule_that_nothing_comes_back_to() -> None:
     assert text.count("the rule of `") == 1
 
 
+@pytest.mark.slow
 def test_stop_gradients_that_are_harmless_together() -> None:
     """The fewest are named without which the leaf agrees."""
     wrong = sine(1.5)
@@ -416,6 +420,7 @@ def test_stop_gradients_that_are_harmless_together() -> None:
     assert text.endswith(MENDED)
 
 
+@pytest.mark.slow
 def test_the_line_of_a_call_by_jit() -> None:
     """What has no line of its own has that of what it is in; vmap keeps the rule's."""
     wrong = sine(1.5)

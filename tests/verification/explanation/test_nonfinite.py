@@ -149,6 +149,7 @@ def names_only(text: str, guilty: Callable[..., Any]) -> bool:
     return len(found) == 1 and found[0] in lines(guilty)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guilty", GUILTY, ids=lambda f: f.__name__)
 def test_the_primitive_and_its_line(guilty: Loss) -> None:
     """And what helps."""
@@ -239,6 +240,7 @@ def test_a_zero_that_a_mask_made() -> None:
     assert "derivative of `sqrt`" in text
 
 
+@pytest.mark.slow
 def test_a_row_that_is_masked_whole() -> None:
     """-inf less -inf: named where it is computed."""
 
@@ -276,6 +278,7 @@ def test_a_loss_that_is_not_finite_itself(loss: Loss, words: str) -> None:
         check_gradients(loss, 10 * X if "exp" in words else X)
 
 
+@pytest.mark.slow
 def test_in_a_scan() -> None:
     """The line of its body."""
     text = cause(lambda x: lax.scan(lambda c, r: (c + sqrt(r), None), 0.0, x)[0])
@@ -429,6 +432,7 @@ def test_only_the_leaf_that_it_reaches() -> None:
     assert rows["['c']"].verdict is Verdict.AGREE
 
 
+@pytest.mark.slow
 def test_arrays_and_what_cannot_be_traced_name_no_line() -> None:
     """They say nothing of the program."""
 

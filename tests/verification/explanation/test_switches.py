@@ -168,6 +168,7 @@ def test_a_kink_names_what_switches(name: str) -> None:
     ), row.cause
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["by_max", "by_abs", "in_scan"])
 def test_outside_the_slopes_no_kink_excuses(name: str) -> None:
     """3 is the slope on neither side: DISAGREE, whatever switches there."""

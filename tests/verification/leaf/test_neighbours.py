@@ -53,6 +53,7 @@ ids = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow
 @ids
 @pytest.mark.parametrize("seed", range(4))
 def test_what_jax_derives_is_a_slope_nearby(

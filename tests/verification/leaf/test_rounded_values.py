@@ -137,6 +137,7 @@ def test_the_report_says_what_the_values_lie_on() -> None:
     assert wrong.worst.reference_value == pytest.approx(np.cos(x[3]), rel=0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
 def test_a_net_in_a_coarse_dtype_and_decay_in_float64(dtype: Any) -> None:
     """Fine steps show the slope of the decay alone, which is not the gradient."""
@@ -160,6 +161,7 @@ def test_a_net_in_a_coarse_dtype_and_decay_in_float64(dtype: Any) -> None:
     assert any(passed) == (dtype is np.float32)
 
 
+@pytest.mark.slow
 def test_what_is_flat_here_and_moves_elsewhere_is_flat() -> None:
     """A unit that is off, a clip, an unused entry: the slope 0 is right, 1 is wrong."""
     for loss in (

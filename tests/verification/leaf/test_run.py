@@ -102,6 +102,7 @@ def test_what_is_run_is_what_its_caller_runs(loss, x, is_lost) -> None:
         assert report.passed != is_lost
 
 
+@pytest.mark.slow
 def test_a_loss_that_overflows_is_unresolved() -> None:
     """logsumexp without its shift."""
     loss = lambda x: jnp.log(jnp.sum(jnp.exp(x)))  # noqa: E731

@@ -72,6 +72,7 @@ def test_a_ladder_along_a_direction_is_of_that_slope() -> None:
     assert leaf.ladder.extrapolated[5] == pytest.approx(leaf.candidate_value)
 
 
+@pytest.mark.slow
 def test_leaves_probed_together_have_their_own_ladder() -> None:
     """What is left of the sum's quotients tends to the leaf's own slope."""
     params = {str(i): np.full(60, 0.1 + i / 10) for i in range(10)}

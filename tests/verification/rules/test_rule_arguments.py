@@ -95,6 +95,7 @@ def test_arguments_are_called_what_the_function_calls_them(name: str) -> None:
     assert [jax.tree_util.keystr(path) for path, _ in paths] == names
 
 
+@pytest.mark.slow
 def test_the_place_of_a_mistake_begins_with_the_arguments_name() -> None:
     """`x[2]`, and not `[0][2]`."""
     wrong = jax.custom_vjp(lambda x: jnp.sin(x))
@@ -143,6 +144,7 @@ def test_a_derivative_that_is_rightly_zero_agrees(function: Any) -> None:
     assert given.verdict is Verdict.DISAGREE
 
 
+@pytest.mark.slow
 def test_a_zero_that_hides_a_gradient_is_not_right() -> None:
     """A rule that gives 0 where the function moves is wrong."""
     assert check_vjp(rule_of(0.0), X).verdict is Verdict.DISAGREE

@@ -183,6 +183,7 @@ def test_a_function_that_mixes_examples_is_not_asked_for_them() -> None:
     assert "batch = examples" not in [demand.name for demand in report.demands]
 
 
+@pytest.mark.slow
 def test_a_branch_on_tracing_makes_jit_another_function() -> None:
     """Eagerly cos x, traced 2 cos x."""
 
@@ -193,6 +194,7 @@ def test_a_branch_on_tracing_makes_jit_another_function() -> None:
     assert "jit gives another value" in row(report, "jit = eager").cause
 
 
+@pytest.mark.slow
 def test_a_value_that_jit_froze_is_named() -> None:
     """A rule compiled with scale 1, checked when scale is 2."""
     scale = [1.0]
@@ -277,6 +279,7 @@ def test_a_rule_gives_the_same_bits_twice(factor: Any) -> None:
     assert row(check_vjp(jnp.sin, X), "same bits twice").passed
 
 
+@pytest.mark.slow
 def test_no_demands_or_some() -> None:
     """The derivative alone, for an inner loop; a chosen demand alone; a wrong name."""
 
