@@ -21,6 +21,7 @@ from jaxnet.jaxpr.evaluate import bind, evaluate
 from jaxnet.jaxpr.lines import IN_JAX, at_line, source_line
 from jaxnet.jaxpr.reader import CALLS, every_equation, is_literal, opened, sub_jaxprs
 from jaxnet.verification.candidates.fitted import by_path
+from jaxnet.verification.explanation.remedies import guarded, remedy
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.function.once import once
 from jaxnet.verification.function.sites import RULES, inside, site_of
@@ -35,57 +36,6 @@ MOST_NAMED = 3
 
 MOST_STEPS = 100_000
 """So many equations are run for one gradient, some 0.1 ms each: then it is given up."""
-
-
-class Remedy(NamedTuple):
-    """How a primitive is written, of `{}`; what helps where it is not finite; and where
-    it surely is."""
-
-    written: str
-    words: str
-    safe: str = "1"
-
-
-_ROOT = "add a small constant under the root"
-_ENDS = "clip the argument to within -1 and 1, the ends left out"
-
-REMEDIES = {
-    "sqrt": Remedy("jnp.sqrt({})", _ROOT),
-    "rsqrt": Remedy("jax.lax.rsqrt({})", _ROOT),
-    "cbrt": Remedy("jnp.cbrt({})", "keep the argument from 0"),
-    "norm": Remedy(
-        "jnp.sqrt({})",
-        "a norm has none at 0; to have 0 there, guard the sum s of its squares twice, "
-        "jnp.where(s > 0, jnp.sqrt(jnp.where(s > 0, s, 1)), 0)",
-    ),
-    "div": Remedy("1 / {}", "keep the divisor from 0"),
-    "log": Remedy("jnp.log({})", "keep the argument above 0"),
-    "log1p": Remedy("jnp.log1p({})", "keep the argument above -1"),
-    "pow": Remedy("{} ** p", "keep the base above 0, or the exponent at least 1"),
-    "integer_pow": Remedy("{} ** n", "keep the base from 0"),
-    "atan2": Remedy(
-        "jnp.arctan2(y, {})", "an angle has none at the origin, give it another point"
-    ),
-    "acos": Remedy("jnp.arccos({})", _ENDS, "0"),
-    "asin": Remedy("jnp.arcsin({})", _ENDS, "0"),
-    "acosh": Remedy("jnp.arccosh({})", "keep the argument above 1", "2"),
-    "atanh": Remedy("jnp.arctanh({})", _ENDS, "0"),
-    "eigh": Remedy(
-        "jnp.linalg.eigh({})",
-        "eigenvectors of equal eigenvalues have none, the eigenvalues alone have "
-        "(jnp.linalg.eigvalsh)",
-    ),
-    "svd": Remedy(
-        "jnp.linalg.svd({})",
-        "singular vectors of equal singular values have none, the values alone have "
-        "(compute_uv=False)",
-    ),
-    "exp": Remedy(
-        "jnp.exp({})",
-        "it overflows, which softmax, logsumexp, sigmoid and softplus of jax.nn avoid",
-    ),
-}
-"""By primitive; a sqrt of a sum is taken for a norm."""
 
 SUMS = ("reduce_sum", "dot_general")
 """What a norm takes the root of."""
@@ -178,16 +128,14 @@ class Trouble(NamedTuple):
             line = _line_of_backward(self.equation, self.inputs, birth.primitive)
             by = f" by {at_line(f'`{birth.primitive}`', line)}" * bool(line)
             claim = f"the rule of `{site.name}` ({site.place}) gives {self.kind}{by}"
-            return Said(claim, _otherwise(birth.primitive))
+            return Said(claim, remedy(birth.primitive))
         if self.is_of_value and not self.is_discarded:
-            return Said(f"{here} {at}", _otherwise(name))
+            return Said(f"{here} {at}", remedy(name))
         claim = f"the derivative of {here} {at}"
         if not self.is_discarded:
             is_norm = name == "sqrt" and self.made_by in SUMS
-            return Said(claim, _otherwise("norm" if is_norm else name))
-        written, _, safe = REMEDIES.get(name, Remedy(f"{name}({{}})", "", "safe"))
-        guarded = f"jnp.where(ok, {written.format(f'jnp.where(ok, x, {safe})')}, 0)"
-        twice = f"guard the argument as well, {guarded} (the double where)"
+            return Said(claim, remedy("norm" if is_norm else name))
+        twice = f"guard the argument as well, {guarded(name)} (the double where)"
         by = "`where`" if has_where else "what leaves its value out"
         return Said(f"{claim}, and {by} multiplies it by 0", twice)
 
@@ -196,7 +144,7 @@ class Said(NamedTuple):
     """What is not finite, and what helps."""
 
     claim: str
-    remedy: str
+    helps: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -224,9 +172,9 @@ class NonFinite:
         except TooLong:
             return ""
         claims = dict[str, list[str]]()
-        for claim, remedy in dict.fromkeys(said):
-            claims.setdefault(remedy, []).append(claim)
-        parts = [(" and ".join(found), remedy) for remedy, found in claims.items()]
+        for claim, helps in dict.fromkeys(said):
+            claims.setdefault(helps, []).append(claim)
+        parts = [(" and ".join(found), helps) for helps, found in claims.items()]
         return "; ".join(": ".join(filter(None, part)) for part in parts)
 
     def _guilty(self, path: str) -> list[Birth]:
@@ -285,7 +233,7 @@ class NonFinite:
             return trouble.said(birth, has_where)
         what = f"`{birth.primitive}`"
         claim = f"{at_line(what, birth.line)} gives the first {birth.kind}"
-        return Said(claim, _otherwise(birth.primitive))
+        return Said(claim, remedy(birth.primitive))
 
     @once
     def _trouble_at(self, line: str) -> Trouble | None:
@@ -448,10 +396,6 @@ def _values(equation: Any, inputs: Sequence[Any], index: tuple[int, ...]) -> str
     given = [np.asarray(x) for v, x in pairs if not is_literal(v) and is_inexact(x)]
     texts = [f"{x[index] if x.ndim else x[()]:.4g}" for x in given]
     return f" at {texts[0]}" if len(texts) == 1 else f" at ({', '.join(texts)})"
-
-
-def _otherwise(name: str) -> str:
-    return REMEDIES[name].words if name in REMEDIES else ""
 
 
 def _is_finite(value: Any) -> bool:

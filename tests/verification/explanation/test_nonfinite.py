@@ -14,7 +14,8 @@ from jax import lax
 from jaxnet import Verdict, check_gradients, check_vjp
 from jaxnet.verification.candidates.autodiff import Autodiff
 from jaxnet.verification.explanation import nonfinite
-from jaxnet.verification.explanation.nonfinite import REMEDIES, NonFinite
+from jaxnet.verification.explanation.nonfinite import NonFinite
+from jaxnet.verification.explanation.remedies import REMEDIES
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.point import Point
 
