@@ -40,15 +40,10 @@ def automatic(mesh: Mesh | None) -> Mesh | None:
     """
     if mesh is None:
         return None
-    check_one_axis(mesh.axis_names)
-    return Mesh(mesh.devices, mesh.axis_names)
-
-
-def check_one_axis(axis_names: tuple[Any, ...]) -> None:
-    """The devices of a mesh are a list, not a table."""
-    if len(axis_names) != 1:
+    if len(mesh.axis_names) != 1:
         fix = "make it by jax.make_mesh((devices,), ('batch',))"
-        raise ValueError(complaint("mesh", "one axis", str(axis_names), fix))
+        raise ValueError(complaint("mesh", "one axis", str(mesh.axis_names), fix))
+    return Mesh(mesh.devices, mesh.axis_names)
 
 
 def check_divides(name: str, size: int, devices: int) -> None:

@@ -6,8 +6,8 @@ then fails in float32. So functions are traced once, and what they close over is
 kept as JAX arrays.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import jax
@@ -43,27 +43,21 @@ def platform() -> str:
     return getattr(device, "platform", device) or jax.default_backend()
 
 
-class in_float64:
+@contextmanager
+def in_float64() -> Iterator[None]:
     """float64 for the time of a `with`, under the promotion that JAX users expect.
 
     It is computed by the host where the device has none, or a slow one.
     """
-
-    def __enter__(self) -> None:
-        device = host()
-        self.contexts: tuple[AbstractContextManager[Any], ...] = (
-            *([jax.default_device(device)] if device else []),
-            jax.enable_x64(True),
-            jax.numpy_dtype_promotion("standard"),
-            jax.numpy_rank_promotion("allow"),
-            jax.debug_nans(False),
-        )
-        for context in self.contexts:
-            context.__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        for context in reversed(self.contexts):
-            context.__exit__(*error)
+    device = host()
+    with (
+        jax.default_device(device) if device else nullcontext(),
+        jax.enable_x64(True),
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+        jax.debug_nans(False),
+    ):
+        yield
 
 
 class Traced:

@@ -19,7 +19,7 @@ from jaxnet.devices import automatic
 from jaxnet.differences.of_network import network_differences
 from jaxnet.input_checks import check_batch, check_choice, check_untraced
 from jaxnet.losses import in_range
-from jaxnet.network import BOOK_NETWORK, Network, Params, mean_loss
+from jaxnet.network import BOOK_NETWORK, Network, Params, mean_loss, with_static_network
 
 
 @runtime_checkable
@@ -112,9 +112,8 @@ def _marked(gradient: Callable[..., Params]) -> Callable[..., Params]:
     return marked
 
 
-_with_static_network = partial(jax.jit, static_argnames="network")
-_backprop = _with_static_network(_marked(by_hand.backprop))
-_autodiff = _with_static_network(_marked(jax.grad(mean_loss)))
+_backprop = with_static_network(_marked(by_hand.backprop))
+_autodiff = with_static_network(_marked(jax.grad(mean_loss)))
 _numerical = jax.jit(_marked(network_differences), static_argnums=(3, 4))
 
 ROUTES: dict[str, Gradient] = {

@@ -196,13 +196,9 @@ def check_finite(name: str, values: Any) -> None:
     """No NaN and no infinity, where the values are known."""
     if is_traced(values):
         return
-    values = np.asarray(values)
-    if np.isfinite(values).all():
-        return
-    index = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
-    place = f"{name}[{', '.join(map(str, index))}]" if index else name
     fix = "mend the data, or leave that example out"
-    raise ValueError(complaint(place, "finite numbers", str(values[index]), fix))
+    values = np.asarray(values)
+    _check_each(name, values, np.isfinite(values), "finite numbers", fix)
 
 
 def check_untraced(name: str, values: Any, fix: str) -> None:
@@ -340,8 +336,13 @@ def _check_range(
     if is_traced(labels):
         return
     values = np.asarray(labels)
-    outside = np.argwhere((values < 0) | (values >= num_classes))
-    if len(outside):
-        index = tuple(int(i) for i in outside[0])
+    is_class = (values >= 0) & (values < num_classes)
+    _check_each(name, values, is_class, expected, fix)
+
+
+def _check_each(name: str, values: Any, right: Any, expected: str, fix: str) -> None:
+    """Every entry is right; the first one that is not is named."""
+    if not right.all():
+        index = tuple(map(int, np.argwhere(~right)[0]))
         place = f"{name}[{', '.join(map(str, index))}]" if index else name
         raise ValueError(complaint(place, expected, str(values[index]), fix))

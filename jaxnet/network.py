@@ -205,23 +205,23 @@ def accuracy(
     return _accuracy(params, images, labels, network)
 
 
-_with_static_network = partial(jax.jit, static_argnames="network")
+with_static_network = partial(jax.jit, static_argnames="network")
 
 
-@_with_static_network
+@with_static_network
 def _logits(params: Params, images: Images, network: Network) -> Logits:
     return forward(params, images, network)[1]
 
 
-@_with_static_network
+@with_static_network
 def _predict(params: Params, images: Images, network: Network) -> Probabilities:
     return network.output_loss.probabilities(forward(params, images, network)[1])
 
 
-_loss = _with_static_network(mean_loss)
+_loss = with_static_network(mean_loss)
 
 
-@_with_static_network
+@with_static_network
 def _accuracy(
     params: Params, images: Images, labels: Labels, network: Network
 ) -> Scalar:

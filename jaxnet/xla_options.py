@@ -6,8 +6,6 @@ from typing import Any, TypeAlias
 
 import jax
 
-from jaxnet.float64 import platform
-
 Options: TypeAlias = dict[str, str | bool]
 
 BY_EIGEN: Options = {"xla_cpu_experimental_ynn_fusion_type": ""}
@@ -59,19 +57,3 @@ def _takes(*options: tuple[str, str | bool]) -> bool:
     except jax.errors.JaxRuntimeError:  # an XLA without one of them
         return False
     return True
-
-
-_WITHOUT_JIT = "jax_disable_jit"
-
-
-def compiled(
-    function: Callable[..., Any], options: Options, *args: Any
-) -> Callable[..., Any]:
-    """The program for such args, on a CPU by those options that this XLA knows.
-
-    Under jax.disable_jit, the function itself.
-    """
-    if getattr(jax.config, _WITHOUT_JIT):
-        return function
-    told = _known(options) if platform() == "cpu" else None
-    return jax.jit(function).lower(*args).compile(told)

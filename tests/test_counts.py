@@ -15,16 +15,16 @@ import pytest
 
 from jaxnet import check_gradients, check_vjp, gradients, numerical_gradient
 from jaxnet.differences import of_network
+from jaxnet.jaxpr.compiled import forget
 from jaxnet.losses import OUTPUTS
 from jaxnet.mnist import Mnist
 from jaxnet.network import BOOK_NETWORK, Dense, Network, mean_loss
 from jaxnet.training import init_state, loop, train, with_learning_rate
-from jaxnet.verification.function import programs
 
 SIZES = (11, 3, 10)
 BATCH, EPOCH = 25, 12
 COMPILED = "/jax/core/compile/backend_compile_duration"
-TRAINING = ["_draw", "_evaluate", "_run_steps"]
+TRAINING = ["_evaluate", "_run_steps", "epoch_indices"]
 SCALAR_EVALUATIONS = 162
 NET_TRACES, NET_EVALUATIONS_EACH = 7, 36
 """Of a check of a net: at most so many, evaluations for each parameter."""
@@ -315,6 +315,6 @@ def test_the_same_check_again_compiles_nothing(compiled: Compiled) -> None:
     assert compiled.new() == []
     check(data, power=3)
     assert "_along" in compiled.new()
-    programs.forget()
+    forget()
     check(data)
     assert "_along" in compiled.new()

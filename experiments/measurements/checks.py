@@ -17,7 +17,7 @@ from experiments.measurements.rules import WIDTH, residual_net
 from experiments.measurements.section import Section
 from experiments.measurements.transformer import transformer
 from jaxnet import AuditReport, GradientReport, audit, check_gradients, check_vjp
-from jaxnet.verification.function import programs
+from jaxnet.jaxpr.compiled import forget
 
 COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -186,7 +186,7 @@ def _model(
     name: str, check: Callable[[], GradientReport | AuditReport]
 ) -> dict[str, Any]:
     jax.clear_caches()
-    programs.forget()
+    forget()
     start = perf_counter()
     report = check()
     taken = perf_counter() - start
@@ -234,7 +234,7 @@ def _of_chex(loss: Callable[[Any], Any], params: Any) -> Iterator[dict[str, Any]
 
 def _row(name: str, check: Call, before: Call | None = None) -> dict[str, Any]:
     jax.clear_caches()
-    programs.forget()
+    forget()
     if before:
         before()
     with _compilations() as first:

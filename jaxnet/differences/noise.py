@@ -125,8 +125,6 @@ def _more_wild(table: Table, is_smooth: bool) -> float:
 
     Where a smooth table has none, its noise is below the smallest estimate.
     """
-    if not np.isfinite(table).all():
-        return math.nan
     estimates, changes = _estimates(table)
     for level in range(len(estimates) - 2):
         three = estimates[level : level + 3]
@@ -147,7 +145,5 @@ def _estimates(table: Table) -> tuple[list[float], list[bool]]:
 
 
 def _is_smooth(table: Table) -> bool:
-    if not np.isfinite(table).all():
-        return False
     estimates, _ = _estimates(table)
     return 0 < estimates[-1] <= DECAY * estimates[0]

@@ -5,13 +5,12 @@ Source: *Deep Learning from Scratch*, section 4.3.
 
 import warnings
 from collections.abc import Callable
-from functools import cache
+from contextlib import suppress
 from weakref import WeakSet
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Jaxpr
 from jax.sharding import Mesh
 from jaxtyping import Float, Integer
 
@@ -40,8 +39,8 @@ from jaxnet.input_checks import (
     complaint,
     without,
 )
+from jaxnet.jaxpr.compiled import Bare
 from jaxnet.jaxpr.dependence import dependent
-from jaxnet.jaxpr.evaluate import bind, detached, evaluate
 from jaxnet.jaxpr.lines import described
 from jaxnet.jaxpr.reader import coarsest, coarsest_of
 from jaxnet.precision import DOUBLE, eps
@@ -139,14 +138,15 @@ def _slopes(
         return _by_calls(value, flat, step)
     traced = traced_or_none(value, flat)
     if traced is None:
-        _remember(function)
+        with suppress(TypeError):  # it cannot be hashed, or referred to weakly
+            _UNTRACEABLE.add(function)
         return _by_calls(value, flat, step)
     moved = dependent(traced.jaxpr, [True])
     precision = coarsest(moved)
     where = described(coarsest_of(moved)[1]) if precision > DOUBLE else ""
     step = _usable(step, flat, precision, where)
-    program = _Program(detached(traced.jaxpr))
-    compiled = _compiled_slopes(program, automatic(mesh), platform())
+    program = Bare.of(traced.jaxpr, jax.tree.structure(0.0))
+    compiled = program.compiled(_compiled_slopes, automatic(mesh), platform())
     return np.asarray(compiled(traced.consts, flat, step))
 
 
@@ -217,35 +217,8 @@ def _is_known(function: ScalarFunction) -> bool:
         return False
 
 
-def _remember(function: ScalarFunction) -> None:
-    try:
-        _UNTRACEABLE.add(function)
-    except TypeError:  # it cannot be hashed, or referred to weakly
-        return
-
-
-class _Program:
-    """What a function computes of a vector, equal where the texts of programs are.
-
-    jit keeps one compiled program for all equal ones. A function traced anew in every
-    call may close over what has changed since; arrays it closes over are arguments.
-    """
-
-    def __init__(self, jaxpr: Jaxpr) -> None:
-        self.jaxpr, self.text = jaxpr, str(jaxpr)
-        if "callback" in self.text:  # which function it calls is not in the text
-            self.text += str(id(self))
-
-    def __hash__(self) -> int:
-        return hash(self.text)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Program) and self.text == other.text
-
-
-@cache
 def _compiled_slopes(
-    program: _Program, mesh: Mesh | None, platform: str
+    program: Bare, mesh: Mesh | None, platform: str
 ) -> Callable[..., Vector]:
     """jit finds a program of one function faster than one of its static arguments."""
 
@@ -256,8 +229,7 @@ def _compiled_slopes(
         step: Step,
     ) -> Float[Array, " chosen"]:
         def value(x: Vector) -> Scalar:
-            (y,) = evaluate(program.jaxpr, [x], bind, consts=consts)
-            return jnp.asarray(y)
+            return jnp.asarray(program(consts, x))
 
         return slopes_of(value, x, step, coordinates)
 

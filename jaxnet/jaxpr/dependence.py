@@ -28,16 +28,6 @@ def dependent(jaxpr: Any, moving: Sequence[bool]) -> list[Any]:
     return dependence(jaxpr, moving).equations
 
 
-def dependent_outputs(jaxpr: Any, moving: Sequence[bool]) -> list[bool]:
-    """Which outputs of a jaxpr depend on the moving inputs."""
-    return dependence(jaxpr, moving).outputs
-
-
-def dependent_results(equation: Any, moving: Sequence[bool]) -> list[bool]:
-    """Which outputs of an equation depend on the moving inputs."""
-    return _dependence_within(equation, moving).outputs
-
-
 def dependence(
     jaxpr: Any, moving: Sequence[bool], carries: Carries = _always
 ) -> Dependence:
@@ -48,7 +38,7 @@ def dependence(
     for equation in jaxpr.eqns:
         inputs = _are_known(equation.invars, known)
         if any(inputs):
-            inner, outputs, _ = _dependence_within(equation, inputs, carries)
+            inner, outputs, _ = dependence_within(equation, inputs, carries)
             found += [equation, *inner]
             pairs = zip(equation.outvars, outputs, strict=True)
             known |= {v for v, m in pairs if m and carries(equation, v)}
@@ -59,10 +49,13 @@ def _are_known(variables: Sequence[Any], known: set[Any]) -> list[bool]:
     return [not is_literal(v) and v in known for v in variables]
 
 
-def _dependence_within(
+def dependence_within(
     equation: Any, moving: Sequence[bool], carries: Carries = _always
 ) -> Dependence:
-    """All that an equation runs depends, unless its operands are known to line up."""
+    """The same of one equation.
+
+    All that it runs depends, unless its operands are known to line up.
+    """
     inner = list(sub_jaxprs(equation))
     if equation.primitive.name in ("scan", "while"):
         return _dependence_of_loop(Loop.of(equation), moving, carries)
@@ -81,7 +74,7 @@ def _dependence_within(
 
 
 def _dependence_of_loop(
-    loop: "Loop", moving: Sequence[bool], carries: Carries = _always
+    loop: Loop, moving: Sequence[bool], carries: Carries = _always
 ) -> Dependence:
     """What depends once a further round makes no more of the carried values depend."""
     test_consts, consts, carry, rows = loop.split(moving)

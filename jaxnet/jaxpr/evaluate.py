@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -56,8 +57,7 @@ def evaluate(
     *,
     consts: Sequence[Any] | None = None,
     in_python: bool = False,
-    chosen: Chosen | None = None,
-    most_rounds: int = MOST_ROUNDS,
+    chosen: Chosen = lambda equation, choice: None,
 ) -> list[Any]:
     """The outputs of a jaxpr with what `hook` gives in place of its equations.
 
@@ -69,51 +69,44 @@ def evaluate(
 
     consts: in place of the jaxpr's own constants.
     in_python: loops run round by round and a cond takes its one branch, for concrete
-    inputs. `chosen` is told which; a while ends after `most_rounds`.
+    inputs. `chosen` is told which; a while ends after MOST_ROUNDS.
     """
-    own = getattr(jaxpr, "consts", ()) if consts is None else consts
-    walk = _Evaluation(hook, in_python, chosen or _unheard, most_rounds)
-    return walk.evaluated(jaxpr, inputs, own)
+    entered = partial(_enter_in_python, chosen=chosen) if in_python else enter
+    return _Evaluation(hook, entered).run(jaxpr, inputs, consts)
 
 
 @dataclass(frozen=True)
 class _Evaluation:
-    """What `evaluate` was asked, for every jaxpr within the one it was given."""
+    """What is done with each equation, in every jaxpr within the one that is given.
+
+    An object, as a function that calls itself would hold, till garbage is collected,
+    what it was given: the caller's arrays, in the dtypes of this mode.
+    """
 
     hook: Hook
-    in_python: bool
-    chosen: Chosen
-    most_rounds: int
+    entered: Callable[[Any, Sequence[Any], Run], list[Any]]
 
-    def run(self, inner: Any, values: Sequence[Any]) -> list[Any]:
-        return self.evaluated(inner, values, getattr(inner, "consts", ()))
+    def run(
+        self, jaxpr: Any, values: Sequence[Any], consts: Sequence[Any] | None = None
+    ) -> list[Any]:
+        from jax.extend.source_info_util import user_context  # 80 ms, as in `lines`
 
-    def evaluated(self, inner: Any, values: Any, constants: Any) -> list[Any]:
-        from jax.extend.source_info_util import user_context  # as above
-
-        inner = opened(inner)
-        variables = [*inner.constvars, *inner.invars]
-        known = dict(zip(variables, [*constants, *values], strict=True))
-        for equation in inner.eqns:
-            arguments = _read(equation.invars, known)
+        own = getattr(jaxpr, "consts", ()) if consts is None else consts
+        jaxpr = opened(jaxpr)
+        variables = [*jaxpr.constvars, *jaxpr.invars]
+        known = dict(zip(variables, [*own, *values], strict=True))
+        for equation in jaxpr.eqns:
+            given = _read(equation.invars, known)
             with user_context(equation.source_info.traceback), equation.ctx.manager:
-                outputs = self.hook(equation, arguments)
-                if outputs is None and self.in_python:
-                    outputs = _enter_in_python(
-                        equation, arguments, self.run, self.chosen, self.most_rounds
-                    )
-                elif outputs is None:
-                    outputs = enter(equation, arguments, self.run)
+                outputs = self.hook(equation, given)
+                if outputs is None:
+                    outputs = self.entered(equation, given, self.run)
             known.update(zip(equation.outvars, outputs, strict=True))
-        return _read(inner.outvars, known)
+        return _read(jaxpr.outvars, known)
 
 
 def _read(variables: Sequence[Any], known: dict[Any, Any]) -> list[Any]:
     return [v.val if is_literal(v) else known[v] for v in variables]
-
-
-def _unheard(equation: Any, choice: Any) -> None:
-    """Nobody listens."""
 
 
 def enter(equation: Any, inputs: Sequence[Any], run: Run) -> list[Any]:
@@ -218,7 +211,7 @@ BUILT: dict[str, Callable[[Any, Sequence[Any], Run], list[Any]]] = {
 
 
 def _enter_in_python(
-    equation: Any, inputs: list[Any], run: Run, chosen: Chosen, most_rounds: int
+    equation: Any, inputs: list[Any], run: Run, chosen: Chosen
 ) -> list[Any]:
     """`enter` for concrete inputs: rounds and branches as they are run."""
     name, params = equation.primitive.name, equation.params
@@ -238,7 +231,7 @@ def _enter_in_python(
         return enter(equation, inputs, run)
     loop = Loop.of(equation)
     test_consts, consts, carry, _ = loop.split(inputs)
-    for _ in range(most_rounds):
+    for _ in range(MOST_ROUNDS):
         more = bool(run(loop.test, [*test_consts, *carry])[0])
         chosen(equation, more)
         if not more:

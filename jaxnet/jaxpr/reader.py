@@ -78,8 +78,12 @@ def every_equation(jaxpr: Any) -> Iterator[Any]:
     """All equations, an outer one before those inside it."""
     for equation in opened(jaxpr).eqns:
         yield equation
-        for inner in sub_jaxprs(equation):
-            yield from every_equation(inner)
+        yield from inside(equation)
+
+
+def inside(equation: Any) -> Iterator[Any]:
+    """The equations that stand in one."""
+    return (e for jaxpr in sub_jaxprs(equation) for e in every_equation(jaxpr))
 
 
 def work(jaxpr: Any) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import wraps
 from inspect import signature, unwrap
 from pathlib import Path
-from types import CellType, CodeType, FrameType
+from types import CellType, FrameType
 from typing import Any, TypeAlias
 from unittest import mock
 
@@ -23,6 +23,7 @@ from jaxnet.input_checks import first_line
 from jaxnet.jaxpr.lines import IN_JAX, VERIFIER
 from jaxnet.verification import AuditReport, RuleReport, Verdict
 from jaxnet.verification.function.intended import NOT_JUDGED, is_named
+from jaxnet.verification.function.sites import code_of, written
 from jaxnet.verification.point import is_inexact, not_finite
 from jaxnet.verification.rules.check_rule import check_modes
 from jaxnet.verification.rules.rule import Mode
@@ -84,8 +85,7 @@ class Called:
         """File and line of the rule, or of the function if the rule has none."""
         mode = CLASSES[type(self.rule)]
         own = getattr(self.rule, "bwd" if mode == "vjp" else "jvp", None)
-        code = _code(own) or _code(self.rule.fun)
-        return f"{code.co_filename}:{code.co_firstlineno}" if code else ""
+        return written(own) or written(self.rule.fun)
 
     def is_among(self, intended: Sequence[str]) -> bool:
         """Whether it is named there, or the line of its rule."""
@@ -257,12 +257,6 @@ def _shape(array: Any) -> str:
     return f"{array.dtype} {sizes}"
 
 
-def _code(function: Any) -> CodeType | None:
-    inner = unwrap(getattr(function, "func", function))
-    code: CodeType | None = getattr(inner, "__code__", None)
-    return code
-
-
 def _identity(rule: Any) -> Form:
     """What a rule is made of: those of one factory with one setting are one."""
     derivative = getattr(rule, "bwd" if type(rule) is jax.custom_vjp else "jvp", None)
@@ -273,7 +267,7 @@ def _value(thing: Any, depth: int = 3) -> Any:
     """What tells a setting of a rule from another; of an array that it is one."""
     if thing is None or isinstance(thing, (bool, int, float, str)):
         return thing
-    code, inner = _code(thing), unwrap(getattr(thing, "func", thing))
+    code, inner = code_of(thing), unwrap(getattr(thing, "func", thing))
     if code is None or not depth:
         return type(thing)
     cells = [_content(x) for x in getattr(inner, "__closure__", None) or ()]

@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -62,7 +63,8 @@ def write_checkpoint(
         for old in newest_first(folder)[keep:]:
             old.unlink()
     except OSError as error:
-        _discard(temporary)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         reason = error.strerror or str(error)
         fix = "older checkpoints are kept; free the disk or name another folder"
         raise OSError(f"{path}: cannot be written ({reason}); {fix}") from None
@@ -152,10 +154,3 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _discard(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:
-        return

@@ -5,7 +5,7 @@ Each is compiled at its first call, once for arrays of one form, and kept.
 
 from collections.abc import Callable
 from functools import cache, partial
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +15,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Bool, Float, Int32, UInt8
 
 from jaxnet import gradients
-from jaxnet.array_types import Array, Images, Labels, PyTree, RandomKey
-from jaxnet.devices import automatic, check_divides, check_one_axis, whole
+from jaxnet.array_types import Array, Images, Labels, PyTree
+from jaxnet.devices import automatic, check_divides, whole
 from jaxnet.mnist import GREY_LEVELS, Mnist
 from jaxnet.network import BOOK_NETWORK, Network, Params, logits, mean_loss
 from jaxnet.training.minibatches import epoch_indices
@@ -53,14 +53,20 @@ def compile_programs(recipe: Recipe, state: State, data: Mnist) -> Programs:
     Raises:
         ValueError: the batch does not divide among the devices of the mesh.
     """
-    check_mesh(recipe)
     recipe = recipe._replace(mesh=automatic(recipe.mesh))
+    if recipe.mesh is not None:
+        check_divides("batch_size", recipe.batch_size, recipe.mesh.size)
     return _programs(recipe, len(data.train_labels), state.key.ndim)
 
 
 @cache
 def _programs(recipe: Recipe, num_examples: int, runs_axes: int) -> Programs:
-    draw = partial(_draw, recipe, num_examples)
+    draw: Callable[..., Any] = partial(
+        epoch_indices,
+        num_examples=num_examples,
+        batch_size=recipe.batch_size,
+        replacement=recipe.replacement,
+    )
     run_steps, evaluate = partial(_run_steps, recipe), partial(_evaluate, recipe)
     if runs_axes:
         draw = jax.vmap(draw, (0, None))
@@ -79,13 +85,6 @@ def _programs(recipe: Recipe, num_examples: int, runs_axes: int) -> Programs:
 
 
 _Carry: TypeAlias = tuple[Params, PyTree, Float[Array, " steps"]]
-
-
-def _draw(
-    recipe: Recipe, num_examples: int, key: RandomKey, epoch: Int32[Array, ""]
-) -> Int32[Array, "steps batch"]:
-    size, replacement = recipe.batch_size, recipe.replacement
-    return epoch_indices(key, epoch, num_examples, size, replacement)
 
 
 def _run_steps(
@@ -173,11 +172,3 @@ def place(tree: PyTree, mesh: Mesh | None) -> PyTree:
         return key
 
     return jax.tree.map(put, tree)
-
-
-def check_mesh(recipe: Recipe) -> None:
-    """One axis, whose size divides the batch."""
-    if recipe.mesh is None:
-        return
-    check_one_axis(recipe.mesh.axis_names)
-    check_divides("batch_size", recipe.batch_size, recipe.mesh.size)

@@ -126,7 +126,9 @@ def _report(
         name=group[0].name,
         rule=group[0].rule,
         lines=tuple(site.line for site in group if site.line),
-        calls=sum(map(_count, group, found)),
+        calls=sum(
+            max(f.count, len(s.equations)) for s, f in zip(group, found, strict=True)
+        ),
         verified=len(chosen),
         forms=tuple(forms),
         verdict=Verdict.UNRESOLVED,
@@ -157,10 +159,6 @@ def _report(
         else "; ".join(filter(None, [worst.detail, *said])),
         worst=worst,
     )
-
-
-def _count(site: Site, found: Calls) -> int:
-    return max(found.count, len(site.equations))
 
 
 def _form(call: Call) -> str:

@@ -17,14 +17,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnet.input_checks import complaint, describe
-from jaxnet.jaxpr.reader import every_equation
+from jaxnet.jaxpr.reader import every_equation, inside
 from jaxnet.precision import eps
 from jaxnet.taps import TAP
 from jaxnet.verification.candidates.candidate import Candidate
 from jaxnet.verification.explanation.explain import saying
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.function.planted import Seen, planted
-from jaxnet.verification.function.sites import inside
 from jaxnet.verification.point import Leaf, is_inexact, two_norm
 from jaxnet.verification.report.gradient_report import GradientReport
 from jaxnet.verification.report.leaf_report import LeafReport
@@ -247,7 +246,7 @@ class Chain:
         value, next_value = self.values[name], self.values[following]
         if value.shape != next_value.shape:
             return
-        given, d_next = _like(self.given[following], value), f"d_{following}"
+        given, d_next = np.asarray(self.given[following], value.dtype), f"d_{following}"
 
         def forward(point: Any, tangent: Any) -> Any:
             return link.forward(point, tangent)[0][list(self.values).index(following)]
@@ -361,10 +360,6 @@ def _run(
     for (key, _), one in seen.items():
         found.setdefault(names[key], []).append(one)
     return outputs[0], found
-
-
-def _like(value: Any, other: np.ndarray) -> Any:
-    return np.asarray(value, other.dtype)
 
 
 def _random_like(value: Any) -> Any:

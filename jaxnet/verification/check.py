@@ -186,7 +186,7 @@ def _checked(
         claimed = claims(asked.candidates, objective, context.autodiff)
         if fault := irreproducibility(context):
             return _report(context, claimed, [_of_loss(fault)]), []
-        leaves, probed = _judged(context.within(asked.budget), claimed, bar)
+        leaves, probed = _judged(replace(context, budget=asked.budget), claimed, bar)
         report = _report(context, claimed, leaves)
         return _with_remarks(report, context, claimed, probed), claimed
 

@@ -80,10 +80,6 @@ class Context:
         self.budget.check(self.objective.evaluations + len(times))
         return self.objective.values_along(direction, times, self.point)
 
-    def within(self, budget: Budget) -> "Context":
-        """The same, of a check that may take no more."""
-        return replace(self, budget=budget)
-
     def at(self, point: Point) -> "Context":
         """The same at another point, small leaves by every coordinate."""
         start = Start(self.objective, point)

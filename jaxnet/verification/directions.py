@@ -6,6 +6,7 @@ Multipliers are drawn again when needed, never kept: a large leaf costs no memor
 """
 
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
@@ -38,8 +39,9 @@ def units(values: Any, floor: Any, xp: ModuleType = np) -> Wide:
 
     xp: numpy, or jax.numpy within a traced program.
     """
-    wide = xp.asarray(values, np.float64)
-    return power_below(xp.maximum(xp.abs(wide), floor), xp)
+    sizes = xp.maximum(xp.abs(xp.asarray(values, np.float64)), floor)
+    powers: Wide = sizes / (2 * xp.frexp(sizes)[0])  # ½ ≤ mantissa < 1: exact
+    return powers
 
 
 def nearby(point: Point, seed: tuple[int, ...], size: float = BESIDE) -> Point:
@@ -65,16 +67,6 @@ def beside(
     """
     moved = nearby(point, seed, size).leaves
     return point.arrays(moved if leaf is None else [moved[leaf]])
-
-
-def power_below(size: Wide, xp: ModuleType = np) -> Wide:
-    """The power of two at or just below each positive number, exactly.
-
-    The mantissa m of frexp lies in [½, 1), so size / 2m is a power of two and the
-    division does not round.
-    """
-    powers: Wide = size / (2 * xp.frexp(size)[0])
-    return powers
 
 
 @dataclass(frozen=True)
@@ -169,7 +161,8 @@ def along(gradient: Reals, direction: AnyDirection) -> float:
     """Σ gᵢ vᵢ in float64."""
     if isinstance(direction, Coordinate):
         return float(gradient.reshape(-1)[direction.flat]) * step_size(direction)
-    return _weighted(gradient, direction.multipliers(), direction.leaf, 0.0)
+    terms = _terms(gradient, direction.multipliers(), direction.leaf)
+    return sum(float(np.sum(part)) for part in terms)
 
 
 def norm_along(gradient: Reals, direction: AnyDirection) -> float:
@@ -195,18 +188,15 @@ def _norm(gradient: Reals, multipliers: Multipliers, leaf: Leaf) -> float:
     largest = largest_size(gradient) * leaf.largest
     if not largest or not np.isfinite(largest):
         return largest
-    return largest * float(_weighted(gradient, multipliers, leaf, largest) ** 0.5)
+    parts = (part / largest for part in _terms(gradient, multipliers, leaf))
+    return largest * float(sum(float(part @ part) for part in parts) ** 0.5)
 
 
-def _weighted(
-    gradient: Reals, multipliers: Multipliers, leaf: Leaf, scale: float
-) -> float:
-    """Σ gᵢ vᵢ, or with a scale Σ (gᵢ vᵢ / scale)²."""
-    total = 0.0
+def _terms(
+    gradient: Reals, multipliers: Multipliers, leaf: Leaf
+) -> Iterator[Float[np.ndarray, " chunk"]]:
+    """gᵢ vᵢ in float64, chunk by chunk."""
     flat = [a.reshape(-1) for a in (gradient, multipliers, leaf.values)]
     for i in range(0, leaf.size, CHUNK):
         g, m, x = (a[i : i + CHUNK].astype(np.float64) for a in flat)
-        terms = g * (m / ONE) * units(x, leaf.floor)
-        terms = terms / scale if scale else terms
-        total += float(terms @ terms) if scale else float(np.sum(terms))
-    return total
+        yield g * (m / ONE) * units(x, leaf.floor)

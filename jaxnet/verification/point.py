@@ -269,7 +269,7 @@ def real_view(value: Any) -> Reals:
 def not_finite(value: Any) -> str:
     """What of an array is no finite number, in words; empty if all are."""
     values = real_view(value)
-    finite = np.isfinite(values if values.itemsize >= 4 else values.astype(np.float32))
+    finite = np.isfinite(values)
     return "" if finite.all() else f"{values[~finite].flat[0]} among {describe(value)}"
 
 

@@ -161,6 +161,18 @@ def test_what_a_function_closes_over_may_change():
     assert right(numerical_gradient(function, np.zeros(2)), np.full(2, 5.0))
 
 
+@pytest.mark.parametrize("factor", [1.0, 2.0, 0.0])
+def test_a_program_is_its_data_too(factor):
+    """Functions of one body over other data, held by a function within that is jitted:
+
+    the text of the program does not tell them apart.
+    """
+    data = factor * np.eye(3)
+    inner = jax.jit(lambda w: w @ data)
+    slope = numerical_gradient(lambda w: jnp.sum(inner(w) ** 2), np.ones(3))
+    assert right(slope, np.full(3, 2 * factor**2))
+
+
 def test_a_traceable_function_is_traced_not_called():
     """The number of Python calls does not depend on the number of coordinates.
 

@@ -7,16 +7,15 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxnet.array_types import PyTree
 from jaxnet.float64 import in_float64
 from jaxnet.input_checks import complaint
-from jaxnet.jaxpr.evaluate import evaluate
 from jaxnet.jaxpr.lines import said
 from jaxnet.precision import DOUBLE, eps
 from jaxnet.verification.candidates.autodiff import Autodiff
 from jaxnet.verification.candidates.callables import CalledGradient, LeafByLeaf
 from jaxnet.verification.candidates.fitted import Gradient, fitted, raising
 from jaxnet.verification.function.objective import Objective
+from jaxnet.verification.function.once import once
 from jaxnet.verification.function.program import Program
 from jaxnet.verification.function.rounding_noise import more_rounds
 from jaxnet.verification.function.widen import Widened
@@ -130,6 +129,7 @@ class Candidate:
         cause = "the candidate gives two values for one input"
         return [LeafReport(leaf.path, *rest, cause=cause)]
 
+    @once
     def shifts(self, objective: Objective) -> list[Gradient]:
         """How it changes if inexact constants of its own, not the loss's, are moved."""
         if self.widened is None:
@@ -148,15 +148,8 @@ class Candidate:
     def after_another_round(self, objective: Objective) -> Gradient:
         """What it gives if each of its own iterations to a tolerance runs once more."""
         assert self.widened is not None
-        own, out_tree = self.widened.own, self.widened.out_tree
-
-        def longer(moved: list[Any]) -> PyTree:
-            outputs = evaluate(own.closed, moved, more_rounds(own, 1))
-            return jax.tree.unflatten(out_tree, outputs)
-
-        known = self.widened.constants
-        args = objective.point.as_traced()
-        widened = Widened.of(longer, args, known, is_rerun=True)
+        longer = more_rounds(self.widened.own, 1)
+        widened = self.widened.rerun(longer, objective.point.as_traced())
         with in_float64():
             tree = jax.tree.map(np.asarray, widened.compiled(objective.point.wide()))
         return fitted(self.name, tree, objective.point).gradient

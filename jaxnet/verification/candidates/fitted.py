@@ -145,11 +145,10 @@ def _fault(name: str, leaf: Leaf, value: Any) -> LeafReport | None:
         cause = f"shape {array.shape}, expected {leaf.shape}"
         cause += _of_shapes(array.shape, leaf.shape)
         return _malformed(name, leaf.path, leaf.shape, cause)
-    wide = array if array.dtype.itemsize >= 4 else array.astype(np.float32)
-    bad = np.argwhere(~np.isfinite(wide))
+    bad = np.argwhere(~np.isfinite(array))
     if len(bad):
         index = tuple(int(i) for i in bad[0])
-        cause = f"{wide[index]} in {len(bad)} of {array.size} entries"
+        cause = f"{array[index]} in {len(bad)} of {array.size} entries"
         return _malformed(name, leaf.path, leaf.shape, cause, index)
     return None
 

@@ -8,7 +8,7 @@ float32's ε times the size of the terms each entry is summed from. That size, t
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -27,7 +27,7 @@ from jaxnet.verification.function.rounding_noise import (
     rounded_runs,
     solvers,
 )
-from jaxnet.verification.function.widen import Widened, redrawn
+from jaxnet.verification.function.widen import redrawn
 from jaxnet.verification.point import Leaf, Reals
 
 SAMPLES = 6
@@ -180,11 +180,7 @@ class Rounding:
         if widened is None:
             return []
         args, values = objective.point.as_traced(), objective.point.wide()
-        reruns = [
-            partial(redrawn, widened.own.closed, widened.out_tree, seed)
-            for seed in range(SAMPLES)
-        ]
-        others = [Widened.of(f, args, widened.constants, is_rerun=True) for f in reruns]
+        others = [widened.rerun(redrawn(seed), args) for seed in range(SAMPLES)]
         with in_float64():
             before = self.autodiff.reals(widened.compiled(values))
             every = [self.autodiff.reals(other.compiled(values)) for other in others]
@@ -211,14 +207,10 @@ class Rounding:
             return 0.0
         is_derived = candidate.is_derived(self.autodiff)
         of_loss = () if is_derived else self.autodiff.shifts
-        both = of_loss, self._own_shifts(candidate)
+        both = of_loss, candidate.shifts(self.objective)
         leaf = [[s[number] for s in each if s[number] is not None] for each in both]
         squares = [np.mean([of(x) ** 2 for x in each], axis=0) for each in leaf if each]
         return DEVIATIONS * np.sqrt(sum(squares))
-
-    @once
-    def _own_shifts(self, candidate: Candidate) -> Sequence[Gradient]:
-        return candidate.shifts(self.objective)
 
     @once
     def _another_round(self, candidate: Candidate) -> Sequence[Reals]:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxnet.jaxpr.compiled import compiled
 from jaxnet.jaxpr.lines import described_once
 from jaxnet.jaxpr.reader import opened, sub_jaxprs
 from jaxnet.precision import eps
@@ -14,7 +15,6 @@ from jaxnet.verification.directions import beside
 from jaxnet.verification.explanation.ends import reaching
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.function.planted import Added, Place, Seen, planted
-from jaxnet.verification.function.programs import compiled
 from jaxnet.verification.function.same_bits import fingerprint
 from jaxnet.verification.function.sites import Site
 from jaxnet.verification.function.steps import ends_derivatives

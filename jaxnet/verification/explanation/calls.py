@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
+from jaxnet.jaxpr.compiled import compiled
 from jaxnet.jaxpr.evaluate import bind
 from jaxnet.jaxpr.reader import enclosing
 from jaxnet.precision import eps
@@ -25,7 +26,6 @@ from jaxnet.verification.function.cotangents import Arrays, inner, random_like
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.function.once import once
 from jaxnet.verification.function.planted import Place, Seen, planted
-from jaxnet.verification.function.programs import compiled
 from jaxnet.verification.function.same_bits import fingerprint
 from jaxnet.verification.function.sites import UNBOUND, Site
 from jaxnet.verification.leaf.probes import probe_leaf

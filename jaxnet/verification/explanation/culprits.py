@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 from jaxnet.jaxpr.evaluate import Hook, bind
+from jaxnet.jaxpr.reader import inside
 from jaxnet.verification.context import Context
 from jaxnet.verification.explanation.by_design import straight_through
 from jaxnet.verification.explanation.calls import (
@@ -38,7 +39,6 @@ from jaxnet.verification.function.sites import (
     Site,
     computed,
     has_derivative,
-    inside,
     outermost,
     sites,
 )

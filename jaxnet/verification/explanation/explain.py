@@ -66,8 +66,7 @@ class Explainer:
         is_not_finite = any(f.path == report.path for f in faults)
         if candidate.widened is None or not is_not_finite:
             return report
-        leaf = next(x for x in self.context.point.leaves if x.path == report.path)
-        return saying(report, lambda: [self._not_finite(candidate).of_leaf(leaf)])
+        return saying(report, lambda: [self._not_finite(candidate).of(report.path)])
 
     def _words(self, report: LeafReport, probes: LeafProbes) -> list[str]:
         objective, leaf = self.context.objective, probes.leaf

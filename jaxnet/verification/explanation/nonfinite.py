@@ -19,14 +19,21 @@ import numpy as np
 
 from jaxnet.jaxpr.evaluate import bind, evaluate
 from jaxnet.jaxpr.lines import IN_JAX, at_line, source_line
-from jaxnet.jaxpr.reader import CALLS, every_equation, is_literal, opened, sub_jaxprs
+from jaxnet.jaxpr.reader import (
+    CALLS,
+    every_equation,
+    inside,
+    is_literal,
+    opened,
+    sub_jaxprs,
+)
 from jaxnet.verification.candidates.fitted import by_path
 from jaxnet.verification.explanation.remedies import guarded, remedy
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.function.once import once
-from jaxnet.verification.function.sites import RULES, inside, site_of
+from jaxnet.verification.function.sites import RULES, site_of
 from jaxnet.verification.function.widen import PRINTS, Widened
-from jaxnet.verification.point import Leaf, is_inexact
+from jaxnet.verification.point import is_inexact
 
 MOST_BIRTHS = 16
 """Where NaNs are born at more lines than this, nobody is named: each costs a run."""
@@ -158,15 +165,11 @@ class NonFinite:
     widened: Widened
     steps: Iterator[int] = field(default_factory=itertools.count)
 
-    def of_leaf(self, leaf: Leaf) -> str:
-        """Who makes the gradient of one leaf not finite, in words; empty if unknown."""
-        return self._of(leaf.path)
+    def of(self, path: str) -> str:
+        """Who makes the gradient of one leaf not finite, in words; empty if unknown.
 
-    def of_loss(self) -> str:
-        """The same of the loss itself, whose program this is then."""
-        return self._of(LOSS)
-
-    def _of(self, path: str) -> str:
+        path: of the leaf, or LOSS for the loss itself, whose program this is then.
+        """
         try:
             said = [self._said(birth) for birth in self._guilty(path)[:MOST_NAMED]]
         except TooLong:
@@ -279,7 +282,7 @@ def of_value(objective: Objective) -> str:
     if objective.widened is None:
         return ""
     try:
-        return NonFinite(objective, objective.widened).of_loss()
+        return NonFinite(objective, objective.widened).of(LOSS)
     except Exception:  # the caller's program, run by itself
         return ""
 

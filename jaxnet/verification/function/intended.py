@@ -17,6 +17,7 @@ from jaxnet.verification.function.sites import (
     has_derivative,
     outermost,
     sites,
+    written,
 )
 from jaxnet.verification.point import floating_leaves, with_floating
 
@@ -131,7 +132,5 @@ def is_site(one: Meant, site: Site) -> bool:
     if isinstance(one, jax.custom_vjp):
         return any(backward(e) is one.bwd for e in site.equations)
     if isinstance(one, jax.custom_jvp):
-        code = getattr(one.fun, "__code__", None)
-        at = f"{code.co_filename}:{code.co_firstlineno}" if code else ""
-        return site.function == f"{one.fun.__name__} at {at}"
+        return site.function == f"{one.fun.__name__} at {written(one.fun)}"
     return False

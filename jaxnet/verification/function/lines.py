@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from jaxnet.devices import of_parts, spread
 from jaxnet.float64 import platform
+from jaxnet.jaxpr.compiled import Bare
 from jaxnet.jaxpr.reader import work
 from jaxnet.verification.directions import (
     ONE,
@@ -24,10 +25,9 @@ from jaxnet.verification.directions import (
     units,
     vector,
 )
-from jaxnet.verification.function.programs import Bare
 from jaxnet.verification.function.widen import Widened
 from jaxnet.verification.point import Point
-from jaxnet.xla_options import BY_EIGEN, by_eigen, compiled, in_haste
+from jaxnet.xla_options import by_eigen, in_haste
 
 LINE_BYTES = 2**26
 """How much memory the parameters of a line's 32 times may take together."""
@@ -54,7 +54,7 @@ class Lines:
         self._data: Data = list(widened.consts), list(widened.inexact_values())
         self._line = widened.program.compiled(_line, mesh, platform())
         self._copies = _copies(mesh)
-        self._of_copies = widened.program.compiled(OfCopies, mesh)
+        self._of_copies = widened.program.compiled(_of_copies, mesh, platform())
 
     def values(
         self, direction: AnyDirection | Together, times: Values, point: Point
@@ -105,19 +105,8 @@ def _copies(mesh: Mesh | None) -> Any:
     return jax.jit(partial(_copied, mesh))
 
 
-class OfCopies:
-    """The values of copies of all leaves, one a device; compiled when first called."""
-
-    def __init__(self, program: Bare, mesh: Mesh | None) -> None:
-        self._function = partial(_of_one_a_device, program, mesh)
-        self._compiled: Any = None
-
-    def __call__(self, data: Data, copies: list[Any]) -> jax.Array:
-        """For the program's constants, and the copies."""
-        if self._compiled is None:
-            self._compiled = compiled(self._function, BY_EIGEN, data, copies)
-        values: jax.Array = self._compiled(data, copies)
-        return values
+def _of_copies(program: Bare, mesh: Mesh | None, platform: str) -> Any:
+    return by_eigen(partial(_of_one_a_device, program, mesh), platform)
 
 
 def _along(

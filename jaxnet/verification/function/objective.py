@@ -19,7 +19,7 @@ from jaxnet.array_types import PyTree, ScalarFunction
 from jaxnet.differences.noise import ROUGH_TIMES, roughness
 from jaxnet.float64 import host, in_float64
 from jaxnet.input_checks import NoPair, complaint, describe
-from jaxnet.jaxpr.evaluate import Hook, evaluate
+from jaxnet.jaxpr.evaluate import Hook
 from jaxnet.jaxpr.lines import described, said
 from jaxnet.precision import DOUBLE, SINGLE
 from jaxnet.verification.directions import (
@@ -34,8 +34,8 @@ from jaxnet.verification.function.lines import Lines
 from jaxnet.verification.function.program import Program, calls_out, same_program
 from jaxnet.verification.function.rounding_noise import (
     more_rounds,
+    rounded_runs,
     rounding_of,
-    rounding_spread,
     solvers,
 )
 from jaxnet.verification.function.widen import Widened
@@ -168,9 +168,7 @@ class Objective:
     def rerun(self, hook: Hook) -> Widened:
         """The caller's program with what a hook gives in place of its equations."""
         assert self.widened is not None
-        closed, known = self.widened.own.closed, self.widened.constants
-        args = self.point.as_traced()
-        return Widened.of(lambda x: evaluate(closed, x, hook)[0], args, known, True)
+        return self.widened.rerun(hook, self.point.as_traced())
 
     def called_value(self) -> float:
         """The loss at the point, by a plain call on NumPy arrays in float64."""
@@ -249,7 +247,8 @@ class Objective:
         if self.program is None:
             return 0.0
         values = [jnp.asarray(x) for x in self.point.as_traced()]
-        return rounding_spread(self.program, values)
+        runs = rounded_runs(self.program.closed, values)
+        return float(np.ptp([float(run[0]) for run in runs]))
 
     def rounding_at(self, point: Point) -> float:
         """The standard deviation of rounding inside the loss in float64.

@@ -7,7 +7,7 @@ respect to what stands inside a program can be had, by differences or by autodif
 
 import operator
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from jaxnet.jaxpr.evaluate import bind, evaluate
-from jaxnet.jaxpr.reader import Loop, around, every_equation, is_call, sub_jaxprs
+from jaxnet.jaxpr.reader import Loop, around, every_equation, inside, is_call
 
 Place = tuple[int, int]
 """The id of an equation, and how often it was run before: a function under jit that is
@@ -84,7 +84,7 @@ def planted(
                 return bind(equation, inputs)
             outputs, found = ENTERED[name](equation, inputs, run, added, counts)
             seen.update(found)
-            counts.update(_equations(equation))
+            counts.update(map(id, inside(equation)))
             return list(outputs)
 
         return evaluate(jaxpr, values, hook), seen
@@ -93,15 +93,10 @@ def planted(
     return outputs, seen
 
 
-def _equations(equation: Any) -> Iterable[int]:
-    """The ids of those inside one, each as often as it stands there."""
-    return (id(e) for jaxpr in sub_jaxprs(equation) for e in every_equation(jaxpr))
-
-
 def _scan(equation: Any, inputs: list[Any], run: Any, added: Added, before: Any) -> Any:
     loop, params = Loop.of(equation), equation.params
     _, consts, carry, rows = loop.split(inputs)
-    within = _of_this(added, before, Counter(_equations(equation)))
+    within = _of_this(added, before, Counter(map(id, inside(equation))))
 
     def body(carry: list[Any], row: tuple[list[Any], Added]) -> Any:
         given, more = row
@@ -152,7 +147,7 @@ def _shard_map(
     equation: Any, inputs: list[Any], run: Any, added: Added, before: Any
 ) -> Any:
     """Each device has a part of what is seen, and of what is added."""
-    params, counts = equation.params, Counter(_equations(equation))
+    params, counts = equation.params, Counter(map(id, inside(equation)))
     within = _of_this(added, before, counts)
     each = PartitionSpec(params["mesh"].axis_names)
 

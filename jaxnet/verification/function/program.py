@@ -9,6 +9,7 @@ from jax.interpreters.partial_eval import dce_jaxpr
 from jaxnet.jaxpr.dependence import dependent
 from jaxnet.jaxpr.lines import described
 from jaxnet.jaxpr.reader import coarsest, coarsest_of, every_equation
+from jaxnet.verification.function.constants import every_constant
 from jaxnet.verification.function.once import once
 from jaxnet.verification.function.same_bits import fingerprint
 
@@ -81,4 +82,5 @@ def same_program(one: Any, other: Any) -> bool:
     """Whether two closed jaxprs are one: of one function, it should be so twice."""
     if str(one.jaxpr) != str(other.jaxpr):
         return False
-    return fingerprint(one.consts) == fingerprint(other.consts)
+    held, others = (list(every_constant(x)) for x in (one, other))
+    return fingerprint(held) == fingerprint(others)

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Inexact
 
+from jaxnet.jaxpr.compiled import compiled
 from jaxnet.jaxpr.dependence import ends_by_value
 from jaxnet.jaxpr.evaluate import Hook, bind, evaluate
 from jaxnet.jaxpr.reader import CALLS, Loop, opened
 from jaxnet.precision import eps
 from jaxnet.verification.function.program import Program
-from jaxnet.verification.function.programs import compiled
 
 ROUNDED_RUNS = 4
 """How often a program is run with what it computes off by rounding."""
@@ -90,13 +90,6 @@ class _Drawn:
         return (jnp.asarray(value, finer) * (1 + ulps)).astype(dtype)
 
 
-def rounding_spread(program: Program, values: list[Any]) -> float:
-    """How far apart rounding alone may put the values of a scalar program."""
-    return float(
-        np.ptp([float(run[0]) for run in rounded_runs(program.closed, values)])
-    )
-
-
 def rounding_of(
     closed: Any, values: list[Any], runs: int = ROUNDED_RUNS
 ) -> list[float]:
@@ -115,13 +108,10 @@ def _summed(equation: Any) -> float:
         contracted = equation.params["dimension_numbers"][0][0]
         return float(np.prod([first.shape[axis] for axis in contracted]))
     if name in ("reduce_sum", "cumsum", "reduce_prod"):
-        return float(np.prod([first.shape[a] for a in _axes(equation)]))
+        params = equation.params
+        axes = params["axes"] if "axes" in params else (params["axis"],)
+        return float(np.prod([first.shape[axis] for axis in axes]))
     return 1.0
-
-
-def _axes(equation: Any) -> tuple[int, ...]:
-    params = equation.params
-    return tuple(params["axes"]) if "axes" in params else (params["axis"],)
 
 
 def solvers(program: Program) -> list[Any]:

@@ -3,7 +3,7 @@
 A site is one line that calls a custom_vjp, a custom_jvp, a stop_gradient or steps.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from inspect import unwrap
 from types import CodeType
@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxnet.jaxpr.evaluate import Hook, bind, evaluate
 from jaxnet.jaxpr.lines import IN_JAX, at_line, source_lines
-from jaxnet.jaxpr.reader import enclosing, every_equation, opened, sub_jaxprs
+from jaxnet.jaxpr.reader import enclosing, inside, opened, sub_jaxprs
 from jaxnet.verification.function.steps import STEPS
 from jaxnet.verification.point import is_inexact
 
@@ -135,11 +135,6 @@ def has_derivative(equation: Any) -> bool:
     return True
 
 
-def inside(equation: Any) -> Iterator[Any]:
-    """The equations that stand in one."""
-    return (e for jaxpr in sub_jaxprs(equation) for e in every_equation(jaxpr))
-
-
 def backward(equation: Any) -> Any:
     """The function that a custom_vjp has for its backward pass; None if unknown."""
     wrapped = equation.params.get("bwd")
@@ -162,7 +157,7 @@ def _rule(equation: Any) -> tuple[str, str]:
     if not place or MAKER in place or INSTALLED in place:
         name, place = _given_to_maker(equation) or (name, place)
     tangent = _made_by(equation.params.get("jvp_jaxpr_fun")).partition(" at ")[2]
-    own = (line for line in (_written(backward(equation)), tangent) if line)
+    own = (line for line in (written(backward(equation)), tangent) if line)
     hidden = (IN_JAX,) if INSTALLED in place else (IN_JAX, INSTALLED)
     return name, next((x for x in own if not any(h in x for h in hidden)), place)
 
@@ -175,8 +170,8 @@ def code_of(function: Any) -> CodeType | None:
     return next((code for code in codes if isinstance(code, CodeType)), None)
 
 
-def _written(function: Any) -> str:
-    """Where it stands."""
+def written(function: Any) -> str:
+    """The file and line of a function; empty if unknown."""
     code = code_of(function)
     return f"{code.co_filename}:{code.co_firstlineno}" if code else ""
 

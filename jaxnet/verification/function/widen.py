@@ -8,7 +8,6 @@ float64, whatever the casts. What is made from random bits stays as the caller d
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from itertools import chain
 from typing import Any
 
 import jax
@@ -18,13 +17,14 @@ from jax.interpreters.partial_eval import dce_jaxpr
 from jaxtyping import PyTree
 
 from jaxnet.float64 import in_float64, platform
-from jaxnet.jaxpr.dependence import dependent_results
-from jaxnet.jaxpr.evaluate import bind, enter, evaluate
+from jaxnet.jaxpr.compiled import Bare
+from jaxnet.jaxpr.dependence import dependence_within
+from jaxnet.jaxpr.evaluate import Hook, bind, enter, evaluate
 from jaxnet.jaxpr.reader import (
     CONTROL,
     Loop,
     coarsest,
-    every_equation,
+    inside,
     is_call,
     is_literal,
     opened,
@@ -43,7 +43,6 @@ from jaxnet.verification.function.constants import (
 )
 from jaxnet.verification.function.once import once
 from jaxnet.verification.function.program import Program
-from jaxnet.verification.function.programs import Bare
 from jaxnet.verification.point import are_many
 from jaxnet.xla_options import by_eigen, in_haste
 
@@ -214,6 +213,15 @@ class Widened:
             after = self.compiled(values, moved)
             yield jax.tree.map(_difference, after, before)
 
+    def rerun(self, hook: Hook, args: Sequence[Any]) -> "Widened":
+        """The caller's program with what a hook gives in place of its equations."""
+
+        def again(values: list[Any]) -> PyTree:
+            outputs = evaluate(self.own.closed, values, hook)
+            return jax.tree.unflatten(self.out_tree, outputs)
+
+        return Widened.of(again, args, self.constants, is_rerun=True)
+
     def as_run(self, values: Sequence[Any]) -> PyTree:
         """The function as its caller runs it, to be called in his mode."""
         closed = self.own.closed
@@ -376,7 +384,7 @@ def _drawn(whole: Any) -> dict[int, list[Any]]:
         if fixed.issuperset(inputs) and not equation.effects:
             still.append(equation)
             fixed.update(equation.outvars)
-    if not any(_is_draw(e) for e in still if next(sub_jaxprs(e), None) is not None):
+    if not any(map(_is_draw, still)):
         return {}
     found = dict[int, list[Any]]()
     for equation in still:
@@ -388,18 +396,17 @@ def _drawn(whole: Any) -> dict[int, list[Any]]:
 
 def _draws_within(whole: Any) -> bool:
     """Whether floating numbers are drawn within control flow."""
-    inner = (e for own in opened(whole).eqns if not is_call(own) for e in _inside(own))
+    inner = (e for own in opened(whole).eqns if not is_call(own) for e in inside(own))
     return any(map(_draws_floats, inner))
 
 
 def _draws_floats(equation: Any) -> bool:
-    if next(sub_jaxprs(equation), None) is None or not _is_draw(equation):
-        return False
-    return any(is_float(v.aval.dtype) for v in equation.outvars)
+    floats = any(is_float(v.aval.dtype) for v in equation.outvars)
+    return floats and _is_draw(equation)
 
 
-def redrawn(closed: Any, out_tree: Any, seed: int, values: list[Any]) -> PyTree:
-    """What a traced function gives with its draws off by up to an ulp, at random."""
+def redrawn(seed: int) -> Hook:
+    """The hook that puts what is drawn off by up to an ulp, at random."""
     random = np.random.default_rng(seed)
 
     def off(value: Any) -> Any:
@@ -414,16 +421,12 @@ def redrawn(closed: Any, out_tree: Any, seed: int, values: list[Any]) -> PyTree:
             return None
         return list(map(off, bind(equation, inputs)))
 
-    return jax.tree.unflatten(out_tree, evaluate(closed, values, drawn))
-
-
-def _inside(equation: Any) -> Iterator[Any]:
-    return chain.from_iterable(map(every_equation, sub_jaxprs(equation)))
+    return drawn
 
 
 def _is_draw(equation: Any) -> bool:
     """Whether it is a call of jax.random, which gives a number from bits and a key."""
-    inner = next(sub_jaxprs(equation))
+    inner = next(sub_jaxprs(equation), None)
     return "/jax/_src/random" in str(getattr(inner, "debug_info", ""))
 
 
@@ -464,15 +467,14 @@ class _Widening:
             pairs = zip(wide or own, own, strict=True)
             return [Wide(_wide(w), o) if is_float(o.dtype) else o for w, o in pairs]
         if wide is None:
-            inner = (e for j in sub_jaxprs(equation) for e in every_equation(j))
-            self.narrow.update(map(id, (equation, *inner)))
+            self.narrow.update(map(id, (equation, *inside(equation))))
             pairs = zip(inputs, equation.invars, strict=True)
             wide = bind(equation, [_own(x, v.aval.dtype) for x, v in pairs])
         return [o if isinstance(o, Wide) else _moving(o) for o in wide]
 
     def _entered(self, equation: Any, inputs: list[Any]) -> list[Any]:
         """Control flow around what is widened."""
-        depends = dependent_results(equation, list(map(_moves, inputs)))
+        depends = dependence_within(equation, list(map(_moves, inputs))).outputs
 
         def marked(values: Sequence[Any]) -> list[Any]:
             pairs = zip(values, depends, strict=False)  # a test gives one value

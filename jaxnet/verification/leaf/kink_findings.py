@@ -13,6 +13,7 @@ from jaxnet.verification.leaf.finding import Finding
 from jaxnet.verification.leaf.locate import autodiff_beside
 from jaxnet.verification.leaf.probe import Probe
 from jaxnet.verification.leaf.probes import LeafProbes, along_signs
+from jaxnet.verification.report.numbers import listed
 from jaxnet.verification.report.verdict import Verdict
 
 SAME = 1e-6
@@ -75,8 +76,7 @@ def other_kinks(probes: LeafProbes, worst: Finding) -> str:
             if index is not None and index != worst.index
         )
     )
-    more = f" and {len(places) - 3} more" if len(places) > 3 else ""
-    text = f"; also at {', '.join(places[:3])}{more}" if places else ""
+    text = f"; also at {listed(places)}" if places else ""
     if probes.kinks.unprobed:
         text += f"; {len(probes.kinks.unprobed)} more zeros or ties not probed"
     return text

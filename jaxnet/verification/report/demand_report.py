@@ -80,8 +80,3 @@ class DemandReport(Record):
     def facts(self) -> dict[str, str]:
         """What a table has no room for: nothing beside both numbers."""
         return {"where": self.values.rstrip(": ")}
-
-    @property
-    def pictures(self) -> tuple[str, ...]:
-        """A demand has no picture."""
-        return ()

@@ -1,12 +1,8 @@
-"""Numbers and names as the report writes them, and the order of its rows."""
+"""Numbers and names as the report writes them."""
 
 import math
 import os
 from collections.abc import Sequence
-
-from jaxnet.verification.report.verdict import Verdict
-
-Severity = tuple[bool, int, float]
 
 
 def short(value: float) -> str:
@@ -31,12 +27,6 @@ def told_apart(one: float, other: float, digits: int) -> tuple[str, str]:
         padded = (n.ljust(width, "0") + e + power for n, e, power in numbers)
         first, second = padded
     return first, second
-
-
-def severity(verdict: Verdict, passed: bool, error: float, bound: float) -> Severity:
-    """Sorts the worst first: what failed before what passed, then by verdict."""
-    excess = error / bound if bound else 0.0
-    return passed, verdict.rank, -excess if excess == excess else 0.0
 
 
 def joined(values: str, cause: str) -> str:

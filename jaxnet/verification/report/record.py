@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
-from jaxnet.verification.report.numbers import Severity, severity
 from jaxnet.verification.report.verdict import Verdict
 
 Cells = tuple[str, ...]
@@ -22,9 +21,11 @@ class Record(ABC):
     cause: str
 
     @property
-    def severity(self) -> Severity:
+    def severity(self) -> tuple[bool, int, float]:
         """Sorts the worst first."""
-        return severity(self.verdict, self.passed, self.error, self.bound)
+        excess = self.error / self.bound if self.bound else 0.0
+        rank = -excess if excess == excess else 0.0
+        return self.passed, self.verdict.rank, rank
 
     @property
     @abstractmethod
@@ -47,6 +48,6 @@ class Record(ABC):
         """What a table has no room for, by name."""
 
     @property
-    @abstractmethod
     def pictures(self) -> tuple[str, ...]:
-        """As SVG."""
+        """As SVG; none of most."""
+        return ()

@@ -16,7 +16,6 @@ from jaxnet.input_checks import check_choice, check_untraced
 from jaxnet.verification.budget import Budget
 from jaxnet.verification.check import check_gradients, first_of_pair
 from jaxnet.verification.point import is_inexact, not_finite
-from jaxnet.verification.report.demand_report import DemandReport
 from jaxnet.verification.report.gradient_report import GradientReport
 from jaxnet.verification.report.leaf_report import LeafReport
 from jaxnet.verification.report.verdict import Verdict
@@ -154,7 +153,9 @@ def check_modes(
     found = list[GradientReport]()
     for mode in modes:
         rule = Rule.of(own, other, args, nondiff_argnums, key, mode)
-        put = demanded(rule, DEMANDS if demands is None else demands)
+        put = DEMANDS if demands is None else demands
+        if put:
+            rule.call_first()
         found.append(_with_demands(rule, put, asked.held(rule, mode, found)))
         asked.add_higher_orders(rule, mode, order, found)
     return together(found)
@@ -243,10 +244,11 @@ def _plain(function: Any, kwargs: Mapping[str, Any], has_aux: bool) -> Any:
 
 
 def _with_demands(
-    rule: Rule, found: list[DemandReport], report: GradientReport
+    rule: Rule, chosen: Collection[str], report: GradientReport
 ) -> GradientReport:
     """The report, with the demands on the rule and with what was not looked at."""
     notes = [f"output {x} is left out: no argument reaches it" for x in rule.left_out]
+    found = tuple(demanded(rule, chosen))
     broken = next((x.cause for x in found if not x.passed), "")
     return replace(
         report,
@@ -254,7 +256,7 @@ def _with_demands(
             leaf.with_words(broken) if leaf.verdict is Verdict.DISAGREE else leaf
             for leaf in report.leaves
         ),
-        demands=tuple(found),
+        demands=found,
         held=(*rule.held, *report.held),
         notes=(*report.notes, *notes),
     )

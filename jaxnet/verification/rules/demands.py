@@ -9,10 +9,10 @@ import jax
 import numpy as np
 
 from jaxnet.input_checks import first_line
+from jaxnet.jaxpr.compiled import compiled
 from jaxnet.precision import eps
 from jaxnet.verification.function.cotangents import Arrays, inner
 from jaxnet.verification.function.program import Program
-from jaxnet.verification.function.programs import compiled
 from jaxnet.verification.function.same_bits import fingerprint
 from jaxnet.verification.report.demand_report import DemandReport
 from jaxnet.verification.report.verdict import Verdict

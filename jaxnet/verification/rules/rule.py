@@ -1,6 +1,7 @@
 """A function with its derivative rule at a point, and its linear maps there."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, Literal, TypeAlias
@@ -11,14 +12,14 @@ import numpy as np
 
 from jaxnet.array_types import PyTree
 from jaxnet.input_checks import check_callable, complaint, describe
-from jaxnet.jaxpr.dependence import dependent_outputs
+from jaxnet.jaxpr.compiled import compiled
+from jaxnet.jaxpr.dependence import dependence
 from jaxnet.jaxpr.lines import said
 from jaxnet.jaxpr.reader import dtypes_of
 from jaxnet.precision import eps
 from jaxnet.verification.function.cotangents import Arrays, inner, random_like
 from jaxnet.verification.function.once import once
 from jaxnet.verification.function.program import Program
-from jaxnet.verification.function.programs import compiled
 from jaxnet.verification.function.rounding_noise import rounding_of
 from jaxnet.verification.point import (
     OfLeaves,
@@ -192,6 +193,11 @@ class Rule:
     def mapped(self) -> Arrays:
         """What that map gives, of one call as its caller makes it."""
         return self.linear_map(self.moving)
+
+    def call_first(self) -> None:
+        """Call it as its caller does, before a trace does: that may be another call."""
+        with suppress(Exception):  # the caller's rule: the leaves say what it raises
+            _ = self.mapped
 
     @once
     def compiled_map(self, mode: Mode) -> Callable[[Arrays, Arrays], Arrays]:
@@ -374,7 +380,7 @@ def _reached(function: Map, moving: Arrays) -> list[int]:
         traced = jax.make_jaxpr(function)(moving)
     except Exception:  # the caller's function
         return list(range(len(function(moving))))
-    reached = dependent_outputs(traced.jaxpr, [True] * len(traced.jaxpr.invars))
+    reached = dependence(traced, [True] * len(traced.in_avals)).outputs
     return [i for i, is_reached in enumerate(reached) if is_reached or not any(reached)]
 
 

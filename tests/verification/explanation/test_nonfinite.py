@@ -192,7 +192,7 @@ def said(loss: Loss, x: Any) -> str:
     objective = Objective(loss, point)
     widened = Autodiff(objective).widened
     assert widened is not None
-    return NonFinite(objective, widened).of_leaf(point.leaves[0])
+    return NonFinite(objective, widened).of(point.leaves[0].path)
 
 
 @pytest.mark.slow
@@ -463,5 +463,5 @@ def test_an_explanation_that_fails_says_so(monkeypatch: pytest.MonkeyPatch) -> N
     def fails(*_: Any) -> str:
         raise ZeroDivisionError("on the way")
 
-    monkeypatch.setattr(NonFinite, "of_leaf", fails)
+    monkeypatch.setattr(NonFinite, "of", fails)
     assert "; the explanation failed: ZeroDivisionError" in cause(total(sqrt))
