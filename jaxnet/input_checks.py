@@ -282,7 +282,7 @@ def check_num_parameters(sizes: Any) -> None:
 def check_positive(name: str, value: Any) -> None:
     """A finite number above 0."""
     expected, fix = "a finite number above 0", "0.1 is the book's learning rate"
-    fix = fix if "rate" in name else "pass a positive float"
+    fix = fix if "rate" in name else "pass a positive number"
     check_untraced(name, value, "pass a Python float")
     if np.asarray(value).dtype.kind not in "fiu":
         raise TypeError(complaint(name, expected, describe(value), fix))

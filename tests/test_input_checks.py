@@ -247,13 +247,13 @@ BAD_INPUTS = [
         lambda: input_checks.check_positive("step", math.nan),
         ValueError,
         "`step`: expected a finite number above 0, got float nan; "
-        "pass a positive float",
+        "pass a positive number",
     ),
     (
         lambda: input_checks.check_positive("step", "0.1"),
         TypeError,
         "`step`: expected a finite number above 0, got str '0.1'; "
-        "pass a positive float",
+        "pass a positive number",
     ),
     (
         lambda: Network(hidden="rellu"),

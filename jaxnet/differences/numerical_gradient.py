@@ -220,7 +220,10 @@ def _is_known(function: ScalarFunction) -> bool:
 def _compiled_slopes(
     program: Bare, mesh: Mesh | None, platform: str
 ) -> Callable[..., Vector]:
-    """jit finds a program of one function faster than one of its static arguments."""
+    """The differences of one program, to be compiled.
+
+    jit finds a program of one function faster than one of its static arguments.
+    """
 
     def slopes(
         coordinates: Integer[Array, " chosen"],

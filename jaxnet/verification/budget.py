@@ -1,6 +1,7 @@
 """How much a check may take: evaluations of the loss, or time."""
 
 import math
+import operator
 import time
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -35,14 +36,15 @@ class Budget:
             seconds = given.total_seconds()
             check_positive("budget", seconds)
             return cls(until=time.monotonic() + seconds, allowed=f"{seconds:g} s")
-        if not isinstance(given, int):
-            expected, fix = (
-                "an int of evaluations, or a timedelta",
-                "timedelta(minutes=1)",
-            )
-            raise TypeError(complaint("budget", expected, describe(given), fix))
-        check_positive("budget", given)
-        return cls(evaluations=float(given), allowed=f"{given} evaluations")
+        try:
+            count = operator.index(given)
+        except TypeError:
+            expected = "an int of evaluations, or a timedelta"
+            fix = "timedelta(minutes=1)"
+            text = complaint("budget", expected, describe(given), fix)
+            raise TypeError(text) from None
+        check_positive("budget", count)
+        return cls(evaluations=float(count), allowed=f"{count} evaluations")
 
     def after(self, evaluations: int) -> "Budget":
         """What is left after so many."""

@@ -64,7 +64,10 @@ def _names(path: Any) -> str:
 
 
 def fitted(name: str, tree: PyTree, point: Point, is_fixed: bool = False) -> Fitted:
-    """is_fixed: whether it was computed before, as it may be in float32."""
+    """What a candidate gave, fitted to the leaves that move.
+
+    is_fixed: whether it was computed before, as it may be in float32.
+    """
     given = by_path(tree, point)
     if cause := _other_tree(tree, given, point):
         return _nowhere(name, cause, point)

@@ -188,7 +188,7 @@ class Rounding:
         return [[a - b for a, b in pair] for pair in pairs]
 
     def fixed(self, candidate: Candidate, leaf: Leaf) -> Reals:
-        """The same for each entry of a leaf's gradient."""
+        """What inexact constants and its own iterations may do to each entry."""
         found = self._deviation(candidate, leaf.number, np.asarray)
         found = np.broadcast_to(found, leaf.values.shape)
         rounds = self._another_round(candidate)

@@ -76,8 +76,7 @@ def _gives_the_same(objective: Objective, site: Site, leaf: int | None) -> bool:
     given = objective.point.arrays()
     here, there = observe(given), [observe(x) for x in _moved(objective, leaf)]
     return bool(here) and all(
-        _stands_still(here[p].outputs, [one[p].outputs for one in there], [], objective)
-        for p in here
+        _stands_still(here[p].outputs, [one[p].outputs for one in there]) for p in here
     )
 
 
@@ -104,9 +103,7 @@ def _cancels(objective: Objective, site: Site, leaf: int | None) -> bool:
         and all(
             _differ([x], [there[0][p].inputs[i]]) for i, x in enumerate(seen.inputs)
         )
-        and _stands_still(
-            seen.outputs, [one[p].outputs for one in there], seen.inputs, objective
-        )
+        and _stands_still(seen.outputs, [one[p].outputs for one in there], seen.inputs)
         for p, seen in here.items()
         if p[0] in sums and is_inexact(seen.outputs[0])
     )
@@ -146,8 +143,7 @@ def _differ(one: Sequence[Any], other: Sequence[Any]) -> bool:
 def _stands_still(
     here: Sequence[Any],
     there: Sequence[Sequence[Any]],
-    summed: Sequence[Any],
-    objective: Objective,
+    summed: Sequence[Any] = (),
 ) -> bool:
     """Whether every number is the same at one of some other places, but for rounding.
 

@@ -195,7 +195,8 @@ class Observed:
         )
         first = {equation.invars[i]: i for i in reversed(moving)}
         moving = tuple(sorted(first.values()))
-        is_seen = moving and not (self._mesh(equation) and self._sums_over(equation))
+        is_sum = self._mesh(equation) is not None and _calls_a_collective(equation)
+        is_seen = moving and not is_sum
         rounds = list(np.ndindex(np.shape(seen.outputs[0])[:loops])) if is_seen else []
         some_calls = [self._call(place, round_, moving) for round_ in some(rounds)]
         return Calls(len(rounds), some_calls)
@@ -223,11 +224,6 @@ class Observed:
                 mesh: Mesh = equation.params["mesh"]
                 return mesh
         return None
-
-    @once
-    def _sums_over(self, equation: Any) -> bool:
-        """Whether a rule calls a collective: one device's call is not all of it."""
-        return _calls_a_collective(equation)
 
 
 def slope_through(site: Site, objective: Objective, direction: AnyDirection) -> float:
@@ -265,13 +261,13 @@ def verified(call: Call, context: Context) -> list[LeafReport]:
     objective = Objective(loss, point, whole=context.objective)
     here = Context.of(objective, context.safety, context.seed, None)
     (candidate,) = claims(None, objective, here.autodiff)
-    reports = list(candidate.faults)
+    reports, second_point = list(candidate.faults), SecondPoint(here)
     for leaf in point.leaves:
         if candidate.gives(leaf):
             probes = probe_leaf(here, leaf)
             report = judge_leaf(here, probes, candidate)
             if report.verdict is Verdict.UNINFORMATIVE:
-                report = SecondPoint(here).judged(report, candidate, leaf)
+                report = second_point.judged(report, candidate, leaf)
             if report.verdict is Verdict.DISAGREE:
                 wrong = WrongLeaf.of(here, probes, candidate, {}, report.worst_index)
                 report = replace(report, cause=next(causes(wrong), report.cause))
@@ -308,7 +304,10 @@ def _another_value(call: Call, name: str) -> list[LeafReport]:
 
 
 def _calls_a_collective(equation: Any) -> bool:
-    """Whether it, or its rule, needs the axis of a mesh."""
+    """Whether it, or its rule, needs the axis of a mesh.
+
+    Then one device's call is not all of it.
+    """
 
     def pulled(*inputs: Any) -> Any:
         floating = [i for i, x in enumerate(inputs) if is_inexact(x)]

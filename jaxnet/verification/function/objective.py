@@ -86,7 +86,7 @@ class Objective:
 
     @property
     def traceable(self) -> bool:
-        """Whether lines run as one compiled program."""
+        """Whether JAX can trace it; else it is called on NumPy arrays."""
         return self.widened is not None
 
     @property

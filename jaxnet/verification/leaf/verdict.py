@@ -183,9 +183,9 @@ def _resolution(
 ) -> Resolution:
     """As a share of the gradient's 2-norm.
 
-    Over coordinates that are probed one by one, an
-    error hides best in proportion to their bounds. Over those of random probes, it may
-    lie across them, and in coordinates of small units.
+    Over coordinates that are probed one by one, an error hides best in proportion to
+    their bounds. Over those of random probes, it may lie across them, and in
+    coordinates of small units.
 
     findings: of the leaf's own probes.
     """
