@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from jaxnet.input_checks import complaint
+from jaxnet.precision import UNDERFLOW
 from jaxnet.verification.context import Context
 from jaxnet.verification.leaf.noise import measure_noise
 
@@ -13,9 +14,6 @@ ROUNDING = 1e3
 
 NOISES = 100.0
 """How many times its noise, or what rounding inside may do, it may vary."""
-
-UNDERFLOW = float(np.finfo(np.float32).tiny)
-"""What is smaller may be 0 as the loss is called."""
 
 IS_IT_RANDOM = ": is it random? let it draw from a key that stays"
 

@@ -10,7 +10,7 @@ S = TypeVar("S")
 
 
 def once(method: Callable[Concatenate[S, P], T]) -> Callable[Concatenate[S, P], T]:
-    """A method of an object that does not change, asked once for each set of arguments."""
+    """A method of an object that does not change, asked once for the same arguments."""
     name = f"_{method.__name__}_of"
 
     @wraps(method)

@@ -58,6 +58,16 @@ OWN_DTYPE = {
 }
 """Primitives whose meaning lies in their dtype, or that are written for it alone."""
 
+INTEGRAL = {"ceil", "floor", "round", "sign"}
+"""Primitives that a hair tips from one number to the next…"""
+
+UP_TO_SIGNS = {"eig", "eigh", "geqp3", "geqrf", "hessenberg", "qr", "schur", "svd"}
+"""…or to another decomposition of the same matrix."""
+
+NEAR = 2.0**-11
+"""Numbers in float64 that are off by more than this share of the largest are another
+decomposition: rounding to float32 moves one by less, but where it is as good as any."""
+
 PRINTS = {"debug_callback", "debug_print"}
 """Primitives left out: an evaluation at 32 points would print 32 times."""
 
@@ -430,6 +440,36 @@ def _is_draw(equation: Any) -> bool:
     return "/jax/_src/random" in str(getattr(inner, "debug_info", ""))
 
 
+def _as_decided(
+    name: str, inputs: list[Any], wide: list[Any] | None, own: list[Any]
+) -> list[tuple[Any, Any]]:
+    """What constants give in float64, and as the caller has it.
+
+    Where it is not continuous, the caller's own numbers decide, as integers that go
+    with it are theirs. An LU is of one matrix whatever its pivots: it is kept whole.
+    """
+    if wide is None or name in INTEGRAL:
+        wide = own
+    elif name == "lu":
+        own = [w.astype(o.dtype) for w, o in zip(wide, own, strict=True)]
+    elif name == "rem":
+        step = jnp.abs(_wide(inputs[1])) / 2
+        wide = [jnp.where(jnp.abs(wide[0] - own[0]) < step, wide[0], _wide(own[0]))]
+    elif name in UP_TO_SIGNS:
+        both = [(w, o.astype(w.dtype)) for w, o in zip(wide, own, strict=True)]
+        is_near = jnp.all(jnp.stack([_is_near(w, o) for w, o in both]))
+        wide = [jnp.where(is_near, w, o) for w, o in both]
+    else:
+        both = list(zip(wide, own, strict=True))
+        wide = [w if is_float(o.dtype) else o for w, o in both]
+    return list(zip(wide, own, strict=True))
+
+
+def _is_near(one: Any, other: Any) -> Any:
+    largest = jnp.max(jnp.abs(other), initial=0.0)
+    return jnp.all(jnp.abs(one - other) <= NEAR * largest)
+
+
 @dataclass(frozen=True, eq=False)
 class _Widening:
     """The hook that widens.
@@ -464,8 +504,8 @@ class _Widening:
         wide = None if enters else self._widened(equation, inputs)
         if not moves:
             own = bind(equation, [_own(x) for x in inputs])
-            pairs = zip(wide or own, own, strict=True)
-            return [Wide(_wide(w), o) if is_float(o.dtype) else o for w, o in pairs]
+            both = _as_decided(name, inputs, wide, own)
+            return [Wide(_wide(w), o) if is_float(o.dtype) else w for w, o in both]
         if wide is None:
             self.narrow.update(map(id, (equation, *inside(equation))))
             pairs = zip(inputs, equation.invars, strict=True)

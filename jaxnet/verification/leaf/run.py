@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxnet.jaxpr.reader import coarsest_of
-from jaxnet.precision import eps
+from jaxnet.precision import UNDERFLOW, eps
 from jaxnet.verification.candidates.candidate import Candidate
 from jaxnet.verification.context import Context
 from jaxnet.verification.directions import norm, units
@@ -34,6 +34,12 @@ SAMPLES = 4
 
 IS_OTHER = "it gives another gradient than when JAX traces it, where it is right"
 """What it does depends on whether its input is traced: no rounding does that."""
+
+MOST_SPREADS = 10.0
+"""How many times what rounding inside moves it the loss may be off float64…"""
+
+ANOTHER = ": a hair tips a branch, an order or the signs of a decomposition in it"
+"""…and what it is if it is off by more: another function, of another gradient."""
 
 STANDS = (Verdict.AGREE, Verdict.UNINFORMATIVE)
 """Of what is wrong in float64, or has no derivative, the run says nothing more."""
@@ -70,6 +76,10 @@ def held_against_run(
         cause = "; ".join(filter(None, [report.cause, words * unseen]))
         return replace(report, as_run=share, cause=cause)
     is_lost = share > LOST and report.verdict is Verdict.AGREE
+    if is_lost and objective.program and _is_another_function(context):
+        found = replace(report, as_run=share)
+        cause = f"the loss is {loss:.6g}, in float64 {context.start.value:.6g}{ANOTHER}"
+        return _failed(found, leaf, objective.program, Verdict.UNRESOLVED, cause)
     if is_lost and is_zero_but_for_rounding(context, probes, candidate):
         return report
     report = replace(report, as_run=share)
@@ -109,6 +119,15 @@ def _failed(
         words = (report.cause, f"without jax_enable_x64: {cause}")
         return replace(report, cause="; ".join(filter(None, words)))
     return replace(report, verdict=verdict, passed=False, cause=cause)
+
+
+def _is_another_function(context: Context) -> bool:
+    """Whether the loss as it is run is off float64 by more than rounding does to it."""
+    own, value = context.objective.given[0], context.start.value
+    if own is None:
+        return False
+    apart = abs(own - value) - UNDERFLOW
+    return apart > MOST_SPREADS * context.objective.rounding_spread()
 
 
 def _by_rounding(context: Context, candidate: Candidate, leaf: Leaf) -> float:
