@@ -46,11 +46,12 @@ class Closeness:
     ) -> DemandReport:
         """Whether all entries are equal within rounding; `cause` is said if not."""
         largest = DemandReport(name, "", Verdict.AGREE, True, error=0.0, bound=0.0)
-        for one, other, error, bound in self._differences(expected, got):
+        for one, other, apart, bound in self._differences(expected, got):
+            error = float(np.max(apart, initial=0.0))
             if one.shape != other.shape:
                 return wrong(name, f"shape {other.shape} for {one.shape}")
             if error > bound or not error <= np.inf:
-                place = np.unravel_index(int(np.argmax(np.abs(one - other))), one.shape)
+                place = np.unravel_index(int(np.argmax(apart)), one.shape)
                 index = tuple(int(i) for i in place)
                 return replace(
                     wrong(name, cause),
@@ -69,7 +70,7 @@ class Closeness:
     def holds(self, one: PyTree, other: PyTree) -> bool:
         """Whether two lists are equal within rounding."""
         found = self._differences(one, other)
-        return all(error <= bound for _, _, error, bound in found)
+        return all((apart <= bound).all() for _, _, apart, bound in found)
 
     def times(self, factor: float) -> "Closeness":
         """The same of arrays that are so many times as large."""
@@ -77,24 +78,25 @@ class Closeness:
 
     def _differences(
         self, one: PyTree, other: PyTree
-    ) -> Iterator[tuple[Numbers, Numbers, float, float]]:
-        """Pairs of arrays, their largest difference, and the largest that may be.
+    ) -> Iterator[tuple[Numbers, Numbers, Numbers, float]]:
+        """Pairs of arrays, how far apart they are, and the largest that they may be.
 
-        That is infinite of two shapes.
+        That is infinite of two shapes. What both ways leave without a value is equal.
         """
         pairs = zip(arrays(one), arrays(other), strict=True)
         for number, (a, b) in enumerate(pairs):
             if a.shape != b.shape:
-                yield a, b, np.inf, 0.0
+                yield a, b, np.array(np.inf), 0.0
                 continue
-            largest = float(np.max(np.abs(a), initial=0.0))
+            largest = float(np.max(np.abs(a[np.isfinite(a)]), initial=0.0))
             bound = OWN_ULPS * max(eps(a.dtype), eps(b.dtype)) * largest
             wide = np.complex128 if np.iscomplexobj(a) else np.float64
-            apart = np.abs(a.astype(wide) - b.astype(wide))
-            error = float(np.max(apart, initial=0.0))
-            if not error <= bound:
+            with np.errstate(invalid="ignore"):
+                apart = np.abs(a.astype(wide) - b.astype(wide))
+            apart = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, apart)
+            if not (apart <= bound).all():
                 bound += DEVIATIONS * self.rounding[number]
-            yield a, b, error, bound
+            yield a, b, apart, bound
 
 
 def wrong(

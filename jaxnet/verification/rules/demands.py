@@ -209,28 +209,33 @@ def vmap_is_loop(rule: Rule) -> list[DemandReport]:
 
 
 def batch_is_examples(rule: Rule) -> list[DemandReport]:
-    """A function that maps examples on its first axis must have a rule that does."""
+    """A function that maps examples on its first axis must have a rule that does.
+
+    Whether it does is seen beside the point: of zeros, each is an example of a bias.
+    """
     sizes = {x.shape[:1] for x in rule.moving}
     if rule.mode != "vjp" or len(sizes) != 1 or sizes & {(), (1,)}:
         return []
     if {np.shape(x)[:1] for x in rule.outputs} != sizes:
         return []
     (count,) = next(iter(sizes))
+    random = np.random.default_rng([*rule.seed, 7])
+    batch = [_moved(x, random, BESIDE) for x in rule.moving]
 
     def one(leaves: Arrays, i: int) -> Arrays:
         return [np.asarray(x)[i : i + 1] for x in leaves]
 
     try:
-        examples = [(one(rule.moving, i), one(rule.cotangent, i)) for i in range(count)]
+        examples = [(one(batch, i), one(rule.cotangent, i)) for i in range(count)]
         both = compiled(rule.value_and_vjp, *examples[0])
         values, parts = zip(*(both(*example) for example in examples), strict=True)
         joined = jax.tree.map(lambda *xs: np.concatenate(xs), *values)
-        if not rule.close_outputs.holds(rule.outputs, joined):
+        if not rule.close_outputs.holds(rule.function(batch), joined):
             return []
     except Exception:  # the caller's function wants the whole batch
         return []
     expected = jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
-    together = rule.applied(rule.direction)
+    together = rule.applied(rule.direction, batch)
     cause = "a batch gives another gradient than its examples one by one"
     cause += _shape_factor(rule, expected, together)
     return [rule.close.demanded("batch = examples", expected, together, cause)]
@@ -325,9 +330,10 @@ def _without_any_jit(rule: Rule) -> Arrays | None:
 def _moved(
     x: jax.Array, random: np.random.Generator, share: tuple[float, float]
 ) -> Any:
-    """A point moved by a random share of each coordinate."""
-    moved = np.asarray(x) * (1 + random.uniform(*share, x.shape)).astype(x.dtype)
-    return np.asarray(moved, x.dtype)
+    """A point moved by a random share of each coordinate, of 1 where it is 0."""
+    by = random.uniform(*share, x.shape).astype(x.dtype)
+    values = np.asarray(x)
+    return np.asarray(values + by * np.where(values == 0, 1, values), x.dtype)
 
 
 def _shape_factor(rule: Rule, expected: Any, got: Any, examples: int = 1) -> str:

@@ -206,13 +206,17 @@ class Rule:
             return compiled(self.vjp, self.moving, self.cotangent)
         return compiled(self.jvp, self.moving, self.tangent)
 
-    def applied(self, direction: Arrays) -> Arrays:
-        """What the map gives for a direction, within jit where JAX can trace it."""
+    def applied(self, direction: Arrays, at: Arrays | None = None) -> Arrays:
+        """What the map gives for a direction, within jit where JAX can trace it.
+
+        at: another point than that of the rule.
+        """
+        moving = self.moving if at is None else at
         try:
             jitted = self.compiled_map(self.mode)
         except Exception:  # the caller's rule
-            return self.linear_map(self.moving, direction)
-        return jitted(self.moving, direction)
+            return self.linear_map(moving, direction)
+        return jitted(moving, direction)
 
     @property
     def direction(self) -> Arrays:

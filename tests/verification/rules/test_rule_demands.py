@@ -15,6 +15,7 @@ from jax.custom_derivatives import linear_call
 
 from jaxnet import GradientReport, Verdict, check_jvp, check_vjp
 from jaxnet.verification import DemandReport
+from jaxnet.verification.rules.closeness import Closeness
 
 Rule = Callable[..., Any]
 
@@ -277,6 +278,35 @@ def test_a_rule_gives_the_same_bits_twice(factor: Any) -> None:
     cause = row(report, "same bits twice").cause
     assert cause.startswith("two values for one input: a closed-over Python value")
     assert row(check_vjp(jnp.sin, X), "same bits twice").passed
+
+
+SQUARE = jnp.asarray(RNG.standard_normal((3, 3)), jnp.float32)
+
+
+@pytest.mark.parametrize(
+    ("function", "second"),
+    [
+        (lambda x, b: x + b[None], jnp.zeros(3)),
+        (lambda x, s: x * s[None], jnp.ones(3)),
+        (lambda x, w: x + jnp.tanh(jnp.sum(x)) * w[None], jnp.zeros(3)),
+        (lambda x, b: jnp.tanh(x + b[None]), jnp.full(3, 0.1)),
+    ],
+)
+def test_parameters_as_many_as_examples_are_none(function: Any, second: Any) -> None:
+    """A bias of zeros, or a scale of ones, has the values of one that is an example."""
+    report = check_vjp(function, SQUARE, second)
+    assert report.passed, str(report)
+    assert "batch = examples" not in [record.name for record in report.demands]
+
+
+def test_examples_outside_the_domain_are_alike() -> None:
+    """NaN by both ways is no difference; by one it is."""
+    close = Closeness(lambda: [0.0])
+    nan, number = [np.array([1.0, np.nan, np.inf])], [np.array([1.0, 2.0, np.inf])]
+    assert close.holds(nan, nan)
+    assert close.demanded("", nan, nan, "").passed
+    assert not close.holds(nan, number)
+    assert close.demanded("", number, nan, "").worst_index == (1,)
 
 
 @pytest.mark.slow
