@@ -6,7 +6,7 @@ gradient is. So a rule is judged whose body JAX cannot differentiate: a kernel's
 
 import re
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -20,8 +20,9 @@ from jaxnet.jaxpr.reader import enclosing
 from jaxnet.precision import eps
 from jaxnet.verification.candidates.candidate import claims
 from jaxnet.verification.context import Context
-from jaxnet.verification.directions import AnyDirection, beside, vector
+from jaxnet.verification.directions import BESIDE, AnyDirection, beside, vector
 from jaxnet.verification.explanation.causes import WrongLeaf, causes
+from jaxnet.verification.function.callbacks import unless_raised
 from jaxnet.verification.function.cotangents import Arrays, inner, random_like
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.function.once import once
@@ -44,6 +45,9 @@ ANOTHER_VALUE = "its forward pass gives another value than the function"
 WIDE = 2.0**-7
 """In units of a direction: how far apart are what a value is computed from in the
 caller's own dtype, for a slope of two or three digits."""
+
+SIZES = BESIDE, 2.0**-6, 2.0**-10
+"""In units of the parameters: how far they are moved to see what moves with them."""
 
 MOST_CALLS = 4
 """How many calls of a site are verified: the rounds of a loop are much alike."""
@@ -126,8 +130,7 @@ class Observed:
 
         None of a site that `planted` does not see, or that sums over a mesh.
         """
-        point, found = self.context.objective.point, dict[Place, Calls]()
-        moved = jax.device_get(self._observe(beside(point, self.context.seed, leaf)))
+        found, moved = dict[Place, Calls](), self._seen_beside(leaf)
         for place, one in self._at_point[0].items():
             found[place] = self._rounds(place, one, moved[place])
         ids = [{id(e) for e in site.equations} for site in self.chosen]
@@ -137,6 +140,19 @@ class Observed:
     def verified(self, call: Call) -> list[LeafReport]:
         """A report for each moving input of a call, with the most telling cause."""
         return verified(call, self.context)
+
+    def _seen_beside(self, leaf: int | None) -> dict[Place, Seen]:
+        """What is seen at another point, in the domain of what is called there."""
+        point, seed = self.context.objective.point, self.context.seed
+        for size in SIZES:
+            there = beside(point, seed, leaf, size)
+            seen = unless_raised(partial(self._seen_of, there))
+            if seen is not None:
+                return seen
+        return self._seen_of(there)
+
+    def _seen_of(self, inputs: Arrays) -> dict[Place, Seen]:
+        return dict(jax.device_get(self._observe(inputs)))
 
     def _seen_at(self, inputs: Arrays) -> dict[Place, Seen]:
         return planted(self._closed, inputs, self._every, {})[1]

@@ -25,6 +25,7 @@ from jaxnet.verification.directions import (
     units,
     vector,
 )
+from jaxnet.verification.function.callbacks import unless_raised
 from jaxnet.verification.function.widen import Widened
 from jaxnet.verification.point import Point
 from jaxnet.xla_options import by_eigen, in_haste
@@ -66,9 +67,11 @@ class Lines:
             for part in parts_of(direction):
                 moves[part.leaf.number] = vector(part)
             try:
-                return np.asarray(self._line(self._data, times, base, moves))
+                found = _run(self._line, self._data, times, base, moves)
             except (NotImplementedError, ValueError):  # what cannot be vmapped
-                self._at_once = False
+                self._at_once, found = False, None
+            if found is not None:
+                return found
         return self._one_by_one(direction, times, base)
 
     def _one_by_one(
@@ -89,8 +92,14 @@ class Lines:
                 copies[leaf.number] = None  # before there is another
                 rest = base[leaf.number], multipliers, leaf.floor
                 copies[leaf.number] = self._copies(turn, *rest)
-            results.append(np.asarray(self._of_copies(self._data, copies)))
+            found = _run(self._of_copies, self._data, copies)
+            results.append(np.full(width, np.nan) if found is None else found)
         return np.concatenate(results)[: len(times)]
+
+
+def _run(program: Any, *args: Any) -> Values | None:
+    """Its values; None where a callback raises: a point outside its domain."""
+    return unless_raised(lambda: np.asarray(program(*args)))
 
 
 def _line(program: Bare, mesh: Mesh | None, platform: str) -> Any:

@@ -152,11 +152,15 @@ class AuditReport(Shown):
         if not self._is_proof and all(rule.passed for rule in self.rules):
             return "FAILED: nothing is proved, no gradient flows through a rule here."
         if self.passed:
-            judged = sum(rule.verified > 0 for rule in self.rules)
-            many = f"{judged} rules are right where the program calls them"
-            one = "1 rule is right where the program calls it"
-            right = one if judged == 1 else many
-            right = right if judged else "no rule was judged"
+            rules = [rule for rule in self.rules if rule.verified]
+            judged, calls = len(rules), sum(rule.calls for rule in rules)
+            verified = sum(rule.verified for rule in rules)
+            them = "it" if judged == 1 else "them"
+            where = f"where the program calls {them}"
+            if verified < calls:
+                where = f"in {verified} of {calls} calls, the others were not looked at"
+            right = "1 rule is" if judged == 1 else f"{judged} rules are"
+            right = f"{right} right {where}" if judged else "no rule was judged"
             rest = f"; {count - judged} not judged" * (judged < count)
             rest = rest if judged else f": {count} intended, or not used"
             return f"PASSED: {right}{rest}."

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ import numpy as np
 from jaxnet.input_checks import first_line
 from jaxnet.jaxpr.compiled import compiled
 from jaxnet.precision import eps
+from jaxnet.verification.function.callbacks import unless_raised
 from jaxnet.verification.function.cotangents import Arrays, inner
 from jaxnet.verification.function.program import Program
 from jaxnet.verification.function.same_bits import fingerprint
@@ -194,14 +196,19 @@ def vmap_is_loop(rule: Rule) -> list[DemandReport]:
         np.stack([_moved(x, random, share) for share in still]) for x in rule.moving
     ]
     try:
+        one = rule.compiled_map(rule.mode)
+        looped = [one([x[i] for x in batch], rule.direction) for i in range(EXAMPLES)]
+    except (
+        Exception
+    ):  # the caller's rule, as the jit demand says, or outside its domain
+        return []
+    try:
         given, mapped = (batch, rule.direction), jax.vmap(rule.linear_map, (0, None))
         together = compiled(mapped, *given)(*given)
-        one = rule.compiled_map(rule.mode)
     except NotImplementedError:
         return []
     except Exception as error:  # the caller's rule
         return [_raised(name, error)]
-    looped = [one([x[i] for x in batch], rule.direction) for i in range(EXAMPLES)]
     expected = jax.tree.map(lambda *xs: np.stack(xs), *looped)
     cause = "vmap gives another value than a loop over the examples"
     cause += _shape_factor(rule, expected, together, EXAMPLES)
@@ -272,6 +279,12 @@ def two_calls_at_once(rule: Rule) -> list[DemandReport]:
         return []
     name, random = "two calls at once", np.random.default_rng([*rule.seed, 6])
     elsewhere = [_moved(x, random, ELSEWHERE) for x in rule.moving]
+    try:
+        found = unless_raised(partial(rule.value_by_rule, elsewhere))
+    except Exception:  # the caller's rule, outside its domain
+        found = None
+    if found is None:
+        return []
     try:
         got = rule.interrupted_vjp(rule.moving, elsewhere)
     except Exception as error:  # the caller's rule
