@@ -12,6 +12,7 @@ import numpy as np
 from jaxnet.jaxpr.reader import coarsest_of
 from jaxnet.precision import UNDERFLOW, eps
 from jaxnet.verification.candidates.candidate import Candidate
+from jaxnet.verification.candidates.rounding import LOST
 from jaxnet.verification.context import Context
 from jaxnet.verification.directions import norm, units
 from jaxnet.verification.function.program import Program
@@ -20,10 +21,6 @@ from jaxnet.verification.leaf.verdict import is_zero_but_for_rounding
 from jaxnet.verification.point import Leaf, Reals
 from jaxnet.verification.report.leaf_report import LeafReport
 from jaxnet.verification.report.verdict import Verdict
-
-LOST = 0.5
-"""A run that is off by more than this share of the leaf's gradient does not give it:
-less than that, descent still goes down, as bfloat16 shows every day."""
 
 ILL_CONDITIONED = 4.0
 """A run may be off by this many times what rounding the parameters alone does: no

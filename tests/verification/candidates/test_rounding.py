@@ -1,5 +1,7 @@
 """What rounding alone may do to a gradient is no mistake, and hides none."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,3 +48,39 @@ def test_it_hides_no_mistake_that_is_larger() -> None:
 
     leaf = check_gradients(of_distances, points(0), wrong).leaves[0]
     assert (leaf.verdict, leaf.worst_index) == (Verdict.DISAGREE, (2, 1))
+
+
+WEIGHTS = np.arange(1.0, 9.0)
+
+
+def of_betainc(x: jax.Array) -> jax.Array:
+    """Whose slope in float32 is off by 7e-7 alike everywhere: a rounded normaliser."""
+    weights = jnp.asarray(WEIGHTS, x.dtype)
+    a, b = (jnp.asarray(z, x.dtype) for z in (2.5, 3.5))
+    return jnp.sum(jax.scipy.special.betainc(a, b, x) * weights)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", [lambda f: f, jax.jit])
+def test_numbers_that_jax_grad_gives_in_float32_are_right(run: Any) -> None:
+    """As far off as they are: what is off alike nearby is not seen as rounding."""
+    for seed in range(4):
+        x = np.random.default_rng(seed).uniform(0.05, 0.95, 8).astype(np.float32)
+        given = np.array(run(jax.grad(of_betainc))(jnp.asarray(x)))
+        assert check_gradients(of_betainc, x, given).passed
+        given[2] *= 1 + 3e-6
+        leaf = check_gradients(of_betainc, x, given).leaves[0]
+        assert (leaf.verdict, leaf.worst_index) == (Verdict.DISAGREE, (2,))
+
+
+@pytest.mark.slow
+def test_a_run_that_is_lost_is_no_excuse() -> None:
+    """(x + 1e8) - 1e8 has another slope in float32, as far as numbers tell."""
+
+    def cancels(x: jax.Array) -> jax.Array:
+        big = jnp.asarray(1e8, x.dtype)
+        return jnp.sum(((x + big) - big) ** 2)
+
+    x = np.array([0.5, 1.5, 2.5], np.float32)
+    given = np.asarray(jax.grad(cancels)(jnp.asarray(x)))
+    assert check_gradients(cancels, x, given).verdict is Verdict.DISAGREE
