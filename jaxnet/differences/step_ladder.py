@@ -47,6 +47,15 @@ FINE_STRUCTURE = 16.0
 """…and unless finer steps move by this many times their rounding: there the function
 has a structure of its own, a ripple or a stair, that the chosen step passes over."""
 
+WIDEST = slice(0, 2)
+"""Steps at which phi may go elsewhere: a quarter of a coordinate, and a 20th."""
+
+GROWS = 16.0
+"""By how much more slopes must part at a finer step than at any wider one…"""
+
+OTHER = 0.01
+"""…and by which share of the slope, where they should come to rest."""
+
 RIPPLE = 1e-6
 """The share of phi by which a structure may change it that is taken for a ripple or for
 noise, if the ladder rests at another value at steps that pass over it…"""
@@ -159,11 +168,33 @@ class DirectionalDerivative(NamedTuple):
     def may_be_stairs(self) -> bool:
         """Whether phi does not move at the finest step, or may not be smooth.
 
-        Rounding inside of it may be why, where its values show no noise.
+        Or it goes elsewhere at the widest steps. Rounding inside of it may be why,
+        where its values show no noise.
         """
         if self.rungs is None:
             return False
-        return self.is_flat or not (self.is_smooth and self.one_sided.converged)
+        if self.is_flat or not (self.is_smooth and self.one_sided.converged):
+            return True
+        value, wide = self.central.value, self.rungs.quotients[WIDEST]
+        return bool((np.abs(wide - value) > abs(value)).any())
+
+    @property
+    def calms_down(self) -> bool:
+        """Whether slopes part, and more than before, at steps wider than they rest at.
+
+        Those of a smooth function part where rounding shows: at finer steps. Stairs
+        that something smooth multiplies have a slope of their own at steps finer than
+        they are, where nothing of their roughness is seen.
+        """
+        if self.rungs is None or not np.isfinite(self.central.value):
+            return False
+        slopes, value = self.rungs.extrapolated[1:], self.central.value
+        with np.errstate(all="ignore"):
+            chosen = int(np.nanargmin(np.abs(slopes - value)))
+            parts = np.abs(np.diff(slopes[: chosen + 1]))
+            before = np.minimum.accumulate(parts)[:-1]
+            least = np.maximum(GROWS * before, OTHER * abs(value))
+            return bool(np.any(parts[1:] > least))
 
     @property
     def is_flat(self) -> bool:

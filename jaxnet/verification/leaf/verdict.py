@@ -64,7 +64,8 @@ def judge_leaf(
     if worst.verdict is Verdict.DISAGREE and not probes.by_coordinates:
         worst = located(context, probes, candidate, worst)
     report = _report(context, probes, candidate, findings, worst)
-    if report.passed or not worst.probe.derivative.may_be_stairs:
+    may_be = not report.passed and worst.probe.derivative.may_be_stairs
+    if not may_be and not any(p.derivative.calms_down for p in probes.probes):
         return report
     noise = beside_rounding(context, probes.noise)
     if noise is None:

@@ -111,6 +111,44 @@ def test_a_jump_beside_the_point_is_none_of_it(away: float) -> None:
     assert {leaf.verdict for leaf in report.leaves} == {Verdict.DISAGREE}
 
 
+def box_cox(x: Any) -> Any:
+    """(3.7^x - 1) / x."""
+    return (3.7**x - 1) / x
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("x", [3e-9, 3e-8, 3e-7, 3e-6, 3e-5, 3e-4, 3e-2])
+@pytest.mark.parametrize(
+    ("function", "slope"),
+    [
+        (lambda x: (1 - jnp.cos(x)) / x, lambda x: 0.5 - x**2 / 8),
+        (lambda x: (1 - jnp.cos(x)) / x**2, lambda x: -x / 12 + x**3 / 180),
+        (lambda x: (x - jnp.sin(x)) / x**3, lambda x: -x / 60 + x**3 / 1260),
+        (box_cox, lambda x: np.log(3.7) ** 2 / 2 + x * np.log(3.7) ** 3 / 3),
+    ],
+    ids=["(1-cos)/x", "(1-cos)/x²", "(x-sin)/x³", "(3.7^x-1)/x"],
+)
+def test_stairs_that_something_smooth_multiplies(
+    function: Loss, slope: Any, x: float
+) -> None:
+    """Divided by x they are smooth at steps finer than they are, and go as 1 / x.
+
+    Their slope is not that of the function, and no noise is seen beside it. Where the
+    widest step spans a stair or two, nothing shows that a slope that agrees is theirs.
+    """
+    loss, point, true = lambda v: jnp.sum(function(v)), np.array([x]), slope(x)
+    if x > 1e-2:  # from here on two terms of the series are too few
+        true = float(jax.grad(loss)(point)[0])
+    verdict = check_gradients(loss, point, np.array([true])).verdict
+    assert verdict in (Verdict.AGREE, Verdict.UNRESOLVED)
+    assert verdict is Verdict.AGREE or x < 1e-2
+    if x < 1e-7:
+        return
+    of_stairs = -float(function(x)) / x
+    assert abs(of_stairs - true) > 0.5 * abs(true)
+    assert not check_gradients(loss, point, np.array([of_stairs])).passed
+
+
 def test_rounding_that_leaves_the_domain_is_no_noise() -> None:
     """At its end a density is 1 on one side and 0 on the other, its logarithm -inf."""
 
