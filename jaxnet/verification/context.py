@@ -69,6 +69,14 @@ class Context:
         rest = safety, seed, every_coordinate
         return cls(objective, point, start, autodiff, rounding, *rest)
 
+    @cached_property
+    def limit(self) -> "Context | None":
+        """The same of a loss whose solvers run further; None if it solves nothing."""
+        further = self.objective.limit
+        if further is None:
+            return None
+        return replace(self, objective=further, start=Start(further, self.point))
+
     def values_along(
         self, direction: AnyDirection | Together, times: Float[np.ndarray, " times"]
     ) -> Float[np.ndarray, " times"]:

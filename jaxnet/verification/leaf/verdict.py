@@ -1,5 +1,6 @@
 """One candidate's gradient with respect to one leaf: its verdict, from all findings."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -64,6 +65,11 @@ def judge_leaf(
     if worst.verdict is Verdict.DISAGREE and not probes.by_coordinates:
         worst = located(context, probes, candidate, worst)
     report = _report(context, probes, candidate, findings, worst)
+    if report.verdict is Verdict.DISAGREE and context.limit is not None:
+        of_limit = _judged_of(context.limit, leaf, candidate)
+        context.objective.evaluations += of_limit.evaluations
+        if of_limit.passed:
+            return of_limit
     may_be = not report.passed and worst.probe.derivative.may_be_stairs
     if not may_be and not any(p.derivative.calms_down for p in probes.probes):
         return report
@@ -71,6 +77,13 @@ def judge_leaf(
     if noise is None:
         return report
     return judge_leaf(context, probe_leaf(context, leaf, noise), candidate)
+
+
+def _judged_of(limit: Context, leaf: Leaf, candidate: Candidate) -> LeafReport:
+    """Of what the solvers of the loss tend to."""
+    before = limit.objective.evaluations
+    report = judge_leaf(limit, probe_leaf(limit, leaf), candidate)
+    return replace(report, evaluations=limit.objective.evaluations - before)
 
 
 def not_looked_at(leaf: Leaf, candidate: Candidate, why: str) -> LeafReport:

@@ -241,3 +241,29 @@ def test_a_time_that_grows_until_it_is_large_enough_is_a_count() -> None:
         assert report.leaves[0].resolution < 1e-6
         wrong = np.float32(right(p) * 1.01)
         assert not check_gradients(loss, p, {"wrong": wrong}).passed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-5])
+@pytest.mark.parametrize("seed", [1, 3, 7])
+def test_implicit_derivatives_are_those_of_the_limit(
+    seed: int, tolerance: float
+) -> None:
+    """Where cg stops, its value is within a tolerance, and its slope is of another.
+
+    The slope of what it tends to is known in closed form.
+    """
+    random, n = np.random.default_rng(seed), 6 + 2 * seed
+    half, b, w = (random.standard_normal(s) for s in ((n, n), n, n))
+    matrix = half @ half.T / n + np.eye(n)
+
+    def loss(b: Any) -> Any:
+        solution = jax.scipy.sparse.linalg.cg(
+            lambda x: jnp.asarray(matrix, x.dtype) @ x, b, tol=tolerance
+        )[0]
+        return jnp.sum(jnp.asarray(w, b.dtype) * solution)
+
+    point, right = np.float32(b), np.linalg.solve(matrix, w)
+    assert check_gradients(loss, point, right).passed
+    wrong = right * np.where(np.arange(n) == np.argmax(np.abs(right)), 1.05, 1)
+    assert check_gradients(loss, point, wrong).verdict is Verdict.DISAGREE
