@@ -18,7 +18,7 @@ FREE_PORT := import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); \
 	print(s.getsockname()[1])
 train-2: $(VENV)/installed
 	@port=$$($(BIN)/python -c '$(FREE_PORT)'); \
-	run="$(BIN)/python experiments/train_mnist.py --out $(OUT) $(FLAGS) \
+	run="$(BIN)/python experiments/train_mnist.py --out $(OUT)/train-2 $(FLAGS) \
 		--num-processes 2 --coordinator 127.0.0.1:$$port"; \
 	$$run --process-id 1 > /dev/null & $$run --process-id 0 && wait $$!
 

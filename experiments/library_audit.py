@@ -18,6 +18,7 @@ import re
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from difflib import get_close_matches
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -74,6 +75,9 @@ def run(flags: Flags) -> list[Row]:
     flags.out.mkdir(parents=True, exist_ok=True)
     path = flags.out / "library_audit.jsonl"
     names = list(catalogue())
+    if flags.only and not any(re.search(flags.only, name) for name in names):
+        near = ", ".join(get_close_matches(flags.only, names)) or "see catalogue.py"
+        sys.exit(f"error: --only: no function's name matches {flags.only!r}: {near}")
     known = {} if flags.again else read(path, versions())
     wanted = [n for n in names if is_wanted(n, flags.only, known)]
     known = {n: rows for n, rows in known.items() if n in names and n not in wanted}

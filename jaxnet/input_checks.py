@@ -308,6 +308,7 @@ def check_no_more(given: Mapping[str, Any], known: Callable[..., Any]) -> None:
         ]
         near = difflib.get_close_matches(name, options, 1)
         fix = f"did you mean `{near[0]}`?" if near else "mind the spelling"
+        fix = "write `key`" if name == "seed" else fix
         expected = "one of the options " + ", ".join(options)
         raise TypeError(complaint(name, expected, describe(value), fix))
 

@@ -68,6 +68,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
     A conftest.py has run by then, which may set how JAX is to start.
     """
+    path = config.getoption("gradient_report")
+    if path and Path(path).is_dir():
+        raise pytest.UsageError(f"--gradient-report: {path} is a folder; name a file")
     if any(map(config.getoption, FLAGS)):
         config.pluginmanager.register(Verified(config), "jaxnet-verified")
 

@@ -213,6 +213,8 @@ def test_a_run_goes_on_where_it_was_stopped(monkeypatch, tmp_path, capsys):
     assert asked == ["sin", "sinc", "sinc"]
     library_audit.run(dataclasses.replace(flags, only="sin$"))
     assert asked[3:] == ["sin"]
+    with pytest.raises(SystemExit, match="no function's name matches 'sine': "):
+        library_audit.run(dataclasses.replace(flags, only="sine"))
     path.write_text("\n".join([json.dumps({"versions": {}}), *lines[1:]]))
     library_audit.run(flags)
     assert asked[4:] == ["sin", "sinc"]

@@ -214,3 +214,11 @@ def test_nothing_is_loaded_before_it_is_asked_for(tmp_path: Path) -> None:
     unknown = run(tmp_path, "--gradients=other")
     assert unknown.returncode == 4
     assert "invalid choice: 'other'" in unknown.stderr
+
+
+def test_a_folder_is_no_page(tmp_path: Path) -> None:
+    """It is said before a test is run, not after all of them."""
+    done = run(tmp_path, f"--gradient-report={tmp_path}")
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    said = f"ERROR: --gradient-report: {tmp_path} is a folder; name a file"
+    assert said in done.stdout + done.stderr

@@ -1,5 +1,6 @@
 """What a candidate gives, fitted to the leaves that move, and where it does not fit."""
 
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -26,6 +27,12 @@ Gradient = Sequence[Any]
 
 ROUND = 2.0**16
 """A number of so few bits of mantissa may be exact, whatever it was computed in."""
+
+PAIR = "must produce a pair (list or tuple of length two)"
+"""What JAX says of a forward pass…"""
+
+BACKWARD = re.compile(r"bwd output structure PyTreeDef\((.*?)\) for primal input")
+"""…and of a backward pass."""
 
 NO_FORWARD = "can't apply forward-mode"
 """What JAX says of a custom_vjp."""
@@ -99,13 +106,27 @@ def _dtype_of(array: Any) -> Any:
 
 
 def raising(name: str, source: Any, error: Exception, point: Point) -> Fitted:
-    cause = f"raised {said(error)}"
+    cause = _slip(str(error)) or f"raised {said(error)}"
     if NO_FORWARD in cause:
         cause += '; ask for its reverse mode, by assert_vjp or modes=["rev"]'
     if floating_leaves(source):
         kind = type(source).__name__
         cause += f"; {kind} is a module, which was called: pass a gradient"
     return _nowhere(name, cause, point)
+
+
+def _slip(message: str) -> str:
+    """What is wrong with a rule that gives nothing of the form that JAX wants."""
+    if PAIR in message:
+        return "its forward pass gives no pair: write `return value, residuals`"
+    found = BACKWARD.search(" ".join(message.split()))
+    if not found:
+        return ""
+    if found[1] == "None":
+        return "its backward pass gives None: a `return` is missing"
+    got = "an array" if found[1] == "*" else f"the structure {found[1]}"
+    wanted = "expected a tuple, of a gradient for each argument: `return (…,)`"
+    return f"its backward pass gives {got}, {wanted}"
 
 
 def _nowhere(name: str, cause: str, point: Point) -> Fitted:
@@ -118,6 +139,8 @@ def _nowhere(name: str, cause: str, point: Point) -> Fitted:
 def _other_tree(tree: PyTree, given: dict[str, Any], point: Point) -> str:
     """What a candidate is that has no leaf of the parameters, in words."""
     wanted = [leaf.path for leaf in point.leaves]
+    if tree is None:
+        return "it gives None: a `return` is missing"
     if isinstance(tree, tuple) and len(tree) == 2:
         value, gradient = tree
         is_number = jax.tree_util.all_leaves([value]) and np.shape(value) == ()

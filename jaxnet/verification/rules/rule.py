@@ -87,7 +87,8 @@ class Rule:
         fix = "write the function first, then its arguments"
         check_callable("function", function, fix)
         if not floating_leaves(args):
-            got = f"none among {listed(list(map(describe, args)))}"
+            given = listed(list(map(describe, args)))
+            got = f"none among {given}" if args else "no arguments"
             fix = "pass floats: what is differentiated is real or complex"
             raise TypeError(complaint("args", "a floating argument", got, fix))
         held = _held(function, nondiff_argnums, len(args))

@@ -22,10 +22,30 @@ def square(rule: Rule) -> Rule:
     return f
 
 
+@pytest.mark.parametrize(
+    ("forward", "backward", "words"),
+    [
+        (lambda x: (x, x), lambda x, g: g, "gives an array, expected a tuple"),
+        (lambda x: (x, x), lambda x, g: None, "gives None: a `return` is missing"),
+        (lambda x: (x, x), lambda x, g: (g, g), "gives the structure (*, *), expected"),
+        (lambda x: x, lambda x, g: (g,), "gives no pair: write `return value, resid"),
+    ],
+)
+def test_a_slip_is_said_in_few_words(forward: Rule, backward: Rule, words: str) -> None:
+    """Those that whoever writes a custom_vjp makes first; JAX says them in many."""
+    rule = jax.custom_vjp(lambda x: x)
+    rule.defvjp(forward, backward)
+    report = check_vjp(rule, X, demands=())
+    assert report.verdict is Verdict.MALFORMED
+    assert words in report.worst.cause
+
+
 def test_what_has_no_derivative_is_refused() -> None:
     """An integer output, and a function that raises, are errors that say so."""
     with pytest.raises(TypeError, match="a floating output"):
         check_vjp(lambda x: jnp.argmax(x), X)
+    with pytest.raises(TypeError, match="got no arguments"):
+        check_vjp(jnp.sin)
     with pytest.raises(ValueError, match="a value, got ZeroDivisionError"):
         check_vjp(lambda x: x * (1 / 0), X)
 
