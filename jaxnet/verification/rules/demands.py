@@ -7,11 +7,12 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxnet.input_checks import first_line
 from jaxnet.jaxpr.compiled import compiled
-from jaxnet.precision import eps
+from jaxnet.precision import SINGLE, eps
 from jaxnet.verification.function.callbacks import unless_raised
 from jaxnet.verification.function.cotangents import Arrays, inner
 from jaxnet.verification.function.program import Program
@@ -19,6 +20,7 @@ from jaxnet.verification.function.same_bits import fingerprint
 from jaxnet.verification.report.demand_report import DemandReport
 from jaxnet.verification.report.verdict import Verdict
 from jaxnet.verification.rules.closeness import (
+    DEVIATIONS,
     Closeness,
     arrays,
     factor_between,
@@ -76,7 +78,13 @@ def forward_value(rule: Rule) -> list[DemandReport]:
     if fingerprint(rule.outputs) != fingerprint(rule.function(rule.moving)):
         return []  # its values differ anyway, as the leaves say
     cause = "the rule's forward pass gives another value than the function"
-    return [rule.close_outputs.demanded(name, rule.outputs, by_rule, cause)]
+    for one, other in zip(rule.outputs, by_rule, strict=True):
+        if one.dtype != other.dtype:
+            words = f"forward pass gives {other.dtype}, the function {one.dtype}"
+            return [wrong(name, f"the rule's {words}")]
+    report = rule.close_outputs.demanded(name, rule.outputs, by_rule, cause)
+    both = rule.function, rule.value_by_rule
+    return [_widely(rule, report, both, (rule.moving,), rule.precision, cause)]
 
 
 def same_bits_twice(rule: Rule) -> list[DemandReport]:
@@ -212,7 +220,37 @@ def vmap_is_loop(rule: Rule) -> list[DemandReport]:
     expected = jax.tree.map(lambda *xs: np.stack(xs), *looped)
     cause = "vmap gives another value than a loop over the examples"
     cause += _shape_factor(rule, expected, together, EXAMPLES)
-    return [rule.close.demanded(name, expected, together, cause)]
+    report = rule.close.demanded(name, expected, together, cause)
+
+    def loop(batch: Arrays, direction: Arrays) -> Arrays:
+        each = [[x[i] for x in batch] for i in range(EXAMPLES)]
+        looped = [rule.linear_map(one, direction) for one in each]
+        return jax.tree.map(lambda *xs: jnp.stack(xs), *looped)  # type: ignore
+
+    return [_widely(rule, report, (loop, mapped), given, SINGLE, cause)]
+
+
+def _widely(
+    rule: Rule,
+    report: DemandReport,
+    both: Sequence[Callable[..., Arrays]],
+    given: tuple[Any, ...],
+    share: float,
+    cause: str,
+) -> DemandReport:
+    """The report, or that of both ways in float64, which may be off by a share.
+
+    Where a rule computes in less than float32, its own numbers show a digit or two.
+    """
+    if not report.passed or rule.precision <= SINGLE:
+        return report
+    one, other = (rule.in_float64(function, *given) for function in both)
+    if one is None or other is None:
+        return report
+    sizes = [np.max(np.abs(x), initial=0.0) for x in one]
+    close = Closeness(lambda: [share / DEVIATIONS * size for size in sizes])
+    found = close.demanded(report.name, one, other, cause)
+    return report if found.passed else found
 
 
 def batch_is_examples(rule: Rule) -> list[DemandReport]:

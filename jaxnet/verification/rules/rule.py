@@ -11,16 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnet.array_types import PyTree
+from jaxnet.float64 import in_float64
 from jaxnet.input_checks import check_callable, complaint, describe
 from jaxnet.jaxpr.compiled import compiled
 from jaxnet.jaxpr.dependence import dependence
 from jaxnet.jaxpr.lines import said
 from jaxnet.jaxpr.reader import dtypes_of
-from jaxnet.precision import eps
+from jaxnet.precision import DOUBLE, eps
 from jaxnet.verification.function.cotangents import Arrays, inner, random_like
 from jaxnet.verification.function.once import once
 from jaxnet.verification.function.program import Program
 from jaxnet.verification.function.rounding_noise import rounding_of
+from jaxnet.verification.function.widen import Widened
 from jaxnet.verification.point import (
     OfLeaves,
     floating_leaves,
@@ -165,6 +167,28 @@ class Rule:
     def close_outputs(self) -> Closeness:
         """What may be called equal of outputs, of the function or of its rule."""
         return self.close_of(self.function, self.value_by_rule)
+
+    @cached_property
+    def precision(self) -> float:
+        """ε of the coarsest dtype of its arguments and outputs."""
+        return max(eps(x.dtype) for x in (*self.moving, *self.outputs))
+
+    def in_float64(self, function: Callable[..., Arrays], *args: Any) -> Arrays | None:
+        """What a function of these arrays gives, widened; None where it is not."""
+        leaves, tree = jax.tree.flatten(args)
+
+        def of_leaves(leaves: list[Any]) -> Arrays:
+            return function(*jax.tree.unflatten(tree, leaves))
+
+        try:
+            widened = Widened.of(of_leaves, leaves)
+            if widened.precision() > DOUBLE:
+                return None
+            with in_float64():
+                found: Arrays = jax.tree.map(np.asarray, widened.compiled(leaves))
+                return found
+        except Exception:  # the caller's rule
+            return None
 
     @cached_property
     def ranges(self) -> list[Any]:

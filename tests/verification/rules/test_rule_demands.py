@@ -280,6 +280,54 @@ def test_a_rule_gives_the_same_bits_twice(factor: Any) -> None:
     assert row(check_vjp(jnp.sin, X), "same bits twice").passed
 
 
+HALF = jnp.asarray([0.3, -1.2, 0.7, 2.0], jnp.bfloat16)
+
+
+@jax.custom_batching.custom_vmap
+def slope(x: Any, g: Any) -> Any:
+    """Of a sine."""
+    return g * jnp.cos(x)
+
+
+@slope.def_vmap
+def _slopes(size: int, batched: Any, x: Any, g: Any) -> Any:
+    """The first example's, for all of them."""
+    return g * jnp.cos(x[:1]) * jnp.ones_like(x), True
+
+
+def sine(forward: Any, backward: Any) -> Rule:
+    """With a rule by hand."""
+    f = jax.custom_vjp(jnp.sin)
+    f.defvjp(lambda x: (forward(x), x), lambda x, g: (backward(x, g),))
+    return f
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_demands_see_more_than_a_coarse_dtype_shows(dtype: Any) -> None:
+    """A forward pass 3 % off, and a vmap that takes one example for all.
+
+    In bfloat16 the first is 4 ulps, and examples 1 % apart are 1: both ways are held
+    against each other in float64.
+    """
+    x, right = HALF.astype(dtype), lambda x, g: g * jnp.cos(x)
+    assert check_vjp(sine(jnp.sin, right), x).passed
+    off = sine(lambda x: jnp.sin(x) * jnp.asarray(1.03, x.dtype), right)
+    assert not row(check_vjp(off, x), "forward value").passed
+    assert not row(check_vjp(sine(jnp.sin, slope), x), "vmap = loop").passed
+
+
+def test_a_forward_pass_has_the_dtype_of_the_function() -> None:
+    """Within jit JAX refuses another; outside it, the caller gets it."""
+
+    def coarse(x: Any) -> Any:
+        return jnp.sin(x).astype(jnp.bfloat16)
+
+    rule = sine(coarse, lambda x, g: g.astype(x.dtype) * jnp.cos(x))
+    found = row(check_vjp(rule, X), "forward value")
+    assert found.cause == "the rule's forward pass gives bfloat16, the function float32"
+
+
 SQUARE = jnp.asarray(RNG.standard_normal((3, 3)), jnp.float32)
 
 
