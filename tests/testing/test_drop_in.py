@@ -141,6 +141,13 @@ def test_a_pullback_by_hand() -> None:
     assert check_vjp(jnp.sin, partial(by_numpy, 1.0), (X,)).passed
     with pytest.raises(GradientMismatch, match="×2"):
         check_vjp(jnp.sin, partial(by_numpy, 2.0), (X,))
+
+    def tangent(factor: float, args: Any, tangents: Any) -> Any:
+        return np.sin(args[0]), factor * np.asarray(tangents[0]) * np.cos(args[0])
+
+    assert check_jvp(jnp.sin, partial(tangent, 1.0), (X,)).passed
+    with pytest.raises(GradientMismatch, match="×2"):
+        check_jvp(jnp.sin, partial(tangent, 2.0), (X,))
     own = partial(jax.vjp, lambda x: jax.nn.logsumexp(x))
     assert check_vjp(jax.nn.logsumexp, own, (X,)).passed
 

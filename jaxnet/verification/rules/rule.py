@@ -18,6 +18,7 @@ from jaxnet.jaxpr.dependence import dependence
 from jaxnet.jaxpr.lines import said
 from jaxnet.jaxpr.reader import dtypes_of
 from jaxnet.precision import DOUBLE, eps
+from jaxnet.verification.candidates.callables import UNTRACEABLE
 from jaxnet.verification.function.cotangents import Arrays, inner, random_like
 from jaxnet.verification.function.once import once
 from jaxnet.verification.function.program import Program
@@ -353,7 +354,11 @@ class Rule:
                     before += size
                 return self._slope(moving, tangent)
 
-            found = jax.lax.map(slope, jnp.arange(sum(sizes)))
+            coordinates = jnp.arange(sum(sizes))
+            try:
+                found = jax.lax.map(slope, coordinates)
+            except UNTRACEABLE:  # a rule by NumPy
+                found = jnp.stack([slope(i) for i in coordinates])
             return jnp.split(found, np.cumsum(sizes)[:-1])
 
         by_real = slopes(1.0)
