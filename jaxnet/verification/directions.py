@@ -39,9 +39,8 @@ def units(values: Any, floor: Any, xp: ModuleType = np) -> Wide:
 
     xp: numpy, or jax.numpy within a traced program.
     """
-    sizes = xp.maximum(xp.abs(xp.asarray(values, np.float64)), floor)
-    powers: Wide = sizes / (2 * xp.frexp(sizes)[0])  # ½ ≤ mantissa < 1: exact
-    return powers
+    wide = xp.asarray(values, np.float64)
+    return power_below(xp.maximum(xp.abs(wide), floor), xp)
 
 
 def nearby(point: Point, seed: tuple[int, ...], size: float = BESIDE) -> Point:
@@ -67,6 +66,16 @@ def beside(
     """
     moved = nearby(point, seed, size).leaves
     return point.arrays(moved if leaf is None else [moved[leaf]])
+
+
+def power_below(size: Wide, xp: ModuleType = np) -> Wide:
+    """The power of two at or just below each positive number, exactly.
+
+    The mantissa m of frexp lies in [½, 1), so size / 2m is a power of two and the
+    division does not round.
+    """
+    powers: Wide = size / (2 * xp.frexp(size)[0])
+    return powers
 
 
 @dataclass(frozen=True)
