@@ -200,7 +200,6 @@ def _lost(objective: Objective, groups: list[list[Site]], how: Any) -> list[floa
 
 def _stops(objective: Objective, stop_gradients: list[Site]) -> Iterator[str]:
     """Where a gradient ends, in words."""
-    assert objective.program is not None
     for leaf in objective.point.leaves:
         if not objective.depends_on(leaf):
             yield f"{leaf.name} has no path to the output"
@@ -208,6 +207,6 @@ def _stops(objective: Objective, stop_gradients: list[Site]) -> Iterator[str]:
     for site, change in zip(stop_gradients, changes, strict=True):
         if change > CHANGES:
             yield f"{site.described} changes it by {change:.2g} of its norm"
-    program = objective.program.needed
+    program = objective.traced.own.needed
     steps = filter(has_no_slope, outermost(program.equations))
     yield from described_once(program.closed, steps)

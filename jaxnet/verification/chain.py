@@ -285,8 +285,7 @@ class Chain:
 
         Constants are JAX's own arrays: of NumPy's it remembers another mode's dtype.
         """
-        assert self.objective.program is not None
-        closed = self.objective.program.closed
+        closed = self.objective.traced.own.closed
         consts = [jnp.asarray(c) if is_inexact(c) else c for c in closed.consts]
         return closed.replace(consts=consts), self.objective.point.as_traced()
 

@@ -45,8 +45,8 @@ def straight_through(objective: Objective, site: Site, leaf: int | None = None) 
 
     leaf: the number of what is moved; None for all.
     """
-    assert objective.program is not None
-    closed, stopped = objective.program.closed, site.equations[0]
+    program = objective.traced.own
+    closed, stopped = program.closed, site.equations[0]
     if site.name:
         body = opened(next(sub_jaxprs(stopped)))
         found = reaching(body.eqns, body.outvars, through_choices=True)
@@ -54,7 +54,7 @@ def straight_through(objective: Objective, site: Site, leaf: int | None = None) 
         found = reaching(_before(closed, stopped), stopped.invars, True)
     ends = (e for e in found if e.primitive.name != "stop_gradient")
     rounds = described_once(closed, filter(ends_derivatives, ends))
-    if objective.program.may_not_end(leaf) or (site.name and not rounds):
+    if program.may_not_end(leaf) or (site.name and not rounds):
         return ""
     is_one = _gives_the_same if site.name else _cancels
     try:
@@ -85,8 +85,7 @@ def _cancels(objective: Objective, site: Site, leaf: int | None) -> bool:
 
     However far behind it: whether it is behind is seen by moving what it gives.
     """
-    assert objective.program is not None
-    every = objective.program.moved_by(leaf)
+    every = objective.traced.own.moved_by(leaf)
     sums = {id(e) for e in every if e.primitive.name in SUMS}
     own = {id(e) for e in site.equations}
     observe, given = _observed_by(objective, sums | own), objective.point.arrays()
@@ -117,8 +116,7 @@ def _observed_by(
     objective: Objective, chosen: set[int], put: Added | None = None
 ) -> Observe:
     """What chosen equations are given and give; with what is put in some places."""
-    assert objective.program is not None
-    closed = objective.program.closed
+    closed = objective.traced.own.closed
 
     def seen(inputs: list[Any], put: Added) -> dict[Place, Seen]:
         return planted(closed, inputs, chosen, put, put=lambda _, new: new)[1]

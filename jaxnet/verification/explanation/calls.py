@@ -172,8 +172,7 @@ class Observed:
 
     @property
     def _closed(self) -> Any:
-        assert self.context.objective.program is not None
-        return self.context.objective.program.closed
+        return self.context.objective.traced.own.closed
 
     @cached_property
     def _every(self) -> dict[int, Any]:
@@ -247,8 +246,7 @@ def slope_through(site: Site, objective: Objective, direction: AnyDirection) -> 
 
     All else stays as it is at the point.
     """
-    assert objective.program is not None
-    closed, given = objective.program.closed, objective.point.as_traced()
+    closed, given = objective.traced.own.closed, objective.point.as_traced()
     chosen, leaf = {id(e) for e in site.equations}, direction.leaf
     move = WIDE * vector(direction)
 

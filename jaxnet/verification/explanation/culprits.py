@@ -240,8 +240,7 @@ class Culprits:
 
 def within(context: Context, site: Site) -> list[str]:
     """What is said of wrong rules in one that is wrong, which may use theirs."""
-    assert context.objective.program is not None
-    closed = context.objective.program.closed
+    closed = context.objective.traced.own.closed
     found = sites(closed, (e for call in site.equations for e in inside(call)))
     inner = [each for each in found if each.name]
     if not inner:

@@ -39,8 +39,7 @@ def gradient_by_switches(
     parts: the equations that a switch belongs to, wherever they stand; but in a rule
         whose body has no derivative, which is kept.
     """
-    assert objective.widened is not None
-    closed, known = objective.widened.own.closed, objective.widened.constants
+    closed, known = objective.traced.own.closed, objective.traced.constants
     numbers = {id(e): number for number, part in enumerate(parts) for e in part}
     entered = around(closed, numbers)
     is_kept = lru_cache(None)(lambda rule: not has_derivative(rule))

@@ -68,12 +68,11 @@ DECIDED: dict[str, Callable[..., Any]] = {
 
 def switches_beside(objective: Objective, leaf: Leaf, flat: int) -> list[str]:
     """The decisions that differ on the two sides of one coordinate of a leaf."""
-    assert objective.program is not None
     move = np.zeros(leaf.values.shape)
     share = max(KINK_STEP, KINK_ULPS * objective.own_precision_of(leaf))
     move.reshape(-1)[flat] = share * step_size(Coordinate(leaf, flat))
     sides = (objective.point.arrays([leaf.moved(m)]) for m in (-move, move))
-    return switches(objective.program.closed, *sides)
+    return switches(objective.traced.own.closed, *sides)
 
 
 def switches(closed: Any, below: list[Any], above: list[Any]) -> list[str]:

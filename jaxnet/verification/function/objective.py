@@ -95,6 +95,12 @@ class Objective:
         return self.widened is not None
 
     @property
+    def traced(self) -> Widened:
+        """What JAX traced, of a loss that it can trace."""
+        assert self.widened is not None
+        return self.widened
+
+    @property
     def is_of_device_only(self) -> bool:
         """Whether a kernel in it exists on the device alone, where the host is meant to
         compute what the device has no fast float64 for.
@@ -172,8 +178,7 @@ class Objective:
 
     def rerun(self, hook: Hook) -> Widened:
         """The caller's program with what a hook gives in place of its equations."""
-        assert self.widened is not None
-        return self.widened.rerun(hook, self.point.as_traced())
+        return self.traced.rerun(hook, self.point.as_traced())
 
     def called_value(self) -> float:
         """The loss at the point, by a plain call on NumPy arrays in float64."""
@@ -183,9 +188,8 @@ class Objective:
 
     def traces_alike(self) -> bool:
         """Whether the loss is the same program when it is traced once more."""
-        assert self.widened is not None
         again, _ = trace(self.of_leaves, self.point.as_traced())
-        return same_program(self.widened.own.closed, again)
+        return same_program(self.traced.own.closed, again)
 
     @cached_property
     def solver_noise(self) -> float:
@@ -261,8 +265,7 @@ class Objective:
 
     def compiled_as_run(self) -> float:
         """The loss at the point as its caller would run it within jit."""
-        assert self.widened is not None
-        return float(self.widened.compiled_as_run(self.point.as_traced()))
+        return float(self.traced.compiled_as_run(self.point.as_traced()))
 
     def rounding_spread(self) -> float:
         """How far rounding inside the loss may move its value as it is run."""
