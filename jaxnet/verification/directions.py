@@ -2,12 +2,13 @@
 
 A direction is v_i = (m_i / 64) u_i with whole multipliers m_i in -127…127 and u_i the
 unit of the coordinate, a power of two: x + t v_i is then exact for the ladder's t.
-Multipliers are drawn again when needed, never kept: a large leaf costs no memory.
+Multipliers are drawn again when needed, and few are kept: a large leaf costs no memory.
 """
 
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
@@ -29,6 +30,9 @@ FEW = 0.05
 
 SAMPLED = 10_000
 """From about so many coordinates it is known."""
+
+KEPT = 8
+"""Of how many directions the multipliers are kept, in leaves of up to a MiB of them."""
 
 Multipliers = Int8[np.ndarray, "*shape"]
 Wide = Float[Array, "..."] | np.float64
@@ -96,14 +100,30 @@ class Direction:
     def multipliers(self) -> Multipliers:
         """One whole number a coordinate."""
         name = zlib.crc32(self.leaf.path.encode())
-        random = np.random.default_rng([*self.seed, name, self.number])
-        drawn = random.integers(-ONE, ONE, self.leaf.size, np.int8)
-        drawn += np.where(drawn < 0, np.int8(1 - ONE), np.int8(ONE))
-        drawn[: self.start] = 0
-        if self.stop is not None:
-            drawn[self.stop :] = 0
-        drawn[list(self.left_out)] = 0
+        seed, size = (*self.seed, name, self.number), self.leaf.size
+        draw = _drawn if size <= CHUNK else _drawn.__wrapped__
+        drawn = draw(seed, size, self.start, self.stop, self.left_out)
         return drawn.reshape(self.leaf.values.shape)
+
+
+@lru_cache(maxsize=KEPT)
+def _drawn(
+    seed: tuple[int, ...],
+    size: int,
+    start: int,
+    stop: int | None,
+    left_out: tuple[int, ...],
+) -> Int8[np.ndarray, " size"]:
+    """The multipliers of a leaf of so many coordinates, to be read."""
+    random = np.random.default_rng(seed)
+    drawn = random.integers(-ONE, ONE, size, np.int8)
+    drawn += np.where(drawn < 0, np.int8(1 - ONE), np.int8(ONE))
+    drawn[:start] = 0
+    if stop is not None:
+        drawn[stop:] = 0
+    drawn[list(left_out)] = 0
+    drawn.flags.writeable = False
+    return drawn
 
 
 @dataclass(frozen=True)

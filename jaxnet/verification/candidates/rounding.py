@@ -137,6 +137,7 @@ class Rounding:
         fixed = self._fixed_along(candidate, direction)
         return fixed + norm_along(entries, direction)
 
+    @once
     def _fixed_along(self, candidate: Candidate, direction: AnyDirection) -> float:
         """What inexact constants and the candidate's own iterations may do to it."""
         number = direction.leaf.number

@@ -263,23 +263,22 @@ def batch_is_examples(rule: Rule) -> list[DemandReport]:
         return []
     if {np.shape(x)[:1] for x in rule.outputs} != sizes:
         return []
-    (count,) = next(iter(sizes))
     random = np.random.default_rng([*rule.seed, 7])
     batch = [_moved(x, random, BESIDE) for x in rule.moving]
 
-    def one(leaves: Arrays, i: int) -> Arrays:
-        return [np.asarray(x)[i : i + 1] for x in leaves]
+    def one_by_one(*batch: Arrays) -> tuple[Arrays, Arrays]:
+        rows = jax.tree.map(lambda x: x[:, None], batch)
+        found = jax.lax.map(lambda one: rule.value_and_vjp(*one), rows)
+        joined: tuple[Arrays, Arrays] = jax.tree.map(lambda x: x[:, 0], found)
+        return joined
 
     try:
-        examples = [(one(batch, i), one(rule.cotangent, i)) for i in range(count)]
-        both = compiled(rule.value_and_vjp, *examples[0])
-        values, parts = zip(*(both(*example) for example in examples), strict=True)
-        joined = jax.tree.map(lambda *xs: np.concatenate(xs), *values)
-        if not rule.close_outputs.holds(rule.function(batch), joined):
+        given = batch, rule.cotangent
+        values, expected = compiled(one_by_one, *given)(*given)
+        if not rule.close_outputs.holds(rule.function(batch), values):
             return []
     except Exception:  # the caller's function wants the whole batch
         return []
-    expected = jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
     together = rule.applied(rule.direction, batch)
     cause = "a batch gives another gradient than its examples one by one"
     cause += _shape_factor(rule, expected, together)

@@ -347,6 +347,20 @@ def test_parameters_as_many_as_examples_are_none(function: Any, second: Any) -> 
     assert "batch = examples" not in [record.name for record in report.demands]
 
 
+def test_examples_one_by_one_are_one_program() -> None:
+    """The rule is traced for one of them, however many there are."""
+    calls = list[int]()
+
+    def backward(x: Any, g: Any) -> Any:
+        calls.append(x.size)
+        return g * jnp.cos(x)
+
+    many = jnp.linspace(0.1, 1.0, 500)
+    report = check_vjp(sine(jnp.sin, backward), many, demands=["batch_is_examples"])
+    assert row(report, "batch = examples").passed
+    assert 1 <= calls.count(1) <= 3
+
+
 def test_examples_outside_the_domain_are_alike() -> None:
     """NaN by both ways is no difference; by one it is."""
     close = Closeness(lambda: [0.0])
