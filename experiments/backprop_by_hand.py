@@ -82,6 +82,16 @@ SAID = {
 }
 """What each mistake writes."""
 
+AFTER = {
+    "dW2": "dy",
+    "db2": "dy",
+    "da1": "dy",
+    "dz1": "da1",
+    "dW1": "dz1",
+    "db1": "dz1",
+}
+"""Which link each is computed from."""
+
 Arrays = dict[str, np.ndarray]
 
 
@@ -268,10 +278,18 @@ def drawn(found: dict[str, dict[str, LeafReport]]) -> Figure:
                 va="center",
                 bbox={"boxstyle": "round,pad=0.4", "facecolor": colour},
             )
-            if column:
-                arrow = {"arrowstyle": "->", "color": "gray"}
-                ends = (column - 0.3, row), (column - 0.7, row)
-                axes.annotate("", *ends, arrowprops=arrow)
+            if name in AFTER:
+                before = list(links).index(AFTER[name])
+                axes.annotate(
+                    "",
+                    (column, row - 0.24),
+                    (before, row - 0.24),
+                    arrowprops={
+                        "arrowstyle": "->",
+                        "color": "gray",
+                        "connectionstyle": f"arc3,rad={-0.22 / (column - before)}",
+                    },
+                )
     axes.set_yticks(range(len(found)), list(found), fontsize=9)
     axes.set(xlim=(-0.6, len(LINKS) - 0.4), ylim=(len(found) - 0.4, -0.6), xticks=[])
     axes.set_title(
