@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Inexact
@@ -145,8 +146,11 @@ def more_rounds(program: Program, rounds: int) -> Hook:
             return None
         loop = Loop.of(equation)
         consts, state = loop.split(inputs)[1], bind(equation, inputs)
-        for _ in range(rounds):
-            state = evaluate(loop.body, [*consts, *state], longer)
-        return state
+
+        def one_more(_: Any, state: list[Any]) -> list[Any]:
+            return evaluate(loop.body, [*consts, *state], longer)
+
+        further: list[Any] = jax.lax.fori_loop(0, rounds, one_more, state)
+        return further
 
     return longer
