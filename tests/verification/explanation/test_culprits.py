@@ -642,7 +642,7 @@ def test_where_nobody_can_be_convicted_it_is_said() -> None:
 @pytest.mark.parametrize(
     ("backward", "said"),
     [
-        (lambda x, g: (), "pytree"),
+        (lambda x, g: (), "expected a tuple"),
         (lambda x, g: (g[:1],), "shapes do not match"),
         (lambda x, g: (g * x["a"],), "raised"),
     ],
