@@ -163,9 +163,9 @@ def test_what_a_function_closes_over_may_change():
 
 @pytest.mark.parametrize("factor", [1.0, 2.0, 0.0])
 def test_a_program_is_its_data_too(factor):
-    """Functions of one body over other data, held by a function within that is jitted:
+    """Functions of one body, of which a jitted function within holds other data.
 
-    the text of the program does not tell them apart.
+    The text of the program does not tell them apart.
     """
     data = factor * np.eye(3)
     inner = jax.jit(lambda w: w @ data)

@@ -100,8 +100,9 @@ class Rounding:
             nothing; its terms cost twelve gradients, so they are measured only where
             they could matter.
         loss_by_unit: the size of the loss in the smallest unit of the leaf.
-        terms_wanted: measure them wherever the first bound does not do; else only
-            where even the largest that they can be would.
+        terms_wanted: measure them wherever the first bound does not do, and what no
+            point nearby shows where they do not; else, as of a hypothesis, only where
+            even the largest that they can be would.
         """
         eps = self.eps_of(candidate, direction.leaf)
         fixed = self._fixed_along(candidate, direction)
@@ -117,6 +118,8 @@ class Rounding:
             if not needed <= first + norm_along(everywhere, direction):
                 return first
         found = self.in_all(candidate, gradient, direction, loss_by_unit)
+        if not terms_wanted:
+            return found
         if found < needed <= UNSEEN * norm_along(gradient, direction) and eps <= DOUBLE:
             found = max(found, first + self._unseen_along(candidate, direction))
         if found < needed and candidate.widened is None and eps > DOUBLE:

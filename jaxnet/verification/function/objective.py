@@ -218,7 +218,7 @@ class Objective:
         Where a solver stops, its value is within a tolerance of that, and its slope may
         be of quite another: implicit derivatives are those of the limit.
         """
-        if self.widened is None or self.program is None or not solvers(self.program):
+        if self.program is None or not solvers(self.program):
             return None
         further = copy(self)
         for name in set(vars(self)) & _cached_properties():

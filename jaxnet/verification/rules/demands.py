@@ -206,9 +206,7 @@ def vmap_is_loop(rule: Rule) -> list[DemandReport]:
     try:
         one = rule.compiled_map(rule.mode)
         looped = [one([x[i] for x in batch], rule.direction) for i in range(EXAMPLES)]
-    except (
-        Exception
-    ):  # the caller's rule, as the jit demand says, or outside its domain
+    except Exception:  # the caller's rule: jit says so, or it is outside its domain
         return []
     try:
         given, mapped = (batch, rule.direction), jax.vmap(rule.linear_map, (0, None))
@@ -225,7 +223,7 @@ def vmap_is_loop(rule: Rule) -> list[DemandReport]:
     def loop(batch: Arrays, direction: Arrays) -> Arrays:
         each = [[x[i] for x in batch] for i in range(EXAMPLES)]
         looped = [rule.linear_map(one, direction) for one in each]
-        return jax.tree.map(lambda *xs: jnp.stack(xs), *looped)  # type: ignore
+        return [jnp.stack(xs) for xs in zip(*looped, strict=True)]
 
     return [_widely(rule, report, (loop, mapped), given, SINGLE, cause)]
 
@@ -264,7 +262,7 @@ def batch_is_examples(rule: Rule) -> list[DemandReport]:
     if {np.shape(x)[:1] for x in rule.outputs} != sizes:
         return []
     random = np.random.default_rng([*rule.seed, 7])
-    batch = [_moved(x, random, BESIDE) for x in rule.moving]
+    batch = [jnp.asarray(_moved(x, random, BESIDE)) for x in rule.moving]
 
     def one_by_one(*batch: Arrays) -> tuple[Arrays, Arrays]:
         rows = jax.tree.map(lambda x: x[:, None], batch)

@@ -9,6 +9,13 @@ import pytest
 
 from jaxnet.verification import Verdict, check_gradients
 from jaxnet.verification.candidates import rounding
+from jaxnet.verification.candidates.candidate import Candidate, claims
+from jaxnet.verification.context import Context
+from jaxnet.verification.function.objective import Objective
+from jaxnet.verification.function.rounding_noise import rounded_runs
+from jaxnet.verification.leaf.compare import compare, hypothetical
+from jaxnet.verification.leaf.probes import probe_leaf
+from jaxnet.verification.point import Point
 
 SEEDS = 0, 1, 6
 """Of points whose distances cancel badly enough to be seen."""
@@ -38,6 +45,29 @@ def test_it_is_what_tells_them_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rounding, "UNSEEN", 0.0)
     reports = [check_gradients(of_distances, points(seed)) for seed in SEEDS]
     assert Verdict.DISAGREE in [report.leaves[0].verdict for report in reports]
+
+
+def test_a_hypothesis_costs_no_such_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a deep model they are compiled for longer than all else takes."""
+    counted = list[int]()
+
+    def counting(closed: Any, values: list[Any], runs: int) -> Any:
+        counted.append(runs)
+        return rounded_runs(closed, values, runs)
+
+    monkeypatch.setattr(rounding, "rounded_runs", counting)
+    objective = Objective(of_distances, Point.of(points(0)))
+    context = Context.of(objective, 4.0, (0,), None)
+    probes = probe_leaf(context, context.point.leaves[0])
+    (candidate,) = claims(None, objective, context.autodiff)
+    off = candidate.array(probes.leaf) * (1 + 3e-7)
+    assert not all(f.passed for f in hypothetical(context, probes, candidate, off))
+    assert not counted
+    wrong = Candidate.of(
+        "wrong", lambda x: jax.grad(of_distances)(x) * 1.0000003, objective
+    )
+    assert not all(compare(context, probes, wrong, p).passed for p in probes.probes)
+    assert counted
 
 
 def test_it_hides_no_mistake_that_is_larger() -> None:

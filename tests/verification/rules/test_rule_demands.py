@@ -361,6 +361,12 @@ def test_examples_one_by_one_are_one_program() -> None:
     assert 1 <= calls.count(1) <= 3
 
 
+def test_a_function_of_examples_that_wants_jax_arrays_is_asked() -> None:
+    """As its caller gives it: NumPy's have no `at`."""
+    report = check_vjp(lambda x: jnp.sin(x).at[:].add(x.at[:].get()), ROWS)
+    assert row(report, "batch = examples").passed
+
+
 def test_examples_outside_the_domain_are_alike() -> None:
     """NaN by both ways is no difference; by one it is."""
     close = Closeness(lambda: [0.0])
