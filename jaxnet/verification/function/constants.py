@@ -19,6 +19,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -69,8 +70,12 @@ def wide_dtype(dtype: Any) -> Any:
 # ------------------------------------------------------------------------- the traces
 
 
-YOUNG, OLD = 1, 2
-"""Generations of the garbage collector: a trace leaves its garbage in the first two."""
+YOUNG = 1
+"""A generation of the garbage collector: a trace leaves its garbage in the first two."""
+
+GARBAGE = partial(gc.collect, YOUNG), gc.collect
+"""How a program that is garbage by now lets go of what it holds: to look through few
+objects first, for through all of them it takes long."""
 
 
 @contextmanager
@@ -100,15 +105,18 @@ def traced(
     (lru_cache) should be filled by a call of his beforehand.
     """
     in_x64 = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
-    for is_last in (False, True):
+    is_in_caches = False
+    for let_go in (None, *GARBAGE, _clear_caches):
+        is_last = let_go is _clear_caches
+        if is_in_caches and not is_last:
+            continue
+        if let_go is not None:
+            let_go()
         exact, foreign, cut, failed = _traced_in_float64(function, args)
-        for generation in (YOUNG, OLD):
-            if _are_held(cut):  # perhaps by a program that is garbage by now
-                gc.collect(generation)
-                exact, foreign, cut, failed = _traced_in_float64(function, args)
-        if _alive(foreign):
+        if _are_held(foreign):
             jax.clear_caches()
-        held = [c for c in _alive(cut, YOUNG) if _same_data(c, known) is None]
+        held = [c for c in _alive(cut) if _same_data(c, known) is None]
+        is_in_caches = True
         try:
             closed, shapes = trace(function, args)
         except (jax.errors.JAXTypeError, jax.errors.JAXIndexError):
@@ -119,14 +127,18 @@ def traced(
                 raise
         else:
             own = list(every_constant(closed))
-            is_stuck = exact is None or any(c is o for o in own for c in held)
-            if is_last or in_x64 or not (is_stuck or any(map(_is_foreign, own))):
+            is_cut = any(c is o for o in own for c in held)
+            is_in_caches = exact is None or any(map(_is_foreign, own))
+            if is_last or in_x64 or not (is_cut or is_in_caches):
                 return closed, shapes, exact or ()
             del closed, own
         del held
-        jax.clear_caches()
-        gc.collect()
     raise AssertionError("the last round returns or raises")
+
+
+def _clear_caches() -> None:
+    jax.clear_caches()
+    gc.collect()
 
 
 def trace(function: Function, args: Sequence[Any]) -> tuple[Any, PyTree]:
@@ -216,14 +228,14 @@ def _argument_in_float64(value: Any) -> Any:
 
 
 def _are_held(references: Weak) -> bool:
-    return any(r() is not None for r in references)
+    """Whether one of them is held by more than garbage."""
+    for collect in GARBAGE:
+        if _alive(references):
+            collect()
+    return bool(_alive(references))
 
 
-def _alive(references: Weak, oldest: int = OLD) -> list[np.ndarray]:
-    """Those that are held by more than garbage of a generation up to the oldest."""
-    for generation in range(YOUNG, oldest + 1):
-        if _are_held(references):
-            gc.collect(generation)
+def _alive(references: Weak) -> list[np.ndarray]:
     return [array for r in references if (array := r()) is not None]
 
 

@@ -136,3 +136,18 @@ def test_a_mixed_precision_model(wrong: str) -> None:
     found = [x.path for x in report.leaves if not x.passed]
     assert found == ([f"['{wrong}']"] if wrong else [])
     assert all(x.resolution < 1e-6 for x in report.leaves if x.passed)
+
+
+def test_numbers_that_a_jitted_function_keeps_cost_no_further_trace() -> None:
+    """Its cache keeps those of the trace under x64; they are no data that were cut."""
+    inner = jax.jit(lambda x: x * jnp.asarray(1.5, BF16))
+    calls = list[Any]()
+
+    def of_bfloat16_only(values: list[Any]) -> Any:
+        calls.append(values[0].dtype)
+        if values[0].dtype != BF16:
+            raise TypeError("bfloat16 only")
+        return inner(values[0])
+
+    traced(of_bfloat16_only, [X.astype(BF16)])
+    assert calls == [np.float64, BF16, BF16]
