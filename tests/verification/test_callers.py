@@ -225,6 +225,15 @@ def test_arguments_in_a_tuple() -> None:
         check_vjp(lambda x, y: x * y, (PARAMS["W"], PARAMS["W"]))
 
 
+def test_arguments_that_are_donated() -> None:
+    """JAX cannot differentiate such a call; the caller's arrays are not lost by it."""
+    given = jnp.asarray(PARAMS["b"])
+    donating = jax.jit(jnp.sin, donate_argnums=0)
+    with pytest.raises(ValueError, match=r"keeps its arguments, got one that donates"):
+        check_vjp(donating, given)
+    assert check_vjp(jax.jit(lambda x: donating(x)), given).passed
+
+
 def test_a_mode_that_a_rule_has_not() -> None:
     """What to ask for stands there."""
     rule = jax.custom_vjp(jnp.sin)

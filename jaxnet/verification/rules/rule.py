@@ -455,11 +455,24 @@ def _bound(
 
 
 def _called(function: Callable[..., PyTree], args: tuple[Any, ...]) -> PyTree:
+    copies = jax.tree.map(_copy, args)
     try:
-        return function(*args)
+        output = function(*copies)
     except Exception as error:  # the caller's function
         fix = "call it on the arguments yourself to see where"
         if len(args) == 1 and isinstance(args[0], tuple):
             fix = "write the arguments one by one, f, x, y: this is one tuple"
         text = complaint("function(*args)", "a value", said(error), fix)
         raise ValueError(text) from None
+    if any(isinstance(x, jax.Array) and x.is_deleted() for x in jax.tree.leaves(copies)):
+        got = "one that donates them (`donate_argnums`)"
+        fix = "check jax.jit(lambda *args: function(*args)), which keeps them"
+        expected = "a function that keeps its arguments"
+        raise ValueError(complaint("function(*args)", expected, got, fix))
+    return output
+
+
+def _copy(value: Any) -> Any:
+    """The same array in memory of its own, which a function may be given for good."""
+    is_array = isinstance(value, jax.Array)
+    return jax.device_put(value, may_alias=False) if is_array else value
