@@ -29,7 +29,6 @@ SMALL = 64
 
 NOT_READ = {
     "jit": {"name"},
-    "pjit": {"name"},
     "custom_jvp_call": {"name", "jvp_jaxpr_fun"},
     "custom_vjp_call": {"name", "fwd_jaxpr_thunk", "bwd", "out_trees"},
 }

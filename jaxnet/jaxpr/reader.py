@@ -20,13 +20,9 @@ MOST_ROUNDS = 1000
 
 CALLS = (
     "jit",
-    "pjit",
     "closed_call",
-    "core_call",
     "eval_jaxpr",
     "call_hi_primitive",
-    "checkpoint",
-    "remat",
     "remat2",
     "custom_jvp_call",
     "custom_vjp_call",

@@ -19,7 +19,7 @@ from jaxnet.jaxpr.reader import enclosing, inside, opened, sub_jaxprs
 from jaxnet.verification.function.steps import STEPS
 from jaxnet.verification.point import is_inexact
 
-RULES = ("custom_vjp_call", "custom_vjp_call_jaxpr", "custom_jvp_call")
+RULES = ("custom_vjp_call", "custom_jvp_call")
 """Primitives of functions with a rule of their own."""
 
 INSTALLED = "-packages/"
