@@ -13,7 +13,7 @@ from jaxnet.verification.explanation.causes import WrongLeaf, causes
 from jaxnet.verification.explanation.culprits import Culprits
 from jaxnet.verification.explanation.ends import only_ways, roundings
 from jaxnet.verification.explanation.guards import Unguarded, forgotten_guard
-from jaxnet.verification.explanation.nonfinite import NonFinite
+from jaxnet.verification.explanation.nonfinite import MOST_NAMED, NonFinite
 from jaxnet.verification.explanation.switches import switches_beside
 from jaxnet.verification.function.once import once
 from jaxnet.verification.function.program import Program
@@ -21,9 +21,6 @@ from jaxnet.verification.leaf.probes import LeafProbes
 from jaxnet.verification.point import Leaf
 from jaxnet.verification.report.leaf_report import LeafReport
 from jaxnet.verification.report.verdict import Verdict
-
-MOST_NAMED = 3
-"""How many equations are named: more is no hint."""
 
 
 @dataclass(frozen=True)

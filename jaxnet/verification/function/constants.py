@@ -71,7 +71,7 @@ def wide_dtype(dtype: Any) -> Any:
 
 
 YOUNG = 1
-"""A generation of the garbage collector: a trace leaves its garbage in the first two."""
+"""A generation of the garbage collector: a trace leaves its garbage up to it."""
 
 GARBAGE = partial(gc.collect, YOUNG), gc.collect
 """How a program that is garbage by now lets go of what it holds: to look through few

@@ -464,7 +464,8 @@ def _called(function: Callable[..., PyTree], args: tuple[Any, ...]) -> PyTree:
             fix = "write the arguments one by one, f, x, y: this is one tuple"
         text = complaint("function(*args)", "a value", said(error), fix)
         raise ValueError(text) from None
-    if any(isinstance(x, jax.Array) and x.is_deleted() for x in jax.tree.leaves(copies)):
+    arrays = [x for x in jax.tree.leaves(copies) if isinstance(x, jax.Array)]
+    if any(x.is_deleted() for x in arrays):
         got = "one that donates them (`donate_argnums`)"
         fix = "check jax.jit(lambda *args: function(*args)), which keeps them"
         expected = "a function that keeps its arguments"
