@@ -117,7 +117,7 @@ def check_gradients(
     _check_loss(loss, params)
     allowed, point, meant = Budget.of(budget), Point.of(params), tuple[str, ...]()
     if has_aux:
-        loss = partial(first_of_pair, loss)
+        loss = partial(first_of_pair, "loss(params)", loss)
     if intended:
         if candidates is not None:
             got = "candidates beside intended="
@@ -261,13 +261,16 @@ def _with_remarks(
     )
 
 
-def first_of_pair(function: Callable[..., PyTree], *args: Any) -> PyTree:
-    """What a function gives beside auxiliary output."""
+def first_of_pair(call: str, function: Callable[..., PyTree], *args: Any) -> PyTree:
+    """What a function gives beside auxiliary output.
+
+    Raises:
+        NoPair: it has none, as is said of the call.
+    """
     pair = function(*args)
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         fix = "leave has_aux out where there is no auxiliary output"
-        text = complaint("function(*args)", "a pair", describe(pair), fix)
-        raise NoPair(text)
+        raise NoPair(complaint(call, "a pair", describe(pair), fix))
     return pair[0]
 
 

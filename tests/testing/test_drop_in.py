@@ -297,7 +297,9 @@ def test_auxiliary_output_is_not_differentiated() -> None:
     assert not check_gradients(with_aux, X, 2 * jnp.cos(X), has_aux=True).passed
     with pytest.raises(GradientMismatch):
         check_grads(with_aux, (X,), 1)
-    with pytest.raises(ValueError, match="a pair"):
+    with pytest.raises(TypeError, match=r"^`function\(\*args\)`: expected a pair, got"):
         check_grads(jnp.sin, (X,), 1, has_aux=True)
+    with pytest.raises(TypeError, match=r"^`loss\(params\)`: expected a pair, got"):
+        check_gradients(jnp.sum, X, has_aux=True)
     with pytest.raises(TypeError, match="has_aux=True"):
         check_gradients(with_aux, X)

@@ -238,7 +238,7 @@ def _plain(function: Any, kwargs: Mapping[str, Any], has_aux: bool) -> Any:
     whole = partial(function, **kwargs)
     if not has_aux:
         return whole
-    first = partial(first_of_pair, whole)
+    first = partial(first_of_pair, "function(*args)", whole)
     vars(first)["__signature__"] = signature_of(whole)  # has the arguments' names
     return first
 

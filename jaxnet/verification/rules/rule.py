@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxnet.array_types import PyTree
 from jaxnet.float64 import in_float64
-from jaxnet.input_checks import check_callable, complaint, describe
+from jaxnet.input_checks import NoPair, check_callable, complaint, describe
 from jaxnet.jaxpr.compiled import compiled
 from jaxnet.jaxpr.dependence import dependence
 from jaxnet.jaxpr.lines import said
@@ -458,6 +458,8 @@ def _called(function: Callable[..., PyTree], args: tuple[Any, ...]) -> PyTree:
     copies = jax.tree.map(_copy, args)
     try:
         output = function(*copies)
+    except NoPair:
+        raise
     except Exception as error:  # the caller's function
         fix = "call it on the arguments yourself to see where"
         if len(args) == 1 and isinstance(args[0], tuple):
