@@ -30,6 +30,9 @@ CALLS = (
 )
 """Primitives that run one jaxpr on their inputs."""
 
+PRINTS = ("debug_callback", "debug_print")
+"""Primitives that show a value and give none: run at 32 points, they print 32 times."""
+
 CONTROL = ("cond", "while", "scan", "custom_linear_solve", "shard_map")
 """Primitives that are built anew around the jaxprs that they run."""
 

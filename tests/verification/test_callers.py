@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental import checkify
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxnet import audit
 from jaxnet.input_checks import first_line
@@ -174,6 +176,67 @@ def test_a_random_loss_is_blamed_and_no_candidate() -> None:
         "for one input: is it random? let it draw from a key that stays."
     )
     assert "one" not in said.replace("one input", "").split()
+
+
+class Counted:
+    """A loss that knows how often it was called, and tells in one way."""
+
+    def __init__(self, tells: str) -> None:
+        self.calls, self.tells = 0, tells
+
+    def __call__(self, params: Any) -> Any:
+        """The loss, with what does not change it."""
+        self.calls += 1
+        number = params["b"][0] * self.calls
+        if self.tells == "a print":
+            jax.debug.callback(lambda n: None, number)
+        elif self.tells == "a name":
+
+            def named(params: Any) -> Any:
+                return loss(params)
+
+            named.__name__ = f"step_{self.calls}"
+            return jax.jit(named)(params)
+        elif self.tells == "a print in a loop":
+
+            def step(total: Any, x: Any) -> Any:
+                jax.debug.callback(lambda n: None, self.calls)
+                return total + x**2, x * self.calls
+
+            return jax.lax.scan(step, 0.0, params["b"])[0] + jnp.sum(params["W"] ** 2)
+        elif self.tells == "a check":
+            return checkify.checkify(self.checked)(params)[1]
+        return loss(params)
+
+    def checked(self, params: Any) -> Any:
+        """JAX numbers the checks that it sees."""
+        checkify.check(params["b"][0] < 9, "too large")
+        return loss(params)
+
+
+@pytest.mark.parametrize(
+    "tells", ["nothing", "a print", "a name", "a print in a loop", "a check"]
+)
+def test_what_changes_beside_the_value_is_not_read(tells: str) -> None:
+    """The loss is one program: its gradients are right or wrong, as any."""
+    params = jax.tree.map(np.float32, PARAMS)
+    assert check_gradients(Counted(tells), params).verdict is Verdict.AGREE
+    wrong = {**GRADIENT, "b": GRADIENT["b"] * 1.01}
+    assert check_gradients(Counted(tells), params, wrong).verdict is Verdict.DISAGREE
+
+
+def test_a_loss_that_spreads_itself_over_the_devices() -> None:
+    """It cannot be spread once more, and what to leave out is said."""
+    mesh = jax.make_mesh((1,), ("d",), axis_types=(AxisType.Auto,))
+    rows = NamedSharding(mesh, PartitionSpec("d"))
+
+    def spread(params: Any) -> Any:
+        return loss(jax.lax.with_sharding_constraint(params, rows))
+
+    assert check_gradients(spread, PARAMS).passed
+    words = r"^`mesh`: expected a loss .* leave it out where the loss spreads itself"
+    with pytest.raises(ValueError, match=words):
+        check_gradients(spread, PARAMS, mesh=mesh)
 
 
 def test_a_random_candidate_is_blamed_itself() -> None:

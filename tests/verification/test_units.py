@@ -49,6 +49,16 @@ def test_entries_just_below_a_power_of_two() -> None:
     assert wrong.worst.worst_index == (0,)
 
 
+def test_a_coordinate_too_small_to_be_resolved() -> None:
+    """It is named, and its square is nobody's overflow."""
+    x = np.array([0.1, 1e-200])
+    report = check_gradients(
+        lambda x: np.sum(x * np.log(x)), x, lambda x: np.log(x) + 1
+    )
+    assert report.verdict is Verdict.UNRESOLVED
+    assert report.worst.worst_index == (1,)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [5, 90])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -21,6 +21,7 @@ from jaxnet.jaxpr.evaluate import bind, evaluate
 from jaxnet.jaxpr.lines import IN_JAX, at_line, source_line
 from jaxnet.jaxpr.reader import (
     CALLS,
+    PRINTS,
     every_equation,
     inside,
     is_literal,
@@ -32,7 +33,7 @@ from jaxnet.verification.explanation.remedies import guarded, remedy
 from jaxnet.verification.function.objective import Objective
 from jaxnet.verification.function.once import once
 from jaxnet.verification.function.sites import RULES, site_of
-from jaxnet.verification.function.widen import PRINTS, Widened
+from jaxnet.verification.function.widen import Widened
 from jaxnet.verification.point import is_inexact
 
 MOST_BIRTHS = 16

@@ -15,7 +15,9 @@ from jaxtyping import Float
 
 from jaxnet.devices import of_parts, spread
 from jaxnet.float64 import platform
+from jaxnet.input_checks import complaint
 from jaxnet.jaxpr.compiled import Bare
+from jaxnet.jaxpr.lines import said
 from jaxnet.jaxpr.reader import work
 from jaxnet.verification.directions import (
     ONE,
@@ -38,6 +40,9 @@ TIMES_AT_ONCE = 32
 SHORT = 2**13
 """A program that computes so few numbers is run at all times in a millisecond, which
 takes less for all lines of a check than to optimise it."""
+
+REFUSED = NotImplementedError, ValueError, jax.errors.JaxRuntimeError
+"""What JAX and XLA raise of a program that they cannot run."""
 
 Values = Float[np.ndarray, " times"]
 
@@ -68,7 +73,7 @@ class Lines:
                 moves[part.leaf.number] = vector(part)
             try:
                 found = _run(self._line, self._data, times, base, moves)
-            except (NotImplementedError, ValueError):  # what cannot be vmapped
+            except REFUSED:  # what cannot be vmapped, or is too large
                 self._at_once, found = False, None
             if found is not None:
                 return found
@@ -92,7 +97,15 @@ class Lines:
                 copies[leaf.number] = None  # before there is another
                 rest = base[leaf.number], multipliers, leaf.floor
                 copies[leaf.number] = self._copies(turn, *rest)
-            found = _run(self._of_copies, self._data, copies)
+            try:
+                found = _run(self._of_copies, self._data, copies)
+            except REFUSED as error:
+                if self.mesh is None:
+                    raise
+                expected = "a loss that can run on each device alone"
+                fix = "leave it out where the loss spreads itself over devices"
+                text = complaint("mesh", expected, said(error), fix)
+                raise ValueError(text) from error
             results.append(np.full(width, np.nan) if found is None else found)
         return np.concatenate(results)[: len(times)]
 

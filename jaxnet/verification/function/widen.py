@@ -22,6 +22,7 @@ from jaxnet.jaxpr.dependence import dependence_within
 from jaxnet.jaxpr.evaluate import Hook, bind, enter, evaluate
 from jaxnet.jaxpr.reader import (
     CONTROL,
+    PRINTS,
     Loop,
     coarsest,
     inside,
@@ -67,9 +68,6 @@ UP_TO_SIGNS = {"eig", "eigh", "geqp3", "geqrf", "hessenberg", "qr", "schur", "sv
 NEAR = 2.0**-11
 """Numbers in float64 that are off by more than this share of the largest are another
 decomposition: rounding to float32 moves one by less, but where it is as good as any."""
-
-PRINTS = {"debug_callback", "debug_print"}
-"""Primitives left out: an evaluation at 32 points would print 32 times."""
 
 SAME = 32.0
 """How many ulps of what cannot be widened two traces of one function may differ by."""

@@ -111,7 +111,7 @@ def _report(
     findings: list[Finding],
     worst: Finding,
 ) -> LeafReport:
-    leaf, unit = probes.leaf, worst.unit
+    leaf = probes.leaf
     verdict, cause = worst.verdict, worst.explained
     own = findings[: len(probes.probes)]
     resolved = _resolution(context, probes, candidate, own)
@@ -122,6 +122,7 @@ def _report(
             cause = "zero but for rounding"
         else:
             verdict = Verdict.UNRESOLVED
+            worst = max(own, key=lambda found: found.bound / found.unit)
             least = f"{resolved.at_all:.1g} of the array's norm"
             cause = f"only errors above {least} would show"
     if verdict is Verdict.NONDIFFERENTIABLE:
@@ -130,6 +131,7 @@ def _report(
         objective = context.objective
         if why := objective.implicit(leaf) or objective.unconverged:
             verdict, cause = Verdict.UNRESOLVED, why
+    unit = worst.unit
     return LeafReport(
         path=leaf.path,
         candidate=candidate.name,
@@ -215,14 +217,15 @@ def _resolution(
             rounding = max(rounding, at_most)
         parts = np.array([by_differences + rounding, by_differences])
         if isinstance(direction, Coordinate):
-            alone += (parts / step_size(direction)) ** 2
+            alone = np.hypot(alone, parts / step_size(direction))
         else:
             across = np.maximum(across, parts / small_unit(direction.leaf))
-    hidden = np.sqrt(alone + (ACROSS * across) ** 2)
+    hidden = np.hypot(alone, ACROSS * across)
     autodiff = autodiff_beside(context, candidate, probes) if across.any() else None
     if autodiff is not None and not context.point.are_many:  # as `directed_findings`
         alike = two_norm(same_as_autodiff(context, candidate, probes, autodiff))
-        hidden = np.minimum(hidden, np.sqrt(alone + across[1] ** 2 + [alike**2, 0.0]))
+        beside = np.hypot(np.hypot(alone, across[1]), [alike, 0.0])
+        hidden = np.minimum(hidden, beside)
     seen = (abs(f.reference) / (f.unit if f.index else leaf.largest) for f in findings)
     size = max(two_norm(gradient), *seen)
     if not size:
