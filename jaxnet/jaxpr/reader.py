@@ -27,6 +27,7 @@ CALLS = (
     "custom_jvp_call",
     "custom_vjp_call",
     "custom_vmap_call",
+    "linear_call",
 )
 """Primitives that run one jaxpr on their inputs."""
 

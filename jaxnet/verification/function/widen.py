@@ -556,11 +556,17 @@ class _Widening:
         return changed
 
     def _lifted_jaxpr(self, jaxpr: Any) -> Any:
-        """The program of a reduction or scatter, in float64."""
+        """The program of a reduction or scatter, in float64.
+
+        Raises:
+            ValueError: it has constants that are moved, for which it takes no input.
+        """
 
         def lifted(*values: Any) -> list[Any]:
             return [_wide(o) for o in self.run(jaxpr, [_moving(v) for v in values])]
 
         inputs = [_shape_in_float64(v) for v in opened(jaxpr).invars]
         traced_wide = jax.make_jaxpr(lifted)(*inputs)
+        if len(traced_wide.consts) > len(getattr(jaxpr, "consts", ())):
+            raise ValueError(f"constants in {jaxpr}")
         return traced_wide if hasattr(jaxpr, "consts") else opened(traced_wide)

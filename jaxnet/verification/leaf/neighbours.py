@@ -61,7 +61,7 @@ def beside_neighbours(
         for found in findings
         if isinstance(found.probe.direction, Coordinate)
     }
-    if not alone or all(found.verdict is not Verdict.DISAGREE for found in findings):
+    if not alone or not any(map(_is_outside, findings)):
         return findings
     if _is_smooth(context, probes, alone):
         return findings
@@ -72,6 +72,14 @@ def beside_neighbours(
     if _held_against_neighbours(context, probes, whole).verdict is Verdict.DISAGREE:
         return findings
     return [_held_against_neighbours(context, probes, found) for found in findings]
+
+
+def _is_outside(found: Finding) -> bool:
+    """Whether a value lies outside the slopes of its line, if along several kinks."""
+    is_joint = isinstance(found.probe.direction, GivenDirection)
+    is_kink = found.verdict is Verdict.NONDIFFERENTIABLE
+    is_outside = is_joint and is_kink and not found.passed and bool(found.sides)
+    return found.verdict is Verdict.DISAGREE or is_outside
 
 
 def _is_smooth(context: Context, probes: LeafProbes, alone: dict[int, Probe]) -> bool:
@@ -106,7 +114,7 @@ def _held_against_neighbours(
     It passes if its value lies between them: those that were seen, so that none is
     called wrong which lies beyond.
     """
-    if found.verdict is not Verdict.DISAGREE or not _is_straight(found):
+    if not _is_outside(found) or not _is_straight(found):
         return found
     if isinstance(found.probe.direction, Direction):  # through others' kinks
         return found

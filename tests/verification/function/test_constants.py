@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.custom_derivatives import linear_call
 
-from jaxnet import Verdict, check_gradients
+from jaxnet import Verdict, check_gradients, check_vjp
 from jaxnet.verification.function.constants import constants, traced
 
 BF16 = jnp.bfloat16
@@ -136,6 +137,23 @@ def test_a_mixed_precision_model(wrong: str) -> None:
     found = [x.path for x in report.leaves if not x.passed]
     assert found == ([f"['{wrong}']"] if wrong else [])
     assert all(x.resolution < 1e-6 for x in report.leaves if x.passed)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.1])
+def test_constants_of_a_linear_call(factor: float) -> None:
+    """Of a function and of its transpose by hand, neither of them exact in float32."""
+
+    def scaled(x: Any) -> Any:
+        return linear_call(
+            lambda r, t: 0.3 * r * t,
+            lambda r, g: factor * 0.3 * r * g,
+            jnp.float32(2),
+            x,
+        )
+
+    report = check_vjp(scaled, X)
+    assert report.passed is (factor == 1.0)
+    assert factor == 1.0 or "×1.1 on every entry" in report.worst.cause
 
 
 def test_numbers_that_a_jitted_function_keeps_cost_no_further_trace() -> None:

@@ -113,6 +113,21 @@ def test_a_value_between_the_slopes_whose_sum_is_wrong_is_none() -> None:
     assert report.verdict is Verdict.DISAGREE
 
 
+@pytest.mark.slow
+def test_kinks_that_face_opposite_ways() -> None:
+    """Along both together no slope is that of the points between them, at -1 and 1."""
+
+    def clipped(x: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.asarray([1.0, 2.0], x.dtype) * jnp.clip(x, -1, 1))
+
+    x = np.array([-1, 1], np.float32)
+    for one in ([1, 2], [0, 0], [0, 2], [1, 0], [0.5, 1]):
+        assert check_gradients(clipped, x, np.array(one, float)).passed
+    for none in ([1.1, 2], [1, 2.2], [-0.1, 0], [0, -0.2]):
+        report = check_gradients(clipped, x, np.array(none))
+        assert report.verdict is Verdict.DISAGREE
+
+
 def test_a_coordinate_beside_a_tie_is_judged_by_its_own_slope() -> None:
     """It has one, and others nearby are not others but for curvature."""
 
