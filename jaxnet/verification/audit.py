@@ -54,7 +54,10 @@ def audit(
     No gradient is suspected yet. Each `jax.custom_vjp` and `jax.custom_jvp`, own or of
     a library, is verified as `check_gradients` would: with the inputs that the program
     gives it, and the cotangent that comes back to it. Of many calls of one form, some.
-    A rule that is called within another rule is the other's affair.
+    A rule that is called within another rule is the other's affair. One that
+    `function` differentiates itself, by a jax.grad within it, leaves no call behind and
+    is not seen: audit what is differentiated. Nor is the transpose of a `linear_call`
+    or of a linear solve.
 
     Args:
         function: of arrays or pytrees, to an array or pytree; JAX can trace it.

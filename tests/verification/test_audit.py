@@ -259,7 +259,7 @@ def test_unused_steps_and_steps_within_a_rule_stop_nothing() -> None:
 def test_nothing_is_proved_without_a_rule() -> None:
     """Such a report does not pass."""
     assert not audit(jnp.sin, X).passed
-    with pytest.raises(GradientMismatch, match="no custom rule is called"):
+    with pytest.raises(GradientMismatch, match="no custom rule is left"):
         assert_rules(jnp.sin, X)
 
 

@@ -18,10 +18,13 @@ def blind_spots(
 ) -> tuple[str, ...]:
     """Canonical mistakes in a right gradient that no probe would have caught."""
     passing, zero, partly = dict[str, list[str]](), list[str](), list[str]()
+    kinked = list[str]()
     for probes in probed:
         gradient, name = right.gradient[probes.leaf.number], probes.leaf.name
         if gradient is None or not gradient.size or not probes.probes:
             continue
+        if not all(one.derivative.is_smooth for one in probes.probes):
+            kinked.append(name)
         count = int(np.count_nonzero(gradient))
         if not count:
             zero.append(name)
@@ -37,6 +40,8 @@ def blind_spots(
         )
     if partly:
         found.append(f"{', '.join(partly)} have gradient 0")
+    if len(kinked) > 1:
+        found.append(f"the sum of what is claimed at the kinks of {', '.join(kinked)}")
     return (*_batch_of_one(context.objective.program), *found)
 
 

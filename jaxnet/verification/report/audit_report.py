@@ -146,8 +146,9 @@ class AuditReport(Shown):
         count = len(self.rules)
         if not count:
             return (
-                "FAILED: nothing is proved: no custom rule is called, JAX derives it "
-                "all. check_gradients verifies that."
+                "FAILED: nothing is proved: no custom rule is left in the program. One "
+                "under a jax.grad of its own is not seen. check_gradients verifies the "
+                "rest."
             )
         if not self._is_proof and all(rule.passed for rule in self.rules):
             return "FAILED: nothing is proved, no gradient flows through a rule here."

@@ -49,6 +49,21 @@ def test_survivors_name_what_a_point_cannot_show() -> None:
     assert f"not covered here: {blank.blind_spots[0]}" in str(blank)
 
 
+def test_kinks_of_several_leaves_are_not_probed_together() -> None:
+    """1 for both of two equal ones is allowed at each kink, and 2 in all is not."""
+    tie = {"x": np.float32(1), "y": np.float32(1)}
+
+    def larger(p: dict[str, jax.Array]) -> jax.Array:
+        return jnp.maximum(p["x"], p["y"])
+
+    report = check_gradients(larger, tie, {"x": 1.0, "y": 1.0})
+    spot = "the sum of what is claimed at the kinks of ['x'], ['y']"
+    assert report.passed
+    assert spot in report.blind_spots
+    alone = check_gradients(larger, {**tie, "y": np.float32(0)})
+    assert not any("kinks" in text for text in alone.blind_spots)
+
+
 @pytest.mark.slow
 def test_survivors_name_symmetric_and_equal_leaves() -> None:
     """A transposition of a symmetric gradient, and a swap of two equal ones."""
