@@ -1,5 +1,6 @@
 """What every record of a report has: its row, what stands below it, and its facts."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
@@ -22,10 +23,11 @@ class Record(ABC):
 
     @property
     def severity(self) -> tuple[bool, int, float]:
-        """Sorts the worst first."""
+        """Sorts the worst first; of what failed, what could not even be compared."""
         excess = self.error / self.bound if self.bound else 0.0
-        rank = -excess if excess == excess else 0.0
-        return self.passed, self.verdict.rank, rank
+        if excess != excess:
+            excess = 0.0 if self.passed else math.inf
+        return self.passed, self.verdict.rank, -excess
 
     @property
     @abstractmethod

@@ -318,14 +318,20 @@ def test_demands_see_more_than_a_coarse_dtype_shows(dtype: Any) -> None:
 
 
 def test_a_forward_pass_has_the_dtype_of_the_function() -> None:
-    """Within jit JAX refuses another; outside it, the caller gets it."""
+    """Within jit JAX refuses another; outside it, the caller gets it.
+
+    It is said first: that the gradient is not linear at every scale follows from it.
+    """
 
     def coarse(x: Any) -> Any:
-        return jnp.sin(x).astype(jnp.bfloat16)
+        return jnp.sin(x).astype(jnp.float16)
 
     rule = sine(coarse, lambda x, g: g.astype(x.dtype) * jnp.cos(x))
-    found = row(check_vjp(rule, X), "forward value")
-    assert found.cause == "the rule's forward pass gives bfloat16, the function float32"
+    report = check_vjp(rule, X)
+    assert not row(report, "linear in cotangent").passed
+    assert report.worst == row(report, "forward value")
+    cause = "the rule's forward pass gives float16, the function float32"
+    assert report.worst.cause == cause
 
 
 SQUARE = jnp.asarray(RNG.standard_normal((3, 3)), jnp.float32)
