@@ -56,13 +56,13 @@ def said(error: Exception) -> str:
         f"{frame.f_code.co_filename}:{number}"
         for frame, number in walk_tb(error.__traceback__)
         if IN_JAX not in frame.f_code.co_filename
-        and not _is_pythons(frame.f_code.co_filename)
+        and not is_pythons(frame.f_code.co_filename)
         and not frame.f_code.co_filename.startswith(VERIFIER)
     ]
     return at_line(first_line(error).rstrip("."), lines[-1] if lines else "")
 
 
-def _is_pythons(file: str) -> bool:
+def is_pythons(file: str) -> bool:
     """Whether a file is Python's own, and no library that was installed beside it."""
     return file.startswith(PYTHON) and "-packages" not in file
 

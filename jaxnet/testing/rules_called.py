@@ -20,10 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxnet.input_checks import first_line
-from jaxnet.jaxpr.lines import IN_JAX, VERIFIER
+from jaxnet.jaxpr.lines import IN_JAX, VERIFIER, is_pythons
 from jaxnet.verification import AuditReport, RuleReport, Verdict
 from jaxnet.verification.function.intended import NOT_JUDGED, is_named
-from jaxnet.verification.function.sites import code_of, written
+from jaxnet.verification.function.sites import INSTALLED, code_of, written
 from jaxnet.verification.point import is_inexact, not_finite
 from jaxnet.verification.rules.check_rule import check_modes
 from jaxnet.verification.rules.rule import Mode
@@ -82,10 +82,10 @@ class Called:
 
     @property
     def place(self) -> str:
-        """File and line of the rule, or of the function if the rule has none."""
+        """File and line of the rule; of the function where JAX makes its rule."""
         mode = CLASSES[type(self.rule)]
-        own = getattr(self.rule, "bwd" if mode == "vjp" else "jvp", None)
-        return written(own) or written(self.rule.fun)
+        own = written(getattr(self.rule, "bwd" if mode == "vjp" else "jvp", None))
+        return own if own and IN_JAX not in own else written(self.rule.fun)
 
     def is_among(self, intended: Sequence[str]) -> bool:
         """Whether it is named there, or the line of its rule."""
@@ -295,8 +295,8 @@ def _caller() -> tuple[str, list[str]]:
             places += [IN_JAX + frame.f_code.co_name, file]
         elif file != __file__:
             places.append(file)
-        is_outside = IN_JAX not in file and not file.startswith((OURS, "<"))
-        if not line and is_outside:
+        is_ours = IN_JAX in file or file.startswith((OURS, "<"))
+        if not (line or is_ours or is_pythons(file) or INSTALLED in file):
             line = f"{file}:{frame.f_lineno}"
         frame = frame.f_back
     return line, places

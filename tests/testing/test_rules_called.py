@@ -11,7 +11,8 @@ from jax.experimental import pallas as pl
 from jax.sharding import PartitionSpec
 
 from jaxnet.testing.rules_called import NEVER_RUN, RulesCalled, audit_of
-from jaxnet.verification import RuleReport, Verdict
+from jaxnet.verification import RuleReport, Verdict, check_vjp
+from jaxnet.verification.function.sites import written
 
 X = jnp.asarray([0.25, -1.5, 0.75])
 
@@ -54,6 +55,19 @@ WHERE: dict[str, Callable[[Any], Any]] = {
     "checkpoint": lambda sine: jax.grad(lambda x: jax.checkpoint(sine)(x).sum())(X),
     "shard_map": in_shard_map,
 }
+
+
+def test_a_rule_that_jax_makes_has_the_line_of_its_function() -> None:
+    """And its call that of the suite, also where the verifier calls it."""
+
+    @jax.custom_jvp
+    def sine(x: Any) -> Any:
+        return jnp.sin(x)
+
+    sine.defjvps(lambda t, y, x: jnp.cos(x) * t)
+    (row,) = rows_of(lambda: check_vjp(sine, X))
+    assert row.rule == written(sine.fun)
+    assert [line.rpartition(":")[0] for line in row.lines] == [__file__]
 
 
 @pytest.mark.slow
