@@ -290,8 +290,10 @@ def check_positive(name: str, value: Any) -> None:
         raise ValueError(complaint(name, expected, describe(value), fix))
 
 
-def check_no_more(given: Mapping[str, Any], known: Callable[..., Any]) -> None:
-    """No option that a function does not have; a tolerance is answered.
+def check_no_more(
+    given: Mapping[str, Any], known: Callable[..., Any], but: str = ""
+) -> None:
+    """No option that a function does not have, or `but`; a tolerance is answered.
 
     Raises:
         TypeError: there is one.
@@ -304,7 +306,9 @@ def check_no_more(given: Mapping[str, Any], known: Callable[..., Any]) -> None:
         options = [
             p.name
             for p in inspect.signature(known).parameters.values()
-            if p.kind is inspect.Parameter.KEYWORD_ONLY
+            if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)
+            and p.default is not p.empty
+            and p.name != but
         ]
         near = difflib.get_close_matches(name, options, 1)
         fix = f"did you mean `{near[0]}`?" if near else "mind the spelling"

@@ -310,8 +310,10 @@ def _in_order(point: Point, leaves: list[LeafReport]) -> list[LeafReport]:
 
 
 def _failed_if_constant(leaves: list[LeafReport]) -> list[LeafReport]:
-    """Nothing is proved where nothing but zeros was seen."""
+    """Nothing is proved where nothing but zeros was seen, or nothing is used."""
     unknown = Verdict.UNINFORMATIVE
-    if not all(x.is_zero and x.passed and x.verdict is unknown for x in leaves):
+    is_zero = all(x.is_zero and x.passed and x.verdict is unknown for x in leaves)
+    if not is_zero and not all(x.passed and x.is_unused for x in leaves):
         return leaves
-    return [replace(x, passed=False).with_words(CONSTANT) for x in leaves]
+    nothing = [replace(x, passed=False, verdict=unknown) for x in leaves]
+    return [x.with_words(CONSTANT) for x in nothing]

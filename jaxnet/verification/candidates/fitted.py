@@ -29,7 +29,10 @@ ROUND = 2.0**16
 """A number of so few bits of mantissa may be exact, whatever it was computed in."""
 
 PAIR = "must produce a pair (list or tuple of length two)"
-"""What JAX says of a forward pass…"""
+"""What JAX says of a forward pass, or of a custom_jvp…"""
+
+TANGENT = "primal and tangent outputs"
+"""…of which this is said…"""
 
 BACKWARD = re.compile(r"bwd output structure PyTreeDef\((.*?)\) for primal input")
 """…and of a backward pass."""
@@ -118,6 +121,8 @@ def raising(name: str, source: Any, error: Exception, point: Point) -> Fitted:
 def _slip(message: str) -> str:
     """What is wrong with a rule that gives nothing of the form that JAX wants."""
     if PAIR in message:
+        if TANGENT in message:
+            return "it gives no pair: write `return value, tangent`"
         return "its forward pass gives no pair: write `return value, residuals`"
     found = BACKWARD.search(" ".join(message.split()))
     if not found:

@@ -1,10 +1,10 @@
 """What one probe shows of one gradient."""
 
-import math
 from dataclasses import dataclass
 
 from jaxnet.verification.directions import Coordinate, step_size
 from jaxnet.verification.leaf.probe import Probe
+from jaxnet.verification.report.numbers import beyond
 from jaxnet.verification.report.verdict import Verdict
 
 
@@ -57,8 +57,7 @@ class Finding:
     @property
     def severity(self) -> tuple[bool, int, bool, float]:
         """Sorts the worst first: what failed, then by verdict; kinks with a place."""
-        excess = self.error / self.bound if self.bound > 0 else math.inf * self.error
         is_kink = self.passed and self.verdict is Verdict.NONDIFFERENTIABLE
         placeless = is_kink and self.index is None
-        rank = -excess if excess == excess else 0.0
-        return self.passed, self.verdict.rank, placeless, rank
+        excess = beyond(self.error, self.bound)
+        return self.passed, self.verdict.rank, placeless, -excess

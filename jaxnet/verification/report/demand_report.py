@@ -23,7 +23,8 @@ class DemandReport(Record):
     got, expected: two ways to compute one number there.
     error, bound: the largest difference of the two, and the largest that rounding
         explains.
-    norm: the 2-norm of the array that the expected number stands in.
+    norm: the 2-norm of the array that the expected number stands in, or the other if
+        that is 0.
     """
 
     name: str

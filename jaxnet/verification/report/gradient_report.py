@@ -57,7 +57,7 @@ class GradientReport(Shown):
     @property
     def verdict(self) -> Verdict:
         """The worst verdict of all records."""
-        return Verdict.worst(record.verdict for record in self.records)
+        return Verdict.worst(x.verdict for x in (*self.leaves, *self.demands))
 
     @property
     def passed(self) -> bool:

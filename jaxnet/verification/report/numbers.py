@@ -15,6 +15,12 @@ def share(value: float, of: float) -> float:
     return value / of if of else value and math.copysign(math.inf, value)
 
 
+def beyond(error: float, bound: float) -> float:
+    """An error in bounds: any is infinitely many of 0; 0 where it was not measured."""
+    found = error / bound if bound else math.inf if error > 0 else 0.0
+    return 0.0 if math.isnan(found) else found
+
+
 def told_apart(one: float, other: float, digits: int) -> tuple[str, str]:
     """Both with at least so many digits, and more where they would read the same."""
     for more in range(digits, 18):

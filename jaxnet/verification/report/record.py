@@ -4,6 +4,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
+from jaxnet.verification.report.numbers import beyond
 from jaxnet.verification.report.verdict import Verdict
 
 Cells = tuple[str, ...]
@@ -24,9 +25,8 @@ class Record(ABC):
     @property
     def severity(self) -> tuple[bool, int, float]:
         """Sorts the worst first; of what failed, what could not even be compared."""
-        excess = self.error / self.bound if self.bound else 0.0
-        if excess != excess:
-            excess = 0.0 if self.passed else math.inf
+        of_none = 0.0 if self.passed else math.inf
+        excess = of_none if math.isnan(self.error) else beyond(self.error, self.bound)
         return self.passed, self.verdict.rank, -excess
 
     @property

@@ -12,9 +12,10 @@ import numpy as np
 
 from jaxnet.array_types import PyTree
 from jaxnet.devices import transfers_allowed
-from jaxnet.input_checks import check_choice, check_untraced
+from jaxnet.input_checks import check_choice, check_no_more, check_untraced
 from jaxnet.verification.budget import Budget
 from jaxnet.verification.check import check_gradients, first_of_pair
+from jaxnet.verification.leaf.second_point import UNUSED
 from jaxnet.verification.point import is_inexact, not_finite
 from jaxnet.verification.report.gradient_report import GradientReport
 from jaxnet.verification.report.leaf_report import LeafReport
@@ -133,27 +134,32 @@ def check_modes(
     kwargs: Mapping[str, Any] = MappingProxyType({}),
     has_aux: bool = False,
     demands: Collection[str] | None = None,
+    safety: float = 4.0,
+    every_coordinate: bool | None = None,
     budget: int | timedelta | Budget | None = None,
-    **options: Any,
+    **unknown: Any,
 ) -> GradientReport:
     """Whether the derivatives of `function` are right by several modes.
 
     From order 2 on, each mode's derivative is differentiated by each of the modes.
     Arguments otherwise as of `check_vjp`.
     """
+    check_no_more(unknown, check_modes, but="modes")
     check_choice("order", order, ORDERS)
-    for name in demands or ():
+    put = DEMANDS if demands is None else demands
+    put = [put] if isinstance(put, str) else put
+    for name in put:
         check_choice("demands", name, DEMANDS)
     check_untraced("args", args, "check outside jit, grad and vmap")
     named = Arguments.of(function, args)
     if faults := [x for mode in modes for x in _not_finite(named, mode)]:
         return GradientReport(tuple(faults))
     own, other = (_plain(f, kwargs, has_aux) for f in (function, reference))
+    options = {"safety": safety, "every_coordinate": every_coordinate}
     asked = _Held(modes, key, Budget.of(budget), options)
     found = list[GradientReport]()
     for mode in modes:
         rule = Rule.of(own, other, args, nondiff_argnums, key, mode)
-        put = DEMANDS if demands is None else demands
         if put:
             rule.call_first()
         found.append(_with_demands(rule, put, asked.held(rule, mode, found)))
@@ -174,7 +180,7 @@ class _Held:
         self, rule: Rule, name: str, before: list[GradientReport]
     ) -> GradientReport:
         """<cotangent, reference(args)>'s differences beside the rule's gradient."""
-        return check_gradients(
+        report = check_gradients(
             rule.objective,
             rule.args,
             {name: rule.as_gradient},
@@ -182,6 +188,7 @@ class _Held:
             budget=self.budget.after(sum(report.evaluations for report in before)),
             **self.options,
         )
+        return replace(report, leaves=tuple(map(_of_constant, report.leaves)))
 
     def add_higher_orders(
         self, rule: Rule, name: str, order: int, found: list[GradientReport]
@@ -196,6 +203,13 @@ class _Held:
             derivative, whole = rule.derivative(mode), f"{mode} of {name}"
             found.append(self.held(derivative, whole, found))
             self.add_higher_orders(derivative, whole, order - 1, found)
+
+
+def _of_constant(leaf: LeafReport) -> LeafReport:
+    """A loss that no leaf reaches is a slip, and no other function is: 0 is right."""
+    if not leaf.is_unused:
+        return leaf
+    return replace(leaf, verdict=Verdict.AGREE, passed=True, cause=UNUSED)
 
 
 def together(found: list[GradientReport]) -> GradientReport:

@@ -60,10 +60,10 @@ class Closeness:
                     expected=float(np.real(one[index])),
                     error=error,
                     bound=bound,
-                    norm=two_norm(real_view(one)),
+                    norm=_size(one, other),
                 )
             if error >= largest.error:
-                norm = two_norm(real_view(one))
+                norm = _size(one, other)
                 largest = replace(largest, error=error, bound=bound, norm=norm)
         return largest
 
@@ -97,6 +97,11 @@ class Closeness:
             if not (apart <= bound).all():
                 bound += DEVIATIONS * self.rounding[number]
             yield a, b, apart, bound
+
+
+def _size(one: Numbers, other: Numbers) -> float:
+    """The 2-norm of what both ways should give; of the other where that is nothing."""
+    return two_norm(real_view(one)) or two_norm(real_view(other))
 
 
 def wrong(

@@ -94,6 +94,9 @@ class Rule:
             got = f"none among {given}" if args else "no arguments"
             fix = "pass floats: what is differentiated is real or complex"
             raise TypeError(complaint("args", "a floating argument", got, fix))
+        if reference is not None:
+            fix = "pass a function of the same arguments"
+            check_callable("reference", reference, fix)
         held = _held(function, nondiff_argnums, len(args))
         moved = tuple(None if i in held else x for i, x in enumerate(args))
         bound = [_bound(f, args, held) for f in (function, reference or function)]
@@ -108,6 +111,8 @@ class Rule:
         chosen = _reached(_of_leaves(bound[0], moved, range(len(paths))), moving)
         own, other = (_of_leaves(f, moved, chosen) for f in bound)
         outputs = floating_leaves(output)
+        if reference is not None:
+            _check_alike(outputs, floating_leaves(_called(bound[1], moved)))
         cotangent = random_like([outputs[i] for i in chosen], [*seed, 2])
         left_out = tuple(paths[i] for i in range(len(paths)) if i not in chosen)
         named = Arguments.of(function, moved)
@@ -473,6 +478,20 @@ def _called(function: Callable[..., PyTree], args: tuple[Any, ...]) -> PyTree:
         expected = "a function that keeps its arguments"
         raise ValueError(complaint("function(*args)", expected, got, fix))
     return output
+
+
+def _check_alike(outputs: Sequence[Any], others: Sequence[Any]) -> None:
+    """A reference has the floating outputs of the function.
+
+    Raises:
+        ValueError: it has others, or in other shapes.
+    """
+    own, other = ([np.shape(x) for x in leaves] for leaves in (outputs, others))
+    if own != other:
+        expected = f"shapes like the function's, {listed(list(map(str, own)))}"
+        fix = "let it give what the function should"
+        got = listed(list(map(str, other))) or "no floating output"
+        raise ValueError(complaint("reference(*args)", expected, got, fix))
 
 
 def _copy(value: Any) -> Any:
