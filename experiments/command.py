@@ -6,7 +6,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from difflib import get_close_matches
 from itertools import dropwhile, groupby, takewhile
 from pathlib import Path
@@ -61,9 +61,25 @@ def parsed(kind: Callable[..., Flags], description: str | None) -> Flags:
         words = takewhile(lambda line: not _is_rule(line), below_title)
         sys.exit(f"error: {_shortened(' '.join(words))}; see --help")
     out = getattr(flags, "out", None)
-    if isinstance(out, Path) and out.exists() and not out.is_dir():
-        sys.exit(f"error: --out: {out} is a file; name a folder")
+    if isinstance(out, Path) and (fault := _fault_of(out)):
+        sys.exit(f"error: --out: {out} {fault}; name another folder")
     return flags
+
+
+def _fault_of(out: Path) -> str:
+    """Why nothing can be written there, which is tried; empty if it can be."""
+    if out.exists() and not out.is_dir():
+        return "is a file"
+    missing = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        return "" if os.access(out, os.W_OK) else "cannot be written to"
+    except OSError as error:
+        return f"cannot be made ({error.strerror})"
+    finally:
+        with suppress(OSError):
+            for folder in missing:
+                folder.rmdir()
 
 
 def _show(text: str) -> None:

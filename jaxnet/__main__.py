@@ -36,6 +36,8 @@ MARGIN = 25
 
 def main() -> None:
     """Print the guide, and the first line of every public docstring."""
+    if sys.argv[1:]:
+        sys.exit(f"error: `python -m jaxnet` takes no arguments, got {sys.argv[1]}")
     lines = [GUIDE]
     for name in jaxnet.__all__:
         value = getattr(jaxnet, name)

@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import UInt8
 
 from jaxnet.array_types import Array, PyTree
-from jaxnet.input_checks import complaint
+from jaxnet.input_checks import complaint, describe
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -40,6 +40,9 @@ def automatic(mesh: Mesh | None) -> Mesh | None:
     """
     if mesh is None:
         return None
+    if not isinstance(mesh, Mesh):
+        fix = "make one by jax.make_mesh((devices,), ('batch',))"
+        raise TypeError(complaint("mesh", "a mesh", describe(mesh), fix))
     if len(mesh.axis_names) != 1:
         fix = "make it by jax.make_mesh((devices,), ('batch',))"
         raise ValueError(complaint("mesh", "one axis", str(mesh.axis_names), fix))

@@ -275,6 +275,8 @@ def test_the_module_can_be_piped_into_head() -> None:
     reader, writer = os.pipe()
     os.close(reader)
     words = [sys.executable, "-m", "jaxnet"]
+    refused = subprocess.run([*words, "foo"], stderr=subprocess.PIPE, text=True)
+    assert refused.stderr == "error: `python -m jaxnet` takes no arguments, got foo\n"
     with os.fdopen(writer, "w") as closed:
         done = subprocess.run(words, stdout=closed, stderr=subprocess.PIPE, text=True)
     assert (done.returncode, done.stderr) == (0, "")

@@ -18,6 +18,9 @@ MOST_ROUNDS = 1000
 """Rounds of a while loop that are followed in Python, where an equation takes some
 0.1 ms: a solver needs fewer, and an endless loop still ends within seconds."""
 
+MOST_EXPANDED = 256
+"""So many primitives that are written in terms of others are kept expanded."""
+
 CALLS = (
     "jit",
     "closed_call",
@@ -58,7 +61,7 @@ def sub_jaxprs(equation: Any) -> Iterator[Any]:
                 yield item
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=MOST_EXPANDED)
 def _expanded(primitive: Any) -> Any:
     """What a primitive of JAX 0.12 that is written in terms of others runs.
 

@@ -18,6 +18,7 @@ from jaxnet.devices import automatic, transfers_allowed
 from jaxnet.input_checks import (
     NoPair,
     check_callable,
+    check_choice,
     check_no_more,
     check_positive,
     complaint,
@@ -114,6 +115,8 @@ def check_gradients(
     """
     check_no_more(unknown, check_gradients)
     check_positive("safety", safety)
+    check_choice("every_coordinate", every_coordinate, (None, True, False))
+    check_choice("has_aux", has_aux, (True, False))
     _check_loss(loss, params)
     allowed, point, meant = Budget.of(budget), Point.of(params), tuple[str, ...]()
     if has_aux:

@@ -65,9 +65,30 @@ def test_a_file_in_the_place_of_a_folder_is_said_before_the_work(monkeypatch, tm
     file = tmp_path / "README.md"
     file.write_text("mine")
     monkeypatch.setattr(sys, "argv", ["script", "--out", str(file)])
-    with pytest.raises(SystemExit, match="is a file; name a folder"):
+    with pytest.raises(SystemExit, match="is a file; name another folder"):
         command(FlagsOut, None, lambda flags: pytest.fail("it was run"))
     assert file.read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["out", "no/folder/yet"])
+def test_a_folder_that_can_be_made_is_not_made_yet(monkeypatch, tmp_path, name):
+    """The flags may be wrong in another way; what is there stays."""
+    kept = tmp_path / "out" / "kept.txt"
+    kept.parent.mkdir()
+    kept.write_text("mine")
+    monkeypatch.setattr(sys, "argv", ["script", "--out", str(tmp_path / name)])
+    assert command(FlagsOut, None, lambda flags: 3) == 3
+    assert sorted(tmp_path.rglob("*")) == [kept.parent, kept]
+
+
+def test_a_folder_that_cannot_be_made_is_said_before_the_work(monkeypatch, tmp_path):
+    """Below a file there is none, and nothing is left of the trial."""
+    (tmp_path / "file").write_text("mine")
+    out = str(tmp_path / "file" / "out")
+    monkeypatch.setattr(sys, "argv", ["script", "--out", out])
+    with pytest.raises(SystemExit, match=r"--out: .* cannot be made \(Not a directory"):
+        command(FlagsOut, None, lambda flags: pytest.fail("it was run"))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_of_many_choices_the_one_that_comes_near(monkeypatch):

@@ -201,12 +201,30 @@ def test_a_reference_of_another_shape() -> None:
         ({"intended": ["f"]}, "one of the options reference, key, order"),
         ({"demands": "liner"}, "got 'liner'"),
         ({"reference": 3}, "expected a function"),
+        ({"nondiff_argnums": "0"}, "expected positions, got str '0'"),
+        ({"kwargs": [1]}, "expected keyword arguments, got list"),
+        ({"every_coordinate": "yes"}, "expected one of None, True, False, got 'yes'"),
     ],
 )
 def test_options_of_a_rules_check(options: dict[str, Any], words: str) -> None:
     """Its own are listed, and a name is no list of letters."""
     with pytest.raises((TypeError, ValueError), match=words):
         check_vjp(jnp.sin, PARAMS["b"], **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"mesh": 2}, "`mesh`: expected a mesh, got int 2"),
+        ({"intended": 3}, "`intended`: expected rules, got int 3"),
+        ({"has_aux": "no"}, "`has_aux`: expected one of True, False, got 'no'"),
+        ({"candidate": GRADIENT}, "did you mean `candidates`"),
+    ],
+)
+def test_options_of_a_check(options: dict[str, Any], words: str) -> None:
+    """Of another kind: one line, and nothing of Python's."""
+    with pytest.raises((TypeError, ValueError), match=words):
+        check_gradients(loss, PARAMS, **options)
 
 
 def test_a_forward_rule_that_gives_no_pair() -> None:

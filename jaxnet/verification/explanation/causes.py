@@ -1,7 +1,9 @@
 """Why a gradient is wrong: simple mistakes that, undone, agree with the differences.
 
 A cause is named only if the numbers confirm it: the corrected gradient passes every
-probe of the leaf that the given one failed, and of a large leaf also fresh ones.
+probe of the leaf that the given one failed, and of a large leaf also fresh ones. What
+takes fewer numbers to undo comes first. Where an array is wrong, in one part of it
+alone, say, is what its entries show beside the differences.
 """
 
 import itertools
@@ -147,7 +149,10 @@ class WrongLeaf:
 
 
 def causes(wrong: WrongLeaf) -> Iterator[str]:
-    """The mistakes that the numbers confirm, the most telling first."""
+    """The mistakes that the numbers confirm, the most telling first.
+
+    A factor for each row fits much that one number for all rows explains.
+    """
     if not wrong.gradient.any():
         yield "all zero"
         return
@@ -159,9 +164,9 @@ def causes(wrong: WrongLeaf) -> Iterator[str]:
         yield from _by_part(wrong, reference)
     yield from _by_ratio(wrong, nice_only=False)
     if reference is not None:
-        yield from _by_factor(wrong, reference)
         yield from _by_offset(wrong, reference)
         yield from _by_penalty(wrong, reference)
+        yield from _by_factor(wrong, reference)
 
 
 def _by_ratio(wrong: WrongLeaf, nice_only: bool) -> Iterator[str]:

@@ -76,9 +76,16 @@ def without_intended(
 
 
 def several(intended: Intended) -> list[Meant]:
-    """A list of one, if it is one."""
+    """A list of one, if it is one.
+
+    Raises:
+        TypeError: it is neither a name, nor a rule, nor some of these.
+    """
     if isinstance(intended, str) or callable(intended):
         return [intended]
+    if not isinstance(intended, Iterable):
+        fix = "name rules, or lines of a stop_gradient"
+        raise TypeError(complaint("intended", "rules", describe(intended), fix))
     return list(intended)
 
 

@@ -1,6 +1,7 @@
 """The arguments of a call as one pytree, whose paths begin with their names."""
 
 import inspect
+import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,7 +41,7 @@ class Arguments:
 
     def and_one(self, name: str, value: Any) -> "Arguments":
         """One more; its name gets a number if it is there."""
-        numbered = (name if n == 1 else f"{name}{n}" for n in range(1, 1 << 30))
+        numbered = (name if n == 1 else f"{name}{n}" for n in itertools.count(1))
         new = next(each for each in numbered if each not in self.names)
         return Arguments((*self.names, new), (*self.values, value))
 

@@ -12,7 +12,13 @@ import numpy as np
 
 from jaxnet.array_types import PyTree
 from jaxnet.devices import transfers_allowed
-from jaxnet.input_checks import check_choice, check_no_more, check_untraced
+from jaxnet.input_checks import (
+    check_choice,
+    check_no_more,
+    check_untraced,
+    complaint,
+    describe,
+)
 from jaxnet.verification.budget import Budget
 from jaxnet.verification.check import check_gradients, first_of_pair
 from jaxnet.verification.leaf.second_point import UNUSED
@@ -150,6 +156,11 @@ def check_modes(
     put = [put] if isinstance(put, str) else put
     for name in put:
         check_choice("demands", name, DEMANDS)
+    if isinstance(nondiff_argnums, int):
+        nondiff_argnums = (nondiff_argnums,)
+    if not isinstance(kwargs, Mapping):
+        got, fix = describe(kwargs), "write kwargs={'name': value}"
+        raise TypeError(complaint("kwargs", "keyword arguments", got, fix))
     check_untraced("args", args, "check outside jit, grad and vmap")
     named = Arguments.of(function, args)
     if faults := [x for mode in modes for x in _not_finite(named, mode)]:

@@ -432,6 +432,10 @@ def _held(
         ValueError: there is no argument at a position.
     """
     for position in nondiff_argnums:
+        if not isinstance(position, (int, np.integer)):
+            fix = "write (0,) for the first"
+            got = describe(position)
+            raise TypeError(complaint("nondiff_argnums", "positions", got, fix))
         if not -count <= position < count:
             fix = "count from 0, or from -1 at the end"
             got = f"{position} of {count} arguments"
