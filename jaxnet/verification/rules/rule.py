@@ -12,7 +12,13 @@ import numpy as np
 
 from jaxnet.array_types import PyTree
 from jaxnet.float64 import in_float64
-from jaxnet.input_checks import NoPair, check_callable, complaint, describe
+from jaxnet.input_checks import (
+    NoPair,
+    check_callable,
+    complaint,
+    describe,
+    is_traced,
+)
 from jaxnet.jaxpr.compiled import compiled
 from jaxnet.jaxpr.dependence import dependence
 from jaxnet.jaxpr.lines import said
@@ -475,8 +481,7 @@ def _called(function: Callable[..., PyTree], args: tuple[Any, ...]) -> PyTree:
             fix = "write the arguments one by one, f, x, y: this is one tuple"
         text = complaint("function(*args)", "a value", said(error), fix)
         raise ValueError(text) from None
-    arrays = [x for x in jax.tree.leaves(copies) if isinstance(x, jax.Array)]
-    if any(x.is_deleted() for x in arrays):
+    if any(x.is_deleted() for x in jax.tree.leaves(copies) if _is_held(x)):
         got = "one that donates them (`donate_argnums`)"
         fix = "check jax.jit(lambda *args: function(*args)), which keeps them"
         expected = "a function that keeps its arguments"
@@ -500,5 +505,9 @@ def _check_alike(outputs: Sequence[Any], others: Sequence[Any]) -> None:
 
 def _copy(value: Any) -> Any:
     """The same array in memory of its own, which a function may be given for good."""
-    is_array = isinstance(value, jax.Array)
-    return jax.device_put(value, may_alias=False) if is_array else value
+    return jax.device_put(value, may_alias=False) if _is_held(value) else value
+
+
+def _is_held(value: Any) -> bool:
+    """Whether it is an array of JAX's with values, and no tracer."""
+    return isinstance(value, jax.Array) and not is_traced(value)
