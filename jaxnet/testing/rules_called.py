@@ -295,8 +295,8 @@ def _caller() -> tuple[str, list[str]]:
             places += [IN_JAX + frame.f_code.co_name, file]
         elif file != __file__:
             places.append(file)
-        is_ours = IN_JAX in file or file.startswith((OURS, "<"))
-        if not (line or is_ours or is_pythons(file) or INSTALLED in file):
+        is_library = IN_JAX in file or INSTALLED in file or is_pythons(file)
+        if not line and not is_library and not file.startswith((OURS, "<")):
             line = f"{file}:{frame.f_lineno}"
         frame = frame.f_back
     return line, places

@@ -32,7 +32,7 @@ PAIR = "must produce a pair (list or tuple of length two)"
 """What JAX says of a forward pass, or of a custom_jvp…"""
 
 TANGENT = "primal and tangent outputs"
-"""…of which this is said…"""
+"""…which this tells from one another…"""
 
 BACKWARD = re.compile(r"bwd output structure PyTreeDef\((.*?)\) for primal input")
 """…and of a backward pass."""

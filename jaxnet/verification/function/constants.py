@@ -103,6 +103,10 @@ def traced(
     known: constants of a function over the same data. Afterwards, a call of the
     function gives its caller what it gave before; a cache in Python of his own
     (lru_cache) should be filled by a call of his beforehand.
+
+    Where an earlier trace still cuts his data, garbage is collected and it is traced
+    once more; where that does not do, or what a cache holds is in the way, the caches
+    are cleared.
     """
     in_x64 = jax.dtypes.canonicalize_dtype(np.float64) == np.float64
     is_in_caches = False
@@ -137,6 +141,7 @@ def traced(
 
 
 def _clear_caches() -> None:
+    """Let go of every program of JAX's: the caller's functions compile anew."""
     jax.clear_caches()
     gc.collect()
 

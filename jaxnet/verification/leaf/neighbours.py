@@ -75,7 +75,10 @@ def beside_neighbours(
 
 
 def _is_outside(found: Finding) -> bool:
-    """Whether a value lies outside the slopes of its line, if along several kinks."""
+    """Whether a value lies outside the slopes of its line.
+
+    Along several kinks together that proves nothing, and is no DISAGREE.
+    """
     is_joint = isinstance(found.probe.direction, GivenDirection)
     is_kink = found.verdict is Verdict.NONDIFFERENTIABLE
     is_outside = is_joint and is_kink and not found.passed and bool(found.sides)

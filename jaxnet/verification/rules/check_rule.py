@@ -166,8 +166,7 @@ def check_modes(
     if faults := [x for mode in modes for x in _not_finite(named, mode)]:
         return GradientReport(tuple(faults))
     own, other = (_plain(f, kwargs, has_aux) for f in (function, reference))
-    options = {"safety": safety, "every_coordinate": every_coordinate}
-    asked = _Held(modes, key, Budget.of(budget), options)
+    asked = _Held(modes, key, Budget.of(budget), safety, every_coordinate)
     found = list[GradientReport]()
     for mode in modes:
         rule = Rule.of(own, other, args, nondiff_argnums, key, mode)
@@ -185,7 +184,8 @@ class _Held:
     modes: Sequence[Mode]
     key: Any
     budget: Budget
-    options: dict[str, Any]
+    safety: float
+    every_coordinate: bool | None
 
     def held(
         self, rule: Rule, name: str, before: list[GradientReport]
@@ -196,8 +196,9 @@ class _Held:
             rule.args,
             {name: rule.as_gradient},
             key=self.key,
+            safety=self.safety,
+            every_coordinate=self.every_coordinate,
             budget=self.budget.after(sum(report.evaluations for report in before)),
-            **self.options,
         )
         return replace(report, leaves=tuple(map(_of_constant, report.leaves)))
 
